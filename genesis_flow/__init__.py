@@ -1,0 +1,1 @@
+"""MLflow 3 on MongoDB."""
