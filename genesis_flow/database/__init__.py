@@ -1,1 +1,1 @@
-"""database"""
+"""One client per process and server, opened databases, deadlines, retries and the edge where errors change."""

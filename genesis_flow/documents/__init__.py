@@ -1,1 +1,18 @@
-"""documents"""
+"""What a document looks like: one Beanie model a collection, with its indexes."""
+
+from genesis_flow.documents.binding import Documents, bind_documents
+from genesis_flow.documents.datasets import DatasetFields
+from genesis_flow.documents.experiments import CounterFields, ExperimentFields
+from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
+from genesis_flow.documents.runs import RunFields
+
+__all__ = [
+    "CounterFields",
+    "DatasetFields",
+    "Documents",
+    "ExperimentFields",
+    "MetricBlockFields",
+    "MetricHeadFields",
+    "RunFields",
+    "bind_documents",
+]

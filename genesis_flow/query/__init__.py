@@ -1,1 +1,1 @@
-"""query"""
+"""From MLflow's filter, order and page token to MongoDB's queries."""

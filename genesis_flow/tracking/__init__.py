@@ -1,1 +1,1 @@
-"""tracking"""
+"""The tracking store, by area: plain async code that speaks MLflow."""

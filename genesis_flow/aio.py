@@ -1,0 +1,33 @@
+"""The asynchronous stores: the same methods as MLflow's, awaitable.
+
+They connect on the running event loop at the first call::
+
+    store = MongoDBStore("mongodb://localhost:27017/mlflow")
+    run = await store.get_run(run_id)
+    await store.close()
+"""
+
+from types import TracebackType
+from typing import Self
+
+from genesis_flow.core.settings import Settings
+from genesis_flow.tracking.store import AsyncTrackingStore
+
+
+class MongoDBStore(AsyncTrackingStore):
+    """MLflow's tracking store on MongoDB, awaitable."""
+
+    def __init__(self, db_uri: str, default_artifact_root: str | None = None) -> None:
+        super().__init__(Settings.resolve(db_uri, artifact_root=default_artifact_root))
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+__all__ = ["MongoDBStore"]

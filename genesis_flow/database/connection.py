@@ -1,0 +1,129 @@
+"""Clients and opened databases: one of each per event loop, process and server."""
+
+import asyncio
+import os
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import pymongo
+from pydantic import BaseModel
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.asynchronous.mongo_client import AsyncMongoClient
+
+from genesis_flow import embedded
+from genesis_flow.core.settings import Embedded, Settings
+from genesis_flow.database.schema import ready_schema
+from genesis_flow.documents import Documents, bind_documents
+from genesis_flow.documents.binding import Collection
+
+Client = AsyncMongoClient[dict[str, Any]]
+Session = AsyncClientSession
+T = TypeVar("T")
+
+
+class Database:
+    """An opened database: its client, its bound documents, what its topology can do."""
+
+    def __init__(
+        self, settings: Settings, client: Client, handle: AsyncDatabase[dict[str, Any]], documents: Documents
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.handle = handle
+        self.documents = documents
+        self.loop = asyncio.get_running_loop()
+        self.has_transactions = False
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    def collection(self, declared: type[BaseModel]) -> Collection:
+        return self.documents.collection(declared)
+
+    def lock(self, name: str) -> asyncio.Lock:
+        """Keeps transactions of one process on one document from aborting each other."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def atomically(self, write: Callable[[Session | None], Awaitable[T]]) -> T:
+        """Run ``write`` in a transaction where the topology has them, else as it is.
+
+        Every caller orders its steps so that a crash between them loses nothing acknowledged and a
+        repetition finishes them; the transaction keeps readers from seeing half.
+        """
+        if not self.has_transactions:
+            return await write(None)
+        async with self.client.start_session() as session:
+            return await session.with_transaction(write)  # type: ignore[arg-type]
+
+
+_clients: dict[tuple[int, object], Client] = {}
+_databases: dict[tuple[int, object, str, str], "asyncio.Task[Database]"] = {}
+_servers: dict[str, embedded.EmbeddedServer] = {}
+
+
+def _forget_in_child() -> None:
+    """A forked child must not touch its parent's sockets or loop; it opens its own on first use.
+
+    The embedded server stays: the child holds the same lock on its use as the parent does.
+    """
+    global _clients, _databases
+    _clients, _databases = {}, {}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
+
+
+async def open_database(settings: Settings) -> Database:
+    """The database that ``settings`` name, opened at most once per loop however many ask at once."""
+    key = (id(asyncio.get_running_loop()), settings.cache_key, settings.database, settings.prefix)
+    task = _databases.get(key)
+    if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+        task = _databases[key] = asyncio.create_task(_open(settings))
+    return await asyncio.shield(task)
+
+
+async def _open(settings: Settings) -> Database:
+    with pymongo.timeout(settings.open_timeout):
+        uri, options = settings.client_options(await _embedded_uri(settings))
+        client = _client(settings, uri, options)
+        handle = client.get_database(settings.database)
+        hello = await client.admin.command("hello")
+        await ready_schema(settings, handle, lambda: pymongo.MongoClient(uri, **options))
+        database = Database(settings, client, handle, await bind_documents(handle, settings.prefix))
+        database.has_transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
+        return database
+
+
+def _client(settings: Settings, uri: str, options: dict[str, Any]) -> Client:
+    key = (id(asyncio.get_running_loop()), settings.cache_key)
+    if key not in _clients:
+        _clients[key] = AsyncMongoClient(uri, **options)
+    return _clients[key]
+
+
+async def _embedded_uri(settings: Settings) -> str | None:
+    """Start or join the embedded server, and hold it for the rest of this process."""
+    if not isinstance(settings.target, Embedded):
+        return None
+    directory = settings.target.directory
+    server = await asyncio.to_thread(embedded.acquire, directory, timeout=settings.open_timeout)
+    held = _servers.setdefault(str(directory), server)
+    if held is not server:
+        server.release()
+    return held.uri
+
+
+async def revive(settings: Settings) -> None:
+    """Bring an embedded server back that died together with its keeper; nothing to do for others."""
+    await _embedded_uri(settings)
+
+
+async def close_database(settings: Settings) -> None:
+    """Close the client of this loop for ``settings``; the next call opens a new one."""
+    loop = id(asyncio.get_running_loop())
+    for key in [key for key in _databases if key[:2] == (loop, settings.cache_key)]:
+        _databases.pop(key)
+    client = _clients.pop((loop, settings.cache_key), None)
+    if client is not None:
+        await client.close()

@@ -1,0 +1,151 @@
+"""The one place where a driver's error becomes an MlflowException."""
+
+import random
+
+from bson.errors import BSONError, InvalidDocument
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
+    RESOURCE_ALREADY_EXISTS,
+    TEMPORARILY_UNAVAILABLE,
+    UNAUTHENTICATED,
+)
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    ConfigurationError,
+    ConnectionFailure,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+)
+
+from genesis_flow.core.errors import GenesisFlowError
+from genesis_flow.core.redact import mask
+
+# What the driver, BSON and the server raise for values that a document cannot hold.
+UNSTORABLE = (BSONError, OverflowError, UnicodeError)
+
+_UNAUTHORIZED = 13
+_AUTHENTICATION = {11, 18, 8000}
+_TOO_LARGE = {10334, 17280, 17419, 17420}
+_TIMED_OUT = {50, 89, 262}
+_THROTTLED = {16500, 429}
+# Not primary, shutting down, interrupted by either, a write conflict that lost its race.
+_PASSING = {6, 7, 89, 91, 112, 189, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 63, 150, 234, 133}
+
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 2.0
+
+
+def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) -> float | None:
+    """Seconds to wait before the call may be tried again, or None when trying again cannot help.
+
+    A server that was never reached is more likely named wrongly than away for a moment.
+    """
+    if isinstance(error, ServerSelectionTimeoutError):
+        return _backoff(attempt) if connected else None
+    if isinstance(error, WaitQueueTimeoutError | ConfigurationError) or _timed_out(error):
+        return None  # the driver has waited already, or the deadline of the call has passed
+    code = _code(error)
+    if code in _THROTTLED:
+        return max(_retry_after(error), _backoff(attempt))
+    if isinstance(error, AutoReconnect) or code in _PASSING or error.has_error_label("TransientTransactionError"):
+        return _backoff(attempt)
+    return None
+
+
+def _backoff(attempt: int) -> float:
+    ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * 2**attempt)
+    return random.uniform(ceiling / 2, ceiling)
+
+
+def _retry_after(error: PyMongoError) -> float:
+    """Azure names its wait in the message: ``Error=16500, RetryAfterMs=13, ...``."""
+    _, found, rest = str(error).partition("RetryAfterMs=")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    return int(digits) / 1000 if found and digits else 0.0
+
+
+def _code(error: PyMongoError) -> int | None:
+    if isinstance(error, BulkWriteError):
+        failures = error.details.get("writeErrors") or error.details.get("writeConcernErrors") or [{}]
+        code = failures[0].get("code")
+        return code if isinstance(code, int) else None
+    return error.code if isinstance(error, OperationFailure) else None
+
+
+def is_unauthorized(error: OperationFailure) -> bool:
+    return error.code == _UNAUTHORIZED
+
+
+def translate(error: Exception, where: str, timeout: float) -> MlflowException:
+    """What to tell the user about ``error``; ``where`` names the database, without credentials."""
+    if isinstance(error, UNSTORABLE):
+        return MlflowException(
+            f"A value cannot be stored: {mask(str(error))}. Numbers must fit 64 bits and text must be valid "
+            "Unicode.",
+            INVALID_PARAMETER_VALUE,
+        )
+    if isinstance(error, GenesisFlowError):
+        return MlflowException(str(error), TEMPORARILY_UNAVAILABLE)
+    code = _code(error) if isinstance(error, PyMongoError) else None
+    reason = mask(_reason(error))
+    for applies, error_code, text in (
+        (
+            isinstance(error, DocumentTooLarge | InvalidDocument) or code in _TOO_LARGE,
+            INVALID_PARAMETER_VALUE,
+            "The write would make a document larger than the 16 MB that MongoDB allows. All params and tags "
+            "of a run share one document: log large values as artifacts instead. Nothing was written.",
+        ),
+        (
+            isinstance(error, DuplicateKeyError) or code == 11000,
+            RESOURCE_ALREADY_EXISTS,
+            f"The same thing exists already in {where}: {reason}",
+        ),
+        (
+            code == _UNAUTHORIZED,
+            PERMISSION_DENIED,
+            f"The database user may not do this in {where}: {reason}. Ask for the role readWrite on that "
+            "database; the role read is enough to look at runs.",
+        ),
+        (
+            code in _AUTHENTICATION,
+            UNAUTHENTICATED,
+            f"MongoDB refused the user name or password for {where}: {reason}. Check the credentials and "
+            "authSource.",
+        ),
+        (
+            isinstance(error, ExecutionTimeout) or code in _TIMED_OUT or _timed_out(error),
+            DEADLINE_EXCEEDED,
+            f"{where} did not finish the call within {timeout:g} s: {reason}. Try again, or allow more time "
+            "with GENESIS_FLOW_TIMEOUT (seconds).",
+        ),
+        (
+            isinstance(error, ConnectionFailure) or code in _PASSING | _THROTTLED,
+            TEMPORARILY_UNAVAILABLE,
+            f"Cannot reach {where}: {reason}. Check that the server runs, that its address is right and that "
+            "this machine may connect to it.",
+        ),
+    ):
+        if applies:
+            return MlflowException(text, error_code)
+    return MlflowException(f"MongoDB could not do this in {where}: {reason}", INTERNAL_ERROR)
+
+
+def _timed_out(error: Exception) -> bool:
+    return (
+        isinstance(error, PyMongoError) and error.timeout and not isinstance(error, ServerSelectionTimeoutError)
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The driver's first sentence: what follows repeats the topology or the whole server reply."""
+    return str(error).split(", full error:")[0].split(", Timeout:")[0].split(", Topology Description:")[0]

@@ -1,0 +1,32 @@
+"""Writes that stay single when they are repeated."""
+
+import asyncio
+from typing import Any
+
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from genesis_flow.database.error_edge import retry_delay
+from genesis_flow.documents.binding import Collection
+
+
+async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
+    """Insert a document whose ``_id`` only this call can have, again after a passing failure.
+
+    When the first try did reach the server and only its answer was lost, the repetition finds the id
+    taken: by us, so that is success. A DuplicateKeyError is some other unique field.
+    """
+    attempt = 0
+    while True:
+        try:
+            await collection.insert_one(document)
+            return
+        except DuplicateKeyError:
+            if attempt and await collection.find_one({"_id": document["_id"]}, {"_id": 1}):
+                return
+            raise
+        except PyMongoError as error:
+            delay = retry_delay(error, attempt)
+            if delay is None:
+                raise
+        attempt += 1
+        await asyncio.sleep(delay)

@@ -1,0 +1,63 @@
+"""Bind the declared documents to one database and prefix.
+
+Beanie ties a Document class to one database in a process. Two stores with other databases or prefixes
+would therefore see each other's collections if they shared classes, so each database gets subclasses of
+its own. The declared classes are plain pydantic models: were they Documents, initialising a subclass
+would also initialise (and create) the base's unprefixed collection.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from beanie import Document, init_beanie
+from pydantic import BaseModel
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+
+from genesis_flow.documents.datasets import DatasetFields
+from genesis_flow.documents.experiments import CounterFields, ExperimentFields
+from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
+from genesis_flow.documents.runs import RunFields
+
+Collection = AsyncCollection[dict[str, Any]]
+
+DECLARED: tuple[type[BaseModel], ...] = (
+    ExperimentFields,
+    CounterFields,
+    RunFields,
+    MetricHeadFields,
+    MetricBlockFields,
+    DatasetFields,
+)
+
+
+def _bound(base: type[BaseModel], prefix: str) -> type[Document]:
+    settings: Any = base.Settings  # type: ignore[attr-defined]
+
+    class Bound(base, Document):  # type: ignore[valid-type,misc]
+        class Settings(settings):
+            name = prefix + settings.name
+
+    Bound.__name__ = Bound.__qualname__ = base.__name__.removesuffix("Fields")
+    return Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The document classes of one database."""
+
+    classes: dict[type[BaseModel], type[Document]]
+
+    def __getitem__(self, declared: type[BaseModel]) -> type[Document]:
+        return self.classes[declared]
+
+    def collection(self, declared: type[BaseModel]) -> Collection:
+        """The driver's collection, for paths too hot for a model per document."""
+        return self.classes[declared].get_pymongo_collection()
+
+
+async def bind_documents(database: AsyncDatabase[dict[str, Any]], prefix: str) -> Documents:
+    """Make the document classes of ``database``; touches no index, migrations own those."""
+    classes = {declared: _bound(declared, prefix) for declared in DECLARED}
+    await init_beanie(database=database, document_models=list(classes.values()), skip_indexes=True)
+    return Documents(classes)

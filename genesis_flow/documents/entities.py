@@ -1,0 +1,103 @@
+"""Documents as MLflow entities."""
+
+from typing import Any
+
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    ExperimentTag,
+    InputTag,
+    LoggedModelInput,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunData,
+    RunInfo,
+    RunInputs,
+    RunOutputs,
+    RunTag,
+)
+
+from genesis_flow.documents.keys import unescape
+
+Document = dict[str, Any]
+
+
+def experiment_entity(document: Document) -> Experiment:
+    return Experiment(
+        experiment_id=str(document["_id"]),
+        name=document["name"],
+        artifact_location=document.get("artifact_location"),
+        lifecycle_stage=document["lifecycle_stage"],
+        tags=[ExperimentTag(unescape(key), value) for key, value in (document.get("tags") or {}).items()],
+        creation_time=document["creation_time"],
+        last_update_time=document["last_update_time"],
+    )
+
+
+def metric_entity(key: str, latest: Document) -> Metric:
+    return Metric(key, latest["value"], latest["timestamp"], latest["step"])
+
+
+def run_info_entity(document: Document) -> RunInfo:
+    return RunInfo(
+        run_id=document["_id"],
+        run_name=document.get("name"),
+        experiment_id=str(document["experiment_id"]),
+        user_id=document.get("user_id"),
+        status=document["status"],
+        start_time=document.get("start_time"),
+        end_time=document.get("end_time"),
+        lifecycle_stage=document["lifecycle_stage"],
+        artifact_uri=document.get("artifact_uri"),
+    )
+
+
+def run_entity(
+    document: Document,
+    heads: list[Document],
+    datasets: dict[str, Document],
+    *,
+    with_model_inputs: bool,
+) -> Run:
+    """A run with its latest metrics and inputs; ``datasets`` are documents by id.
+
+    MLflow gives the models a run read from only with a single run, not with a page of them.
+    """
+    data = RunData(
+        metrics=[metric_entity(head["key"], head["latest"]) for head in heads],
+        params=[Param(unescape(key), value) for key, value in (document.get("params") or {}).items()],
+        tags=[RunTag(unescape(key), value) for key, value in (document.get("tags") or {}).items()],
+    )
+    inputs = [
+        DatasetInput(
+            dataset=dataset_entity(datasets[used["id"]]),
+            tags=[InputTag(key, value) for key, value in used.get("tags") or []],
+        )
+        for used in document.get("inputs") or []
+        if used["id"] in datasets
+    ]
+    models = [LoggedModelInput(model_id=model_id) for model_id in document.get("model_inputs") or []]
+    outputs = [
+        LoggedModelOutput(model_id=model_id, step=step)
+        for model_id, step in document.get("model_outputs") or []
+    ]
+    run_inputs = (
+        RunInputs(dataset_inputs=inputs, model_inputs=models)
+        if with_model_inputs
+        else RunInputs(dataset_inputs=inputs)
+    )
+    return Run(run_info_entity(document), data, run_inputs, RunOutputs(outputs))
+
+
+def dataset_entity(document: Document) -> Dataset:
+    return Dataset(
+        name=document["name"],
+        digest=document["digest"],
+        source_type=document.get("source_type"),
+        source=document.get("source"),
+        schema=document.get("schema"),
+        profile=document.get("profile"),
+    )

@@ -1,0 +1,39 @@
+"""Keys and ids that are built from what users chose.
+
+Params and tags are fields of a map inside the run, and a query path splits at dots, so a key is escaped
+on its way in. The escape is also what the ``params`` and ``tags`` views undo. Ids of child documents join
+a run id and a metric key with ``|``, which neither may contain: all children of a run are then one range
+of the ``_id`` index.
+"""
+
+SEPARATOR = "|"
+_AFTER_SEPARATOR = "}"  # the code point after "|", the open end of a prefix range
+
+
+def escape(key: str) -> str:
+    """A map key that MongoDB can address in a query."""
+    return key.replace("%", "%25").replace(".", "%2E").replace("$", "%24")
+
+
+def unescape(field: str) -> str:
+    """The key that ``escape`` made ``field`` from."""
+    if "%" not in field:
+        return field
+    return field.replace("%24", "$").replace("%2E", ".").replace("%25", "%")
+
+
+def unescape_map(fields: dict[str, str | None] | None) -> dict[str, str | None]:
+    return {unescape(field): value for field, value in (fields or {}).items()}
+
+
+def head_id(run_id: str, key: str) -> str:
+    return f"{run_id}{SEPARATOR}{key}"
+
+
+def block_id(run_id: str, key: str, suffix: str) -> str:
+    return f"{run_id}{SEPARATOR}{key}{SEPARATOR}{suffix}"
+
+
+def children_of(prefix: str) -> dict[str, str]:
+    """A condition on ``_id``: every id that starts with ``prefix`` and the separator."""
+    return {"$gte": prefix + SEPARATOR, "$lt": prefix + _AFTER_SEPARATOR}

@@ -1,0 +1,52 @@
+"""One comparison of MLflow's filter language as a MongoDB condition."""
+
+import re
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+
+_RANGE = {"<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
+
+
+def condition(comparator: str, value: Any) -> Any:
+    """What a field must satisfy. As in SQL, a field without a value satisfies no comparison, not even !=."""
+    match comparator:
+        case "=":
+            return value
+        case "!=":
+            return {"$nin": [value, None]}
+        case "IN":
+            return {"$in": list(value)}
+        case "NOT IN":
+            return {"$nin": [*value, None]}
+        case "LIKE":
+            return {"$regex": like_regex(value), "$options": "s"}
+        case "ILIKE":
+            return {"$regex": like_regex(value), "$options": "si"}
+        case "IS NULL":
+            return {"$exists": False}
+        case "IS NOT NULL":
+            return {"$exists": True}
+        case _ if comparator in _RANGE:
+            return {_RANGE[comparator]: value}
+    raise MlflowException.invalid_parameter_value(f"Invalid comparator '{comparator}'.")
+
+
+def like_regex(pattern: str) -> str:
+    """A regular expression for a SQL LIKE pattern whose cost stays proportional to the text.
+
+    The first place where a piece between two ``%`` fits is as good as any later one, so each piece is an
+    atomic group that never gives back what it took; only the last is pinned to the end of the text. Plain
+    ``.*`` between the pieces would try every combination of places.
+    """
+    first, *pieces = re.split("%+", pattern)
+    if not pieces:
+        return f"^{_literal(first)}\\z"
+    *middle, last = pieces
+    between = "".join(f"(?>.*?{_literal(piece)})" for piece in middle)
+    end = f".*{_literal(last)}\\z" if last else ""
+    return f"^{_literal(first)}{between}{end}"
+
+
+def _literal(piece: str) -> str:
+    return ".".join(re.escape(part) for part in piece.split("_"))

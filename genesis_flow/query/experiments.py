@@ -1,0 +1,99 @@
+"""MLflow's experiment search as one query: filter, order and page in a single round trip."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
+from mlflow.utils.search_utils import SearchExperimentsUtils
+from mlflow.utils.validation import _parse_experiment_id
+from pymongo import ASCENDING, DESCENDING
+
+from genesis_flow.documents.keys import escape
+from genesis_flow.query.compare import condition
+from genesis_flow.query.keyset import behind
+from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+
+_NUMBER = ("=", "!=", "<", "<=", ">", ">=")
+_TEXT = ("=", "!=", "LIKE", "ILIKE")
+_ID = ("=", "!=", "IN", "NOT IN")
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentPage:
+    query: dict[str, Any]
+    sort: list[tuple[str, int]]
+    question: list[Any]
+
+    def token_after(self, document: dict[str, Any]) -> str:
+        return create_token(self.question, [document[field] for field, _ in self.sort])
+
+
+def experiment_page(
+    view_type: int, filter_string: str | None, order_by: list[str] | None, page_token: str | None
+) -> ExperimentPage:
+    sort = _sort(order_by)
+    question = [view_type, filter_string, order_by]
+    conditions = [
+        {"lifecycle_stage": {"$in": list(LifecycleStage.view_type_to_stages(view_type))}},
+        *(_clause(parsed) for parsed in SearchExperimentsUtils.parse_search_filter(filter_string)),
+    ]
+    position = parse_token(page_token, question)
+    if position is not None:
+        kinds = [str if field == "name" else int for field, _ in sort]
+        if len(position) != len(sort) or not all(map(isinstance, position, kinds)):
+            refuse_position()
+        conditions.append(behind(sort, position))
+    return ExperimentPage({"$and": conditions}, sort, question)
+
+
+def _sort(order_by: list[str] | None) -> list[tuple[str, int]]:
+    sort: dict[str, int] = {}
+    for clause in order_by or ["creation_time DESC", "experiment_id ASC"]:
+        kind, key, ascending = SearchExperimentsUtils.parse_order_by_for_search_experiments(clause)
+        if kind != "attribute":
+            raise MlflowException.invalid_parameter_value(f"Invalid order_by entity: {kind}")
+        # A field that is named again cannot change the order any more.
+        sort.setdefault(_field(key), ASCENDING if ascending else DESCENDING)
+    sort.setdefault("_id", DESCENDING)
+    return list(sort.items())
+
+
+def _field(key: str) -> str:
+    return "_id" if key == "experiment_id" else key
+
+
+def _clause(parsed: dict[str, Any]) -> dict[str, Any]:
+    kind, key, comparator, value = (parsed[part] for part in ("type", "key", "comparator", "value"))
+    if kind == "attribute":
+        return {_field(key): condition(comparator, _attribute_value(key, comparator, value))}
+    if kind != "tag":
+        raise MlflowException.invalid_parameter_value(f"Invalid token type: {kind}")
+    if comparator not in (*_TEXT, "IS NULL", "IS NOT NULL"):
+        raise MlflowException.invalid_parameter_value(f"Invalid comparator for tag: {comparator}")
+    return {f"tags.{escape(key)}": condition(comparator, value)}
+
+
+def _attribute_value(key: str, comparator: str, value: Any) -> Any:
+    if key == "experiment_id":
+        _allow(comparator, _ID, "experiment_id")
+        if isinstance(value, tuple):
+            return [_parse_experiment_id(each) for each in value]
+        return _parse_experiment_id(value)
+    if key not in SearchExperimentsUtils.NUMERIC_ATTRIBUTES:
+        _allow(comparator, _TEXT, "string attribute")
+        return value
+    _allow(comparator, _NUMBER, "numeric attribute")
+    try:
+        if isinstance(value, float):
+            raise ValueError("not a whole number")
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(
+            f"Invalid value for numeric attribute '{key}': {str(value)!r}"
+        ) from error
+
+
+def _allow(comparator: str, allowed: tuple[str, ...], what: str) -> None:
+    if comparator not in allowed:
+        raise MlflowException.invalid_parameter_value(f"Invalid comparator for {what}: {comparator}")

@@ -1,0 +1,51 @@
+"""Hard deletion, for ``mlflow gc``: whatever belongs to a run or experiment goes with it.
+
+Children go first and their parent last, so that a killed deletion is found and finished by the next one.
+Nothing is read into memory but ids.
+"""
+
+from mlflow.utils.time import get_current_time_millis
+
+from genesis_flow.database.operation import Area, long_operation, operation
+from genesis_flow.database.scoping import scoped
+from genesis_flow.documents import (
+    DatasetFields,
+    ExperimentFields,
+    MetricBlockFields,
+    MetricHeadFields,
+    RunFields,
+)
+from genesis_flow.documents.keys import children_of
+from genesis_flow.tracking.guards import DELETED, experiment_number, find_run, refuse_unknown_experiment
+
+
+class Garbage(Area):
+    @operation
+    async def _get_deleted_runs(self, older_than: int = 0) -> list[str]:
+        until = get_current_time_millis() - older_than
+        query = scoped({"deleted_time": {"$lte": until}, "lifecycle_stage": DELETED})
+        runs = self.database.collection(RunFields).find(query, {"_id": 1})
+        return [run["_id"] async for run in runs]
+
+    @long_operation
+    async def _hard_delete_run(self, run_id: str) -> None:
+        await find_run(self.database, run_id, {"_id": 1})
+        await self._erase_run(run_id)
+
+    @long_operation
+    async def _hard_delete_experiment(self, experiment_id: str) -> None:
+        number = experiment_number(experiment_id)
+        experiments = self.database.collection(ExperimentFields)
+        query = scoped({"_id": number, "lifecycle_stage": DELETED})
+        if await experiments.find_one(query, {"_id": 1}) is None:
+            refuse_unknown_experiment(number)
+        async for run in self.database.collection(RunFields).find({"experiment_id": number}, {"_id": 1}):
+            await self._erase_run(run["_id"])
+        await self.database.collection(DatasetFields).delete_many({"experiment_id": number})
+        await experiments.delete_one(query)
+
+    async def _erase_run(self, run_id: str) -> None:
+        of_run = {"_id": children_of(run_id)}
+        await self.database.collection(MetricBlockFields).delete_many(of_run)
+        await self.database.collection(MetricHeadFields).delete_many(of_run)
+        await self.database.collection(RunFields).delete_one({"_id": run_id})

@@ -1,0 +1,90 @@
+"""Checks that several areas share: areas meet here, not in each other."""
+
+from typing import Any, NoReturn
+
+from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
+from mlflow.utils.validation import _parse_experiment_id
+
+from genesis_flow.database.connection import Database, Session
+from genesis_flow.database.scoping import scoped
+from genesis_flow.documents import RunFields
+
+ACTIVE = LifecycleStage.ACTIVE
+DELETED = LifecycleStage.DELETED
+DEFAULT_EXPERIMENT_ID = 0
+
+# What a write needs to know of its run: whether it may, and what the run's children copy.
+CHILD_FIELDS = {"lifecycle_stage": 1, "experiment_id": 1, "start_time": 1}
+
+
+async def find_run(
+    database: Database, run_id: str, projection: dict[str, Any] | None = None, session: Session | None = None
+) -> dict[str, Any]:
+    """The run's document, or MLflow's error for a run that is not there."""
+    runs = database.collection(RunFields)
+    run = await runs.find_one(scoped({"_id": run_id}), projection, session=session)
+    if run is None:
+        raise MlflowException(f"Run with id={run_id} not found", RESOURCE_DOES_NOT_EXIST)
+    return run
+
+
+async def find_active_run(
+    database: Database,
+    run_id: str,
+    projection: dict[str, Any] | None = CHILD_FIELDS,
+    session: Session | None = None,
+) -> dict[str, Any]:
+    """The same for a run that is about to be written."""
+    run = await find_run(database, run_id, projection, session)
+    if run["lifecycle_stage"] != ACTIVE:
+        refuse_inactive_run(run_id, run["lifecycle_stage"])
+    return run
+
+
+def refuse_inactive_run(run_id: str, stage: str) -> NoReturn:
+    raise MlflowException(
+        f"The run {run_id} must be in the 'active' state. Current state is {stage}.",
+        INVALID_PARAMETER_VALUE,
+    )
+
+
+def experiment_number(experiment_id: str | int | None) -> int:
+    """The number behind an experiment id; none means the default experiment."""
+    return _parse_experiment_id(experiment_id or DEFAULT_EXPERIMENT_ID)
+
+
+def refuse_unknown_experiment(number: int) -> NoReturn:
+    raise MlflowException(f"No Experiment with id={number} exists", RESOURCE_DOES_NOT_EXIST)
+
+
+def check_experiment_active(document: dict[str, Any]) -> None:
+    if document["lifecycle_stage"] != ACTIVE:
+        raise MlflowException(
+            f"The experiment {document['_id']} must be in the 'active' state. "
+            f"Current state is {document['lifecycle_stage']}.",
+            INVALID_PARAMETER_VALUE,
+        )
+
+
+def active(run_id: str) -> dict[str, Any]:
+    """The filter of a write: the run, if it is active."""
+    return scoped({"_id": run_id, "lifecycle_stage": ACTIVE})
+
+
+def validate_max_results(max_results: int | None, *, allow_null: bool = False) -> None:
+    if max_results is None and allow_null:
+        return
+    if max_results is None or max_results < 1:
+        raise MlflowException(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a positive integer",
+            INVALID_PARAMETER_VALUE,
+        )
+    if max_results > SEARCH_MAX_RESULTS_THRESHOLD:
+        raise MlflowException(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be at most "
+            f"{SEARCH_MAX_RESULTS_THRESHOLD}",
+            INVALID_PARAMETER_VALUE,
+        )

@@ -1,0 +1,136 @@
+"""What a run read and made: datasets, models in, models out.
+
+Round trips: log_inputs three (the run, the datasets, the run's inputs), log_outputs one. The same input
+twice is one input: the first keeps its tags, and the dataset its schema and source.
+"""
+
+import hashlib
+from typing import Any
+
+from mlflow.entities import DatasetInput, LoggedModelInput, LoggedModelOutput
+from mlflow.entities.dataset_summary import _DatasetSummary
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from mlflow.utils.validation import _parse_experiment_ids, _validate_dataset_inputs, _validate_run_id
+from pymongo import UpdateOne
+
+from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.scoping import current_workspace, scoped
+from genesis_flow.documents import DatasetFields, RunFields
+from genesis_flow.documents.binding import Collection
+from genesis_flow.tracking.guards import active, find_active_run
+
+_MAX_DATASET_SUMMARIES = 1000
+
+
+class Inputs(Area):
+    @property
+    def _datasets(self) -> Collection:
+        return self.database.collection(DatasetFields)
+
+    @operation
+    async def log_inputs(
+        self,
+        run_id: str,
+        datasets: list[DatasetInput] | None = None,
+        models: list[LoggedModelInput] | None = None,
+    ) -> None:
+        _validate_run_id(run_id)
+        if datasets is not None:
+            if not isinstance(datasets, list):
+                raise TypeError(f"Argument 'datasets' should be a list, got '{type(datasets)}'")
+            _validate_dataset_inputs(datasets)
+        run = await find_active_run(self.database, run_id)
+        used = _first_of_each(datasets or [], run["experiment_id"])
+        if used:
+            await self._datasets.bulk_write(
+                [_dataset_upsert(_id, run["experiment_id"], each) for _id, each in used.items()], ordered=False
+            )
+        changes = [
+            UpdateOne(
+                {**active(run_id), "inputs.id": {"$ne": _id}}, {"$push": {"inputs": _run_input(_id, each)}}
+            )
+            for _id, each in used.items()
+        ]
+        if models:
+            ids = [model.model_id for model in models]
+            changes.append(UpdateOne(active(run_id), {"$addToSet": {"model_inputs": {"$each": ids}}}))
+        if changes:
+            await self.database.collection(RunFields).bulk_write(changes, ordered=True)
+
+    @operation
+    async def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
+        made = [[model.model_id, model.step] for model in models]
+        result = await self.database.collection(RunFields).update_one(
+            active(run_id), {"$addToSet": {"model_outputs": {"$each": made}}}
+        )
+        if not result.matched_count:
+            await find_active_run(self.database, run_id)
+
+    @operation
+    async def _search_datasets(self, experiment_ids: list[str]) -> list[_DatasetSummary]:
+        query = scoped({"experiment_id": {"$in": _parse_experiment_ids(experiment_ids)}})
+        fields = {"experiment_id": 1, "name": 1, "digest": 1, "contexts": 1}
+        summaries: list[_DatasetSummary] = []
+        async for dataset in self._datasets.find(query, fields, limit=_MAX_DATASET_SUMMARIES):
+            for context in dataset["contexts"]:
+                summaries.append(
+                    _DatasetSummary(
+                        experiment_id=str(dataset["experiment_id"]),
+                        name=dataset["name"],
+                        digest=dataset["digest"],
+                        context=context,
+                    )
+                )
+        return summaries[:_MAX_DATASET_SUMMARIES]
+
+
+def _first_of_each(datasets: list[DatasetInput], experiment_id: int) -> dict[str, DatasetInput]:
+    """The inputs by dataset id, the first of those with one name and digest."""
+    used: dict[str, DatasetInput] = {}
+    for each in datasets:
+        if each.dataset is None:
+            raise MlflowException("Dataset input must have a dataset associated with it.", INTERNAL_ERROR)
+        used.setdefault(_dataset_id(experiment_id, each.dataset.name, each.dataset.digest), each)
+    return used
+
+
+def _dataset_id(experiment_id: int, name: str, digest: str) -> str:
+    """The same for all who log the dataset, so that those who do it at once agree."""
+    return hashlib.blake2b(f"{experiment_id}\n{digest}\n{name}".encode(), digest_size=16).hexdigest()
+
+
+def _dataset_upsert(dataset_id: str, experiment_id: int, used: DatasetInput) -> UpdateOne:
+    dataset = used.dataset
+    return UpdateOne(
+        {"_id": dataset_id},
+        {
+            "$setOnInsert": {
+                "workspace": current_workspace(),
+                "experiment_id": experiment_id,
+                "name": dataset.name,
+                "digest": dataset.digest,
+                "source_type": dataset.source_type,
+                "source": dataset.source,
+                "schema": dataset.schema,
+                "profile": dataset.profile,
+            },
+            "$addToSet": {"contexts": _context(used)},
+        },
+        upsert=True,
+    )
+
+
+def _run_input(dataset_id: str, used: DatasetInput) -> dict[str, Any]:
+    return {
+        "id": dataset_id,
+        "name": used.dataset.name,
+        "digest": used.dataset.digest,
+        "context": _context(used),
+        "tags": [[tag.key, tag.value] for tag in used.tags or []],
+    }
+
+
+def _context(used: DatasetInput) -> str | None:
+    return next((tag.value for tag in used.tags or [] if tag.key == MLFLOW_DATASET_CONTEXT), None)

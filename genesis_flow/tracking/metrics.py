@@ -1,0 +1,277 @@
+"""Logging metrics, and batches of metrics, params and tags.
+
+Round trips: log_metric one. log_batch with params and tags alone, or with points of one known metric: one;
+with more metrics two (the points and the commit); four to six the first time that a run's metrics appear.
+
+A point is appended to the tail of its metric's head, which also keeps the latest point and a copy of
+whether the run is active, so that one update checks and writes. A tail that has grown to TAIL_LIMIT points
+is packed into a block. Many points of one metric at once go to a block directly.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import (
+    _validate_batch_log_data,
+    _validate_batch_log_limits,
+    _validate_metric,
+    _validate_param_keys_unique,
+    _validate_run_id,
+)
+from pymongo import ReplaceOne, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from genesis_flow.database.connection import Session
+from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.scoping import current_workspace
+from genesis_flow.documents import MetricBlockFields, MetricHeadFields, RunFields
+from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.keys import head_id
+from genesis_flow.documents.points import Point, distinct, latest, pack
+from genesis_flow.tracking.guards import CHILD_FIELDS, active, find_active_run
+from genesis_flow.tracking.params_tags import param_update, refuse_changed_params, tag_update
+
+TAIL_LIMIT = 128
+# From this many points of one metric in one batch on, a block of their own is the better place.
+BLOCK_FROM = 64
+_FULL = f"tail.{TAIL_LIMIT - 1}"
+_REMEMBERED_RUNS = 1024
+
+Points = dict[str, list[Point]]
+
+
+class Metrics(Area):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Runs whose metrics this store has written: their heads exist most likely, so try that first.
+        self._written: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def _heads(self) -> Collection:
+        return self.database.collection(MetricHeadFields)
+
+    @property
+    def _blocks(self) -> Collection:
+        return self.database.collection(MetricBlockFields)
+
+    @operation
+    async def log_metric(self, run_id: str, metric: Metric) -> None:
+        _validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
+        points = _by_key([metric])
+        (update,) = _appends(run_id, points)
+        if not (await self._heads.update_one(*update)).matched_count:
+            await self._log_batch(run_id, points, [], [])
+
+    @operation
+    async def log_batch(
+        self, run_id: str, metrics: list[Metric], params: list[Param], tags: list[RunTag]
+    ) -> None:
+        _validate_run_id(run_id)
+        metrics, params, tags = _validate_batch_log_data(metrics, params, tags)
+        _validate_batch_log_limits(metrics, params, tags)
+        _validate_param_keys_unique(params)
+        points = _by_key(metrics)
+        small = all(len(each) < BLOCK_FROM for each in points.values())
+        if points and small and not params and not tags and run_id in self._written:
+            if await self._append_to_known(run_id, points):
+                return
+        await self._log_batch(run_id, points, params, tags)
+
+    async def _append_to_known(self, run_id: str, points: Points) -> bool:
+        """Append to heads that are believed to be there; False, and nothing written, if one is not."""
+        updates = [UpdateOne(query, change) for query, change in _appends(run_id, points)]
+
+        async def write(session: Session | None) -> bool:
+            result = await self._heads.bulk_write(updates, ordered=False, session=session)
+            if result.matched_count == len(updates):
+                return True
+            if session is not None:
+                await session.abort_transaction()
+            return False
+
+        if len(updates) == 1:
+            return await write(None)
+        async with self.database.lock(run_id):
+            return await self.database.atomically(write)
+
+    async def _log_batch(
+        self, run_id: str, points: Points, params: list[Param], tags: list[RunTag]
+    ) -> None:
+        """Write everything or nothing, whatever is there already."""
+        if not points:
+            await self._write_run(run_id, params, tags, new_metrics=0, session=None)
+            return
+        full: list[str] | None = None
+
+        async def write(session: Session | None) -> list[str] | None:
+            return await self._write_batch(run_id, points, params, tags, session)
+
+        async with self.database.lock(run_id):
+            while full is None:
+                try:
+                    full = await self.database.atomically(write)
+                except BulkWriteError as error:
+                    if not _only_duplicates(error):
+                        raise
+                    # Another client made the same metric's head first: it is there now.
+        self._remember(run_id)
+        for key in full:
+            await self._pack_tail(run_id, key)
+
+    async def _write_batch(
+        self, run_id: str, points: Points, params: list[Param], tags: list[RunTag], session: Session | None
+    ) -> list[str] | None:
+        """The steps of a batch, in the order in which a repetition finds them.
+
+        Returns the metrics whose tails are full, or None if it must be repeated: without a transaction the
+        run may have been deleted or restored between reading the heads and writing them.
+        """
+        ids = {head_id(run_id, key): key for key in points}
+        found = await self._heads.find(
+            {"_id": {"$in": list(ids)}},
+            {"key": 1, "active": 1, "tail": {"$slice": [TAIL_LIMIT - 1, 1]}},
+            session=session,
+        ).to_list()
+        known = {head["key"]: head["active"] for head in found}
+        new = [key for key in points if key not in known]
+        if params or tags or new:
+            run = await self._write_run(run_id, params, tags, new_metrics=len(new), session=session)
+        elif not all(known.values()):
+            run = await find_active_run(self.database, run_id, session=session)
+        blocks = [pack(run_id, key, each) for key, each in points.items() if len(each) >= BLOCK_FROM]
+        if blocks:
+            await self._blocks.bulk_write(
+                [ReplaceOne({"_id": block["_id"]}, block, upsert=True) for block in blocks],
+                ordered=False,
+                session=session,
+            )
+        if new:
+            heads = [_new_head(run_id, run, key, points[key]) for key in new]
+            await self._heads.insert_many(heads, ordered=False, session=session)
+        if known:
+            updates = [
+                UpdateOne(
+                    {"_id": head_id(run_id, key), "active": is_active},
+                    _append(points[key], heal=not is_active),
+                )
+                for key, is_active in known.items()
+            ]
+            result = await self._heads.bulk_write(updates, ordered=False, session=session)
+            if result.matched_count < len(updates):
+                return None
+        if session is None and new:
+            # Without a transaction the run may have been deleted meanwhile, and its heads with it.
+            await self._check_heads_of_active_run(run_id, new)
+        return [head["key"] for head in found if head["tail"]]
+
+    async def _write_run(
+        self,
+        run_id: str,
+        params: list[Param],
+        tags: list[RunTag],
+        *,
+        new_metrics: int,
+        session: Session | None,
+    ) -> dict[str, Any]:
+        """Log params and tags, all of them or none; returns what a metric's head copies from the run.
+
+        Counting the new metrics makes a transaction that adds one conflict with one that deletes the run.
+        """
+        conditions, fields = param_update(params)
+        change: dict[str, Any] = {"$inc": {"metric_keys": new_metrics}} if new_metrics else {}
+        if fields := {**fields, **tag_update(tags)}:
+            change["$set"] = fields
+        if not change:
+            return await find_active_run(self.database, run_id, session=session)
+        runs = self.database.collection(RunFields)
+        while True:
+            run = await runs.find_one_and_update(
+                {**active(run_id), **conditions}, change, CHILD_FIELDS, session=session
+            )
+            if run is not None:
+                return run
+            found = await find_active_run(
+                self.database, run_id, {"lifecycle_stage": 1, "params": 1}, session=session
+            )
+            refuse_changed_params(run_id, found, params)
+
+    async def _check_heads_of_active_run(self, run_id: str, keys: list[str]) -> None:
+        try:
+            await find_active_run(self.database, run_id)
+        except MlflowException:
+            ids = [head_id(run_id, key) for key in keys]
+            await self._heads.update_many({"_id": {"$in": ids}}, {"$set": {"active": False}})
+            raise
+
+    async def _pack_tail(self, run_id: str, key: str) -> None:
+        """Move a full tail into a block. First the block, then the tail: a crash between leaves both."""
+        query = {"_id": head_id(run_id, key)}
+        head = await self._heads.find_one(query, {"tail": 1, "packed": 1})
+        if head is None or len(head["tail"]) < TAIL_LIMIT:
+            return
+        block = pack(run_id, key, [(t, s, v) for t, s, v in head["tail"]])
+        await self._blocks.replace_one({"_id": block["_id"]}, block, upsert=True)
+        # Tails only grow until they are packed: the same count of both is the tail that was read.
+        unchanged = {**query, "packed": head["packed"], "tail": {"$size": len(head["tail"])}}
+        await self._heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
+
+    def _remember(self, run_id: str) -> None:
+        self._written[run_id] = None
+        self._written.move_to_end(run_id)
+        if len(self._written) > _REMEMBERED_RUNS:
+            self._written.popitem(last=False)
+
+
+def _by_key(metrics: list[Metric]) -> Points:
+    points: Points = {}
+    for metric in metrics:
+        point = (int(metric.timestamp), int(metric.step), float(metric.value))
+        points.setdefault(metric.key, []).append(point)
+    return {key: distinct(each) for key, each in points.items()}
+
+
+def _appends(run_id: str, points: Points) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Updates that match only heads of an active run whose tails have room."""
+    return [
+        (
+            {"_id": head_id(run_id, key), "active": True, "workspace": current_workspace(), _FULL: {"$exists": False}},
+            _append(each),
+        )
+        for key, each in points.items()
+    ]
+
+
+def _append(points: list[Point], *, heal: bool = False) -> dict[str, Any]:
+    """Add points to a head; ``heal`` when the run was found active, whatever its head says."""
+    change: dict[str, Any] = {"$max": {"latest": latest(points)}}
+    if len(points) >= BLOCK_FROM:
+        change["$inc"] = {"packed": 1}
+    else:
+        change["$addToSet"] = {"tail": {"$each": [list(point) for point in points]}}
+    if heal:
+        change["$set"] = {"active": True}
+    return change
+
+
+def _new_head(run_id: str, run: dict[str, Any], key: str, points: list[Point]) -> dict[str, Any]:
+    packed = len(points) >= BLOCK_FROM
+    return {
+        "_id": head_id(run_id, key),
+        "workspace": current_workspace(),
+        "run_uuid": run_id,
+        "key": key,
+        "experiment_id": run["experiment_id"],
+        "start_time": run.get("start_time"),
+        "active": True,
+        "latest": latest(points),
+        "tail": [] if packed else [list(point) for point in points],
+        "packed": int(packed),
+    }
+
+
+def _only_duplicates(error: BulkWriteError) -> bool:
+    failures = error.details.get("writeErrors", [])
+    return bool(failures) and all(failure.get("code") == 11000 for failure in failures)
+

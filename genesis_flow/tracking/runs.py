@@ -1,0 +1,155 @@
+"""Runs: create, read, update, delete, restore.
+
+Round trips: create two (the experiment, the insert); get two side by side (the run, its metric heads), a
+third only if the run has dataset inputs; update one. Delete and restore change the run and its metric
+heads together.
+"""
+
+import asyncio
+import uuid
+from typing import Any
+
+from mlflow.entities import Run, RunInfo, RunInputs, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, _get_run_name_from_tags
+from mlflow.utils.name_utils import _generate_random_name
+from mlflow.utils.time import get_current_time_millis
+from mlflow.utils.uri import append_to_uri_path
+from pymongo import ReturnDocument
+
+from genesis_flow.database.connection import Session
+from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.scoping import current_workspace, scoped
+from genesis_flow.database.writes import insert_once
+from genesis_flow.documents import DatasetFields, ExperimentFields, MetricHeadFields, RunFields
+from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.entities import run_entity, run_info_entity
+from genesis_flow.documents.keys import children_of, escape
+from genesis_flow.tracking.guards import (
+    ACTIVE,
+    DELETED,
+    active,
+    check_experiment_active,
+    experiment_number,
+    find_active_run,
+    find_run,
+    refuse_unknown_experiment,
+)
+
+RUN_NAME_FIELD = f"tags.{escape(MLFLOW_RUN_NAME)}"
+_INFO = {"params": 0, "tags": 0, "inputs": 0, "model_inputs": 0, "model_outputs": 0}
+ARTIFACTS_FOLDER = "artifacts"
+
+
+class Runs(Area):
+    @property
+    def _runs(self) -> Collection:
+        return self.database.collection(RunFields)
+
+    @operation
+    async def create_run(
+        self,
+        experiment_id: str,
+        user_id: str | None,
+        start_time: int | None,
+        tags: list[RunTag] | None,
+        run_name: str | None,
+    ) -> Run:
+        number = experiment_number(experiment_id)
+        experiment = await self.database.collection(ExperimentFields).find_one(
+            scoped({"_id": number}), {"lifecycle_stage": 1, "artifact_location": 1}
+        )
+        if experiment is None:
+            refuse_unknown_experiment(number)
+        check_experiment_active(experiment)
+        tags = _with_name(tags, run_name)
+        run_id = uuid.uuid4().hex
+        document: dict[str, Any] = {
+            "_id": run_id,
+            "workspace": current_workspace(),
+            "experiment_id": number,
+            "name": _get_run_name_from_tags(tags),
+            "user_id": user_id,
+            "status": RunStatus.to_string(RunStatus.RUNNING),
+            "start_time": start_time,
+            "end_time": None,
+            "lifecycle_stage": ACTIVE,
+            "artifact_uri": append_to_uri_path(experiment["artifact_location"], run_id, ARTIFACTS_FOLDER),
+            "params": {},
+            "tags": {escape(tag.key): tag.value for tag in tags},
+        }
+        await insert_once(self._runs, document)
+        run = run_entity(document, [], {}, with_model_inputs=True)
+        return Run(run.info, run.data, RunInputs(dataset_inputs=[]))
+
+    @operation
+    async def get_run(self, run_id: str) -> Run:
+        heads = self.database.collection(MetricHeadFields).find(
+            {"_id": children_of(run_id)}, {"key": 1, "latest": 1}
+        )
+        run, metrics = await asyncio.gather(find_run(self.database, run_id), heads.to_list())
+        datasets: dict[str, dict[str, Any]] = {}
+        if used := run.get("inputs"):
+            query = {"_id": {"$in": [dataset["id"] for dataset in used]}}
+            found = self.database.collection(DatasetFields).find(query)
+            datasets = {document["_id"]: document async for document in found}
+        return run_entity(run, metrics, datasets, with_model_inputs=True)
+
+    @operation
+    async def update_run_info(
+        self, run_id: str, run_status: int | None, end_time: int | None, run_name: str | None
+    ) -> RunInfo:
+        change: dict[str, Any] = {}
+        if run_status is not None:
+            change["status"] = RunStatus.to_string(run_status)
+        if end_time is not None:
+            change["end_time"] = end_time
+        if run_name:
+            change["name"] = change[RUN_NAME_FIELD] = run_name
+        if not change:
+            return run_info_entity(await find_active_run(self.database, run_id, _INFO))
+        run = await self._runs.find_one_and_update(
+            active(run_id), {"$set": change}, _INFO, return_document=ReturnDocument.AFTER
+        )
+        # Not matched: not there or not active, and the read says which.
+        return run_info_entity(run or await find_active_run(self.database, run_id, _INFO))
+
+    @operation
+    async def delete_run(self, run_id: str) -> None:
+        await find_run(self.database, run_id, {"_id": 1})
+        change = {"$set": {"lifecycle_stage": DELETED, "deleted_time": get_current_time_millis()}}
+        await self._move_run(run_id, change, heads_active=False)
+
+    @operation
+    async def restore_run(self, run_id: str) -> None:
+        await find_run(self.database, run_id, {"_id": 1})
+        change = {"$set": {"lifecycle_stage": ACTIVE}, "$unset": {"deleted_time": ""}}
+        await self._move_run(run_id, change, heads_active=True)
+
+    async def _move_run(self, run_id: str, change: dict[str, Any], *, heads_active: bool) -> None:
+        heads = self.database.collection(MetricHeadFields)
+
+        async def write(session: Session | None) -> None:
+            await self._runs.update_one(scoped({"_id": run_id}), change, session=session)
+            await heads.update_many(
+                {"_id": children_of(run_id)}, {"$set": {"active": heads_active}}, session=session
+            )
+
+        async with self.database.lock(run_id):
+            await self.database.atomically(write)
+
+
+def _with_name(tags: list[RunTag] | None, run_name: str | None) -> list[RunTag]:
+    """The tags of a new run with its name among them; a run and its tag never disagree."""
+    tags = list(tags or [])
+    tagged = _get_run_name_from_tags(tags)
+    if run_name and tagged and run_name != tagged:
+        raise MlflowException(
+            "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
+            f"(run_name='{run_name}', mlflow.runName='{tagged}').",
+            INVALID_PARAMETER_VALUE,
+        )
+    if tagged:
+        return tags
+    return [*tags, RunTag(MLFLOW_RUN_NAME, run_name or _generate_random_name())]

@@ -1,0 +1,16 @@
+"""The asynchronous tracking store: the areas, joined. This is its table of contents."""
+
+from genesis_flow.tracking.experiments import Experiments
+from genesis_flow.tracking.garbage import Garbage
+from genesis_flow.tracking.inputs import Inputs
+from genesis_flow.tracking.metric_history import MetricHistory
+from genesis_flow.tracking.metrics import Metrics
+from genesis_flow.tracking.params_tags import ParamsTags
+from genesis_flow.tracking.runs import Runs
+from genesis_flow.tracking.search_runs import RunSearch
+
+
+class AsyncTrackingStore(
+    Experiments, Runs, RunSearch, Metrics, MetricHistory, ParamsTags, Inputs, Garbage
+):
+    """MLflow's tracking store on MongoDB, awaitable."""

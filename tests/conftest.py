@@ -1,0 +1,48 @@
+"""Fixtures: one mongod for the session, a fresh database for each test."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pymongo
+import pytest
+
+from genesis_flow.aio import MongoDBStore as AsyncStore
+from tests.mongod import Mongod, running_mongod
+
+
+@pytest.fixture(scope="session")
+def mongod() -> Iterator[Mongod]:
+    with running_mongod() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def standalone() -> Iterator[Mongod]:
+    """A server without replication, and so without transactions and retryable writes."""
+    with running_mongod(replica_set=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongod_uri(mongod: Mongod) -> str:
+    return mongod.uri
+
+
+@pytest.fixture
+def database_name() -> str:
+    return f"test_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def store_uri(mongod: Mongod, database_name: str) -> Iterator[str]:
+    yield mongod.database_uri(database_name)
+    with pymongo.MongoClient(mongod.uri) as client:
+        client.drop_database(database_name)
+
+
+@pytest.fixture
+async def store(store_uri: str, tmp_path: object) -> AsyncIterator[AsyncStore]:
+    """The asynchronous tracking store on a fresh database."""
+    made = AsyncStore(store_uri, f"{tmp_path}/artifacts")
+    yield made
+    await made.close()

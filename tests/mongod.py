@@ -1,0 +1,110 @@
+"""A mongod for tests: a one-node replica set (or a standalone) on a free loopback port."""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pymongo
+from pymongo.errors import OperationFailure, PyMongoError
+
+from genesis_flow.embedded import find_mongod
+
+START_TIMEOUT = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Mongod:
+    """One server process, which the test that started it may also kill."""
+
+    def __init__(self, folder: Path, *, replica_set: bool = True, options: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.replica_set = replica_set
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+
+    def database_uri(self, name: str) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/{name}?directConnection=true"
+
+    def start(self) -> None:
+        (self.folder / "db").mkdir(parents=True, exist_ok=True)
+        self.process = subprocess.Popen(
+            [
+                str(find_mongod()),
+                *("--dbpath", str(self.folder / "db"), "--port", str(self.port), "--bind_ip", "127.0.0.1"),
+                *("--logpath", str(self.folder / "mongod.log"), "--logappend", "--nounixsocket"),
+                *("--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "256"),
+                *("--wiredTigerEngineConfigString", "log=(file_max=8MB,prealloc=false)"),
+                *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+                *("--setParameter", "enableTestCommands=1"),
+                *(("--replSet", "rs0") if self.replica_set else ()),
+                *self.options,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._wait_until_writable()
+
+    def _wait_until_writable(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._answers():
+            if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                log = (self.folder / "mongod.log").read_text()[-2000:]
+                raise RuntimeError(f"mongod did not start:\n{log}")
+            time.sleep(0.02)
+        with pymongo.MongoClient(self.uri) as client:
+            if self.replica_set:
+                member = {"_id": 0, "host": f"127.0.0.1:{self.port}"}
+                with contextlib.suppress(OperationFailure):  # initiated by an earlier start
+                    client.admin.command({"replSetInitiate": {"_id": "rs0", "members": [member]}})
+            while not client.admin.command("hello").get("isWritablePrimary"):
+                if time.monotonic() > deadline:
+                    raise RuntimeError("mongod did not become writable")
+                time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=0.2):
+                pass
+            with pymongo.MongoClient(self.uri, serverSelectionTimeoutMS=2000) as client:
+                client.admin.command("ping")
+        except (OSError, PyMongoError):
+            return False
+        return True
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def running_mongod(*, replica_set: bool = True, options: tuple[str, ...] = ()) -> Iterator[Mongod]:
+    folder = Path(tempfile.mkdtemp(prefix="genesis-flow-test-"))
+    server = Mongod(folder, replica_set=replica_set, options=options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
