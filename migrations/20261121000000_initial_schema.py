@@ -1,5 +1,8 @@
 """Initial schema: experiments, runs, metrics, datasets, and the ad-hoc views over params and tags.
 
+Creates the collections experiments, counters, runs, latest_metrics, metrics and datasets with the indexes
+below, and the views params and tags.
+
 Every definition is frozen here: a later change of the models is a later migration.
 """
 
@@ -92,6 +95,8 @@ def _key_value_view(field):
 
 
 class Migration(BaseMigration):
+    loses = "all experiments, runs, metrics and datasets"
+
     def upgrade(self):
         for name, indexes in INDEXES.items():
             self.create_collection(name)

@@ -7,6 +7,7 @@ import pymongo
 import pytest
 
 from genesis_flow.aio import MongoDBStore as AsyncStore
+from tests.commands import CommandRecorder, recorder
 from tests.mongod import Mongod, running_mongod
 
 
@@ -38,6 +39,12 @@ def store_uri(mongod: Mongod, database_name: str) -> Iterator[str]:
     yield mongod.database_uri(database_name)
     with pymongo.MongoClient(mongod.uri) as client:
         client.drop_database(database_name)
+
+
+@pytest.fixture
+def commands() -> CommandRecorder:
+    """Counts round trips: ``with commands.recording() as sent: ...``."""
+    return recorder
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import difflib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -100,7 +101,7 @@ def load(path: Path | None) -> ConfigFile:
 
 def _read(path: Path) -> dict[tuple[str, str], str]:
     # Values may hold '%', so no interpolation; and no section feeds its values to the others.
-    parser = configparser.ConfigParser(interpolation=None, default_section="\0")
+    parser = configparser.ConfigParser(interpolation=None, default_section="\0", delimiters="=")
     problem = ""
     try:
         with path.open(encoding="utf-8") as file:
@@ -116,8 +117,7 @@ def _read(path: Path) -> dict[tuple[str, str], str]:
     except configparser.MissingSectionHeaderError as exc:
         problem = f"needs a section such as [tracking] before its first key (line {exc.lineno})"
     except configparser.ParsingError as exc:
-        numbers = ", ".join(str(number) for number, _ in exc.errors)
-        problem = f"has a line that is not 'key = value' (line {numbers})"
+        problem = f"has a line that is not 'key = value' (line {_line_number(exc)})"
     if problem:
         # Raised out here: chained, the parser's message would quote the line, which may hold a password.
         raise invalid(f"The configuration file {str(path)!r} {problem}: correct it there.")
@@ -129,9 +129,19 @@ def _read(path: Path) -> dict[tuple[str, str], str]:
     return values
 
 
+def _line_number(exc: configparser.ParsingError) -> int:
+    # Python 3.13 has a subclass that knows its one line, and no list.
+    single: int | None = getattr(exc, "lineno", None)
+    return single if single is not None else exc.errors[0][0]
+
+
 def _is_known(path: Path, section: str, key: str) -> bool:
     if section not in KEYS:
         _warn_once(f"{path}: the section [{section}] is unknown and ignored.{_closest(section, KEYS)}")
+        return False
+    if not re.fullmatch(r"\w+", key):
+        # A password that a typing error made a key is not repeated.
+        _warn_once(f"{path}: in [{section}] a key that is not a name is ignored: correct or remove it.")
         return False
     if key not in KEYS[section]:
         _warn_once(

@@ -95,8 +95,7 @@ def mask(text: str) -> str:
     """The same for every URI and secret option found in a longer text."""
     if "://" not in text and "=" not in text and ":" not in text:
         return text
-    lines = text.splitlines(keepends=True)
-    return _mask_options("".join(_mask_line(line) for line in lines))
+    return _mask_options("\n".join(_mask_line(line) for line in text.split("\n")))
 
 
 def _mask_line(line: str) -> str:

@@ -88,7 +88,9 @@ async def _open(settings: Settings) -> Database:
         uri, options = settings.client_options(await _embedded_uri(settings))
         client = _client(settings, uri, options)
         handle = client.get_database(settings.database)
-        hello = await client.admin.command("hello")
+        # Within a deadline the driver looks for a server until then, whatever its own limit says.
+        with pymongo.timeout(settings.server_selection_timeout):
+            hello = await client.admin.command("hello")
         await ready_schema(settings, handle, lambda: pymongo.MongoClient(uri, **options))
         database = Database(settings, client, handle, await bind_documents(handle, settings.prefix))
         database.has_transactions = "setName" in hello or hello.get("msg") == "isdbgrid"

@@ -11,38 +11,60 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from genesis_flow.core.settings import Settings
 from genesis_flow.migrate.files import migration_files
-from genesis_flow.migrate.initialise import LEDGER, initialise
+from genesis_flow.migrate.initialise import INITIALISED, LEDGER, initialise
+from genesis_flow.migrate.ledger import State
 
+# Collections whose documents make a database not empty.
+_DATA = ("experiments", "runs", "latest_metrics", "metrics", "registered_models", "model_versions")
 
 Connect = Callable[[], pymongo.MongoClient[dict[str, Any]]]
 
 
 async def ready_schema(settings: Settings, handle: AsyncDatabase[dict[str, Any]], connect: Connect) -> None:
-    """Let a schema at head pass, bring an empty database there, refuse everything else.
+    """Let a schema that this version works with pass, bring an empty database to it, refuse all else.
 
     One round trip when the schema is at head. A user who may only read passes as well.
     """
-    ledger = handle[settings.prefix + LEDGER]
-    applied = {entry["_id"] async for entry in ledger.find({"state": "applied"}, {"_id": 1})}
     known = {file.version for file in migration_files()}
-    if applied == known:
+    entries = await _entries(settings, handle)
+    if _fits(entries, known):
         return
-    if not applied and await _is_empty(settings, handle):
-        await _initialise(settings, connect)
-        return
-    raise MlflowException(_explanation(settings, applied, known), INVALID_STATE)
+    if _may_initialise(entries, known):
+        if not await _has_data(settings, handle):
+            await _initialise(settings, connect)
+            return
+        entries = await _entries(settings, handle)  # another client may have initialised it just now
+        if _fits(entries, known):
+            return
+    raise MlflowException(_explanation(settings, entries, known), INVALID_STATE)
 
 
-async def _is_empty(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -> bool:
-    """No collection with our prefix; a ledger without entries is what a racing initialiser leaves."""
+async def _entries(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -> list[dict[str, Any]]:
+    ledger = handle[settings.prefix + LEDGER]
+    return await ledger.find({}, {"_id": 1, "state": 1, "by": 1, "compatible": 1}).to_list()
+
+
+def _applied(entries: list[dict[str, Any]]) -> set[str]:
+    return {entry["_id"] for entry in entries if entry.get("state") == State.APPLIED}
+
+
+def _fits(entries: list[dict[str, Any]], known: set[str]) -> bool:
+    """Every step that we know is applied, and any newer one says that older clients may go on."""
+    newer = [entry for entry in entries if entry["_id"] not in known]
+    return known <= _applied(entries) and all(entry.get("compatible") for entry in newer)
+
+
+def _may_initialise(entries: list[dict[str, Any]], known: set[str]) -> bool:
+    """No entries, or some of those that a client writes which initialises: it died, or is at it now."""
+    return all(entry.get("by") == INITIALISED and entry["_id"] in known for entry in entries)
+
+
+async def _has_data(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -> bool:
     names = await handle.list_collection_names()
-    if await handle[settings.prefix + LEDGER].find_one({}, {"_id": 1}):
-        return False
-    ours = ("experiments", "runs", "latest_metrics", "metrics")
-    for name in ours:
-        if settings.prefix + name in names and await handle[settings.prefix + name].find_one({}, {"_id": 1}):
-            return False
-    return True
+    for name in (settings.prefix + name for name in _DATA):
+        if name in names and await handle[name].find_one({}, {"_id": 1}):
+            return True
+    return False
 
 
 async def _initialise(settings: Settings, connect: Connect) -> None:
@@ -55,21 +77,30 @@ async def _initialise(settings: Settings, connect: Connect) -> None:
     await asyncio.to_thread(run)
 
 
-def _explanation(settings: Settings, applied: set[str], known: set[str]) -> str:
+def _explanation(settings: Settings, entries: list[dict[str, Any]], known: set[str]) -> str:
     where = f"The database at {settings.store_uri}"
     command = "genesis-migrate up"
+    newest = max(known)
+    applied = _applied(entries)
+    unfinished = sorted(
+        str(entry["_id"]) for entry in entries if entry["_id"] in known and entry["_id"] not in applied
+    )
+    if unfinished:
+        return (
+            f"{where} is being migrated, or a migration of it was interrupted (step {unfinished[0]}). See "
+            f"`genesis-migrate status`; if nothing runs, run `{command}`."
+        )
+    if unknown := sorted(entry["_id"] for entry in entries if "state" in entry and entry["_id"] not in known):
+        return (
+            f"{where} has schema version {unknown[-1]}, newer than {newest}, which this genesis_flow works "
+            "with. Install the genesis_flow that the others use."
+        )
     if not applied:
         return (
             f"{where} holds collections that genesis_flow did not make, or made before it kept a ledger. Use "
             f"another database or a collection prefix (#prefix at the end of the URI), or run `{command}`."
         )
-    newest = max(known)
-    if unknown := sorted(applied - known):
-        return (
-            f"{where} has schema version {unknown[-1]}, newer than {newest}, which this genesis_flow works "
-            "with. Install the genesis_flow that the others use."
-        )
     return (
-        f"{where} has schema version {max(applied)}, older than {newest}, which this genesis_flow works with. "
-        f"Run `{command}` once, with a user that may create indexes."
+        f"{where} has schema version {max(applied)}, older than {newest}, which this genesis_flow works "
+        f"with. Run `{command}` once, with a user that may create indexes."
     )

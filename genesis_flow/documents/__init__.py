@@ -4,7 +4,9 @@ from genesis_flow.documents.binding import Documents, bind_documents
 from genesis_flow.documents.datasets import DatasetFields
 from genesis_flow.documents.experiments import CounterFields, ExperimentFields
 from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
+from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.runs import RunFields
+from genesis_flow.documents.webhooks import WebhookFields
 
 __all__ = [
     "CounterFields",
@@ -13,6 +15,9 @@ __all__ = [
     "ExperimentFields",
     "MetricBlockFields",
     "MetricHeadFields",
+    "ModelVersionFields",
+    "RegisteredModelFields",
     "RunFields",
+    "WebhookFields",
     "bind_documents",
 ]

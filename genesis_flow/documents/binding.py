@@ -17,7 +17,9 @@ from pymongo.asynchronous.database import AsyncDatabase
 from genesis_flow.documents.datasets import DatasetFields
 from genesis_flow.documents.experiments import CounterFields, ExperimentFields
 from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
+from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.runs import RunFields
+from genesis_flow.documents.webhooks import WebhookFields
 
 Collection = AsyncCollection[dict[str, Any]]
 
@@ -28,6 +30,9 @@ DECLARED: tuple[type[BaseModel], ...] = (
     MetricHeadFields,
     MetricBlockFields,
     DatasetFields,
+    RegisteredModelFields,
+    ModelVersionFields,
+    WebhookFields,
 )
 
 

@@ -25,6 +25,11 @@ from genesis_flow.documents.keys import unescape
 Document = dict[str, Any]
 
 
+def whole(number: int | None) -> int | None:
+    """A plain int for BSON's 64-bit one, a subclass that YAML, for one, refuses to write."""
+    return None if number is None else int(number)
+
+
 def experiment_entity(document: Document) -> Experiment:
     return Experiment(
         experiment_id=str(document["_id"]),
@@ -32,13 +37,13 @@ def experiment_entity(document: Document) -> Experiment:
         artifact_location=document.get("artifact_location"),
         lifecycle_stage=document["lifecycle_stage"],
         tags=[ExperimentTag(unescape(key), value) for key, value in (document.get("tags") or {}).items()],
-        creation_time=document["creation_time"],
-        last_update_time=document["last_update_time"],
+        creation_time=whole(document["creation_time"]),
+        last_update_time=whole(document["last_update_time"]),
     )
 
 
 def metric_entity(key: str, latest: Document) -> Metric:
-    return Metric(key, latest["value"], latest["timestamp"], latest["step"])
+    return Metric(key, latest["value"], int(latest["timestamp"]), int(latest["step"]))
 
 
 def run_info_entity(document: Document) -> RunInfo:
@@ -48,8 +53,8 @@ def run_info_entity(document: Document) -> RunInfo:
         experiment_id=str(document["experiment_id"]),
         user_id=document.get("user_id"),
         status=document["status"],
-        start_time=document.get("start_time"),
-        end_time=document.get("end_time"),
+        start_time=whole(document.get("start_time")),
+        end_time=whole(document.get("end_time")),
         lifecycle_stage=document["lifecycle_stage"],
         artifact_uri=document.get("artifact_uri"),
     )
@@ -81,7 +86,7 @@ def run_entity(
     ]
     models = [LoggedModelInput(model_id=model_id) for model_id in document.get("model_inputs") or []]
     outputs = [
-        LoggedModelOutput(model_id=model_id, step=step)
+        LoggedModelOutput(model_id=model_id, step=int(step))
         for model_id, step in document.get("model_outputs") or []
     ]
     run_inputs = (

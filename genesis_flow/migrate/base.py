@@ -7,20 +7,37 @@ keeps its licence away from whoever does not choose it.
 """
 
 import os
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pymongo
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import CollectionInvalid, OperationFailure
+
+from genesis_flow.core.uri import normalize_prefix
+from genesis_flow.migrate.batches import BATCH_SIZE, Journal, NoJournal, Report, in_batches, silent
+from genesis_flow.migrate.imports import Imports
 
 PREFIX_VARIABLE = "MONGODB_COLLECTION_PREFIX"
+_NAMESPACE_EXISTS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What the runner gives a step beyond the database."""
+
+    journal: Journal = field(default_factory=NoJournal)
+    report: Report = silent
+    batch_size: int = BATCH_SIZE
+    imports: Imports = field(default_factory=Imports)
 
 
 def _database_of_tool(
     url: str | None, host: str, port: str, database: str | None, user: str | None, password: str | None
 ) -> Database[dict[str, Any]]:
-    options: dict[str, Any] = {} if user is None else {"username": user, "password": password}
+    options: dict[str, Any] = {"username": user, "password": password} if user else {}
     client: pymongo.MongoClient[dict[str, Any]] = (
         pymongo.MongoClient(url, **options) if url else pymongo.MongoClient(host, int(port), **options)
     )
@@ -29,6 +46,15 @@ def _database_of_tool(
 
 class BaseMigration:
     """One step of the schema. Every step is idempotent: applied twice, it leaves what applied once leaves."""
+
+    loses: ClassVar[str] = "what the step added (it does not say what)"
+    """What ``downgrade`` loses, for people; empty when up, down and up again equals up."""
+
+    compatible: ClassVar[bool] = False
+    """Whether clients of the schema before this step may connect and write after it."""
+
+    rights: ClassVar[tuple[str, ...]] = ()
+    """Actions of MongoDB that the step needs beyond those of the role readWrite, such as ``collMod``."""
 
     def __init__(
         self,
@@ -41,9 +67,20 @@ class BaseMigration:
         *,
         db: Database[dict[str, Any]] | None = None,
         prefix: str | None = None,
+        context: StepContext | None = None,
     ) -> None:
         self.db = db if db is not None else _database_of_tool(url, host, port, database, user, password)
-        self.prefix = prefix if prefix is not None else os.environ.get(PREFIX_VARIABLE, "")
+        self.prefix = (
+            prefix
+            if prefix is not None
+            else normalize_prefix(os.environ.get(PREFIX_VARIABLE, ""), PREFIX_VARIABLE)
+        )
+        self.context = context or StepContext()
+
+    @property
+    def imports(self) -> Imports:
+        """The sources of the ``[imports]`` section, for a step that brings data in from elsewhere."""
+        return self.context.imports
 
     def collection(self, name: str) -> Collection[dict[str, Any]]:
         return self.db[self.prefix + name]
@@ -52,9 +89,34 @@ class BaseMigration:
         """Create a collection or view, unless it is there."""
         try:
             self.db.create_collection(self.prefix + name, **options)
-        except CollectionInvalid:  # a step that is run again, or two clients on one new database
+        except (CollectionInvalid, OperationFailure) as exc:
+            # A step that is run again finds it; of two clients on one new database, one loses the race.
+            if isinstance(exc, OperationFailure) and exc.code != _NAMESPACE_EXISTS:
+                raise
             if self.prefix + name not in self.db.list_collection_names():
                 raise
+
+    def batches(
+        self,
+        name: str,
+        query: Mapping[str, Any] | None = None,
+        projection: Any = None,
+        label: str | None = None,
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Walk a collection by ``_id``, a list of documents at a time.
+
+        Under ``genesis-migrate`` an interrupted step resumes after its last whole batch, and people see the
+        progress. Two walks over one collection in one step need different labels.
+        """
+        return in_batches(
+            self.collection(name),
+            dict(query or {}),
+            projection,
+            self.context.batch_size,
+            self.context.journal,
+            self.context.report,
+            label or name,
+        )
 
     def upgrade(self) -> None:
         raise NotImplementedError

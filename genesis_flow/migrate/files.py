@@ -1,12 +1,16 @@
 """Find the migration files: beside the package in a checkout, inside it when installed."""
 
 import functools
+import hashlib
 import importlib.util
+import io
 import re
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
 from genesis_flow.migrate.base import BaseMigration
+from genesis_flow.migrate.errors import MigrationError
 
 _NAME = re.compile(r"^(\d{14})_([a-z_]+)\.py$")
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -18,15 +22,47 @@ class MigrationFile:
     name: str
     path: Path
 
+    @property
+    def label(self) -> str:
+        return f"{self.version}_{self.name}"
+
     def load(self) -> type[BaseMigration]:
         """The file's ``Migration`` class."""
         spec = importlib.util.spec_from_file_location(f"genesis_flow._migration_{self.version}", self.path)
         if spec is None or spec.loader is None:
-            raise ImportError(f"Cannot load the migration {self.path}")
+            raise MigrationError(f"The migration {self.path} cannot be loaded as Python: check the file.")
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        migration: type[BaseMigration] = module.Migration
+        try:
+            spec.loader.exec_module(module)
+        except Exception as exc:
+            raise MigrationError(
+                f"The migration {self.path} cannot be imported ({type(exc).__name__}: {exc}): correct it."
+            ) from exc
+        migration = getattr(module, "Migration", None)
+        if not isinstance(migration, type) or not issubclass(migration, BaseMigration):
+            raise MigrationError(
+                f"The migration {self.path} needs a class Migration(BaseMigration), with BaseMigration "
+                "imported from genesis_flow.migrate.base."
+            )
         return migration
+
+    def checksum(self) -> str:
+        """SHA-256 of the code: comments, blank lines, line ends and trailing blanks do not count.
+
+        Only the places of comments come from the tokenizer, so the sum is the same in every Python.
+        """
+        text = self.path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        try:
+            tokens = list(tokenize.generate_tokens(io.StringIO("\n".join(lines) + "\n").readline))
+        except (tokenize.TokenError, SyntaxError) as exc:
+            raise MigrationError(f"The migration {self.path} is not valid Python: {exc}.") from exc
+        for token in tokens:
+            if token.type == tokenize.COMMENT:
+                row, column = token.start
+                lines[row - 1] = lines[row - 1][:column]
+        code = [stripped for line in lines if (stripped := line.rstrip())]
+        return hashlib.sha256("\n".join(code).encode()).hexdigest()
 
 
 def folder() -> Path:
@@ -34,14 +70,41 @@ def folder() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "migrations"
 
 
+def read_folder(path: Path) -> tuple[MigrationFile, ...]:
+    """The steps in a folder, oldest first."""
+    if not path.is_dir():
+        raise MigrationError(f"The migrations folder {path} does not exist: correct script_location.")
+    found = [
+        MigrationFile(match[1], match[2], file)
+        for file in path.iterdir()
+        if (match := _NAME.match(file.name))
+    ]
+    return tuple(sorted(found, key=lambda file: (file.version, file.name)))
+
+
+def misnamed(path: Path) -> list[str]:
+    """Complaints about names in a folder that would make a step be left out or run in no certain order."""
+    complaints = [
+        f"{file.name} is not named YYYYMMDDHHMMSS_what.py with a-z and _ only, so it is not a step: rename it"
+        for file in sorted(path.glob("*.py"))
+        if not _NAME.match(file.name) and not file.name.startswith("_")
+    ]
+    by_version: dict[str, list[str]] = {}
+    for step in read_folder(path):
+        by_version.setdefault(step.version, []).append(step.path.name)
+    return complaints + [
+        f"{' and '.join(names)} have the same version: give one of them a later time"
+        for names in by_version.values()
+        if len(names) > 1
+    ]
+
+
 @functools.cache
 def migration_files() -> tuple[MigrationFile, ...]:
-    """The steps of the schema, oldest first."""
-    found = [
-        MigrationFile(match[1], match[2], path)
-        for path in folder().iterdir()
-        if (match := _NAME.match(path.name))
-    ]
+    """The steps of the schema that this version of genesis_flow works with, oldest first."""
+    found = read_folder(folder())
     if not found:
-        raise FileNotFoundError(f"No migrations in {folder()}: the installation of genesis_flow is incomplete")
-    return tuple(sorted(found, key=lambda file: file.version))
+        raise FileNotFoundError(
+            f"No migrations in {folder()}: the installation of genesis_flow is incomplete"
+        )
+    return found

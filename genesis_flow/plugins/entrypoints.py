@@ -43,3 +43,13 @@ def _tell_of_rivals(group: str, store_uri: str | None) -> None:
             scheme,
             group,
         )
+
+
+def register_mongodb_stores() -> None:
+    """Register the stores with MLflow by hand, where entry points are not found (a zipped application)."""
+    from mlflow.tracking._model_registry.utils import _get_store_registry
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    for scheme in ("mongodb", "mongodb+srv", "genesis"):
+        _tracking_store_registry.register(scheme, tracking_store)
+        _get_store_registry().register(scheme, model_registry_store)

@@ -1,1 +1,1 @@
-"""registry"""
+"""The model registry: one file an area, one class an area."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Protoco
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED
 
+from genesis_flow.database.operation import LONG
 from genesis_flow.sync.client import SyncClient
 from genesis_flow.sync.portal import PortalTimeout, portal
 
@@ -73,10 +74,18 @@ class SyncFacade:
         bound: Callable[P, Awaitable[T]] = getattr(self._store(), method.__name__)
         return self._in_portal(lambda: bound(*args, **kwargs))
 
-    def _in_portal(self, work: Callable[[], Awaitable[T]]) -> T:
+    def _run_long(
+        self, method: Callable[Concatenate[Any, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The same for a method with the deadline of a long operation."""
+        bound: Callable[P, Awaitable[T]] = getattr(self._store(), method.__name__)
+        return self._in_portal(lambda: bound(*args, **kwargs), patience=LONG)
+
+    def _in_portal(self, work: Callable[[], Awaitable[T]], patience: int = 1) -> T:
         settings = self._settings
+        limit = settings.timeout * patience + settings.open_timeout + _BACKSTOP_MARGIN_SECONDS
         try:
-            return portal.run(work, settings.timeout + settings.open_timeout + _BACKSTOP_MARGIN_SECONDS)
+            return portal.run(work, limit)
         except PortalTimeout as error:
             raise MlflowException(str(error), DEADLINE_EXCEEDED) from error
 

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures.thread import ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from genesis_flow.core.errors import GenesisFlowError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -26,11 +28,11 @@ _HEALTH_CHECK_SECONDS = 1.0
 _CANCEL_GRACE_SECONDS = 2.0
 
 
-class PortalError(RuntimeError):
+class PortalError(GenesisFlowError, RuntimeError):
     """The background loop could not finish a call."""
 
 
-class PortalTimeout(TimeoutError):
+class PortalTimeout(GenesisFlowError, TimeoutError):
     """A call did not finish in the time that its caller allowed."""
 
 
@@ -74,8 +76,8 @@ class Portal:
             worker = self._start()
         if worker.thread.ident == threading.get_ident():
             raise RuntimeError(
-                "A blocking store was called on genesis_flow's own event loop, where it would wait for itself: "
-                "await the store of genesis_flow.aio there, or call this one through asyncio.to_thread()."
+                "A blocking store was called on genesis_flow's own event loop and would wait for itself. "
+                "Await the store of genesis_flow.aio there, or call this one through asyncio.to_thread()."
             )
         call = _Call(work)
         try:
@@ -88,8 +90,8 @@ class Portal:
             finished = self._cancel(worker, call) and not isinstance(call.error, asyncio.CancelledError)
         if not finished:
             raise PortalTimeout(
-                f"The call did not finish within {timeout:g} s and was cancelled: what it was to write may or "
-                "may not be stored. Check the connection to MongoDB and try again."
+                f"The call did not finish within {timeout:g} s and was cancelled: what it was to write may "
+                "or may not be stored. Check the connection to MongoDB and try again."
             ) from call.take_error()
         return call.outcome()
 
@@ -121,8 +123,8 @@ class Portal:
 
     def _cancel(self, worker: "_LoopThread", call: "_Call[T]") -> bool:
         """Ask the loop to cancel ``call``; whether it came to an end shortly afterwards."""
-        if worker is not self._worker or not worker.alive:
-            return False  # above all, never touch the parent's loop
+        if not self._can_finish(worker, call):
+            return False  # above all, a forked child must never touch its parent's loop
         worker.loop.call_soon_threadsafe(worker.cancel, call)
         return call.done.acquire(timeout=_CANCEL_GRACE_SECONDS)
 
@@ -205,8 +207,8 @@ class _LoopThread:
 class _Call(Generic[T]):
     """One call on its way through the loop; ``done`` is locked until it has ended.
 
-    A bare lock and a wrapping coroutine instead of two chained futures: nearly half the cost of
-    asyncio.run_coroutine_threadsafe().
+    A bare lock and a wrapping coroutine instead of the two chained futures of
+    asyncio.run_coroutine_threadsafe(): a quarter less time a call, twice the calls with 64 threads.
     """
 
     __slots__ = ("_result", "_started", "cancelled", "context", "done", "error", "task", "work")
@@ -255,8 +257,8 @@ class _Call(Generic[T]):
         try:
             if isinstance(error, asyncio.CancelledError):
                 raise PortalError(
-                    "The call was cancelled on genesis_flow's event loop: what it was to write may or may not "
-                    "be stored. Call again."
+                    "The call was cancelled on genesis_flow's event loop: what it was to write may or may "
+                    "not be stored. Call again."
                 ) from error
             raise error
         finally:

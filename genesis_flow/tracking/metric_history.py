@@ -108,7 +108,7 @@ class MetricHistory(Area):
         )
         if head is None:
             return
-        pending: list[Point] = [(t, s, v) for t, s, v in head["tail"]]
+        pending: list[Point] = [(int(t), int(s), v) for t, s, v in head["tail"]]
         if head["packed"]:
             query: dict[str, Any] = {"_id": children_of(identity)}
             if after is not None:

@@ -49,11 +49,11 @@ class Metrics(Area):
         self._written: OrderedDict[str, None] = OrderedDict()
 
     @property
-    def _heads(self) -> Collection:
+    def _metric_heads(self) -> Collection:
         return self.database.collection(MetricHeadFields)
 
     @property
-    def _blocks(self) -> Collection:
+    def _metric_blocks(self) -> Collection:
         return self.database.collection(MetricBlockFields)
 
     @operation
@@ -61,7 +61,7 @@ class Metrics(Area):
         _validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
         points = _by_key([metric])
         (update,) = _appends(run_id, points)
-        if not (await self._heads.update_one(*update)).matched_count:
+        if not (await self._metric_heads.update_one(*update)).matched_count:
             await self._log_batch(run_id, points, [], [])
 
     @operation
@@ -84,7 +84,7 @@ class Metrics(Area):
         updates = [UpdateOne(query, change) for query, change in _appends(run_id, points)]
 
         async def write(session: Session | None) -> bool:
-            result = await self._heads.bulk_write(updates, ordered=False, session=session)
+            result = await self._metric_heads.bulk_write(updates, ordered=False, session=session)
             if result.matched_count == len(updates):
                 return True
             if session is not None:
@@ -129,7 +129,7 @@ class Metrics(Area):
         run may have been deleted or restored between reading the heads and writing them.
         """
         ids = {head_id(run_id, key): key for key in points}
-        found = await self._heads.find(
+        found = await self._metric_heads.find(
             {"_id": {"$in": list(ids)}},
             {"key": 1, "active": 1, "tail": {"$slice": [TAIL_LIMIT - 1, 1]}},
             session=session,
@@ -142,14 +142,14 @@ class Metrics(Area):
             run = await find_active_run(self.database, run_id, session=session)
         blocks = [pack(run_id, key, each) for key, each in points.items() if len(each) >= BLOCK_FROM]
         if blocks:
-            await self._blocks.bulk_write(
+            await self._metric_blocks.bulk_write(
                 [ReplaceOne({"_id": block["_id"]}, block, upsert=True) for block in blocks],
                 ordered=False,
                 session=session,
             )
         if new:
             heads = [_new_head(run_id, run, key, points[key]) for key in new]
-            await self._heads.insert_many(heads, ordered=False, session=session)
+            await self._metric_heads.insert_many(heads, ordered=False, session=session)
         if known:
             updates = [
                 UpdateOne(
@@ -158,7 +158,7 @@ class Metrics(Area):
                 )
                 for key, is_active in known.items()
             ]
-            result = await self._heads.bulk_write(updates, ordered=False, session=session)
+            result = await self._metric_heads.bulk_write(updates, ordered=False, session=session)
             if result.matched_count < len(updates):
                 return None
         if session is None and new:
@@ -202,20 +202,20 @@ class Metrics(Area):
             await find_active_run(self.database, run_id)
         except MlflowException:
             ids = [head_id(run_id, key) for key in keys]
-            await self._heads.update_many({"_id": {"$in": ids}}, {"$set": {"active": False}})
+            await self._metric_heads.update_many({"_id": {"$in": ids}}, {"$set": {"active": False}})
             raise
 
     async def _pack_tail(self, run_id: str, key: str) -> None:
         """Move a full tail into a block. First the block, then the tail: a crash between leaves both."""
         query = {"_id": head_id(run_id, key)}
-        head = await self._heads.find_one(query, {"tail": 1, "packed": 1})
+        head = await self._metric_heads.find_one(query, {"tail": 1, "packed": 1})
         if head is None or len(head["tail"]) < TAIL_LIMIT:
             return
         block = pack(run_id, key, [(t, s, v) for t, s, v in head["tail"]])
-        await self._blocks.replace_one({"_id": block["_id"]}, block, upsert=True)
+        await self._metric_blocks.replace_one({"_id": block["_id"]}, block, upsert=True)
         # Tails only grow until they are packed: the same count of both is the tail that was read.
         unchanged = {**query, "packed": head["packed"], "tail": {"$size": len(head["tail"])}}
-        await self._heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
+        await self._metric_heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
 
     def _remember(self, run_id: str) -> None:
         self._written[run_id] = None

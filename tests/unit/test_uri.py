@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import string
-import traceback
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,7 +14,10 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow.core.uri import GenesisUri, MongoUri, normalize_prefix, parse
 
-PASSWORDS = st.text(alphabet=string.printable, min_size=8, max_size=30)
+# The word stands nowhere else, so finding it means that a piece of the password is shown.
+CANARY = "Zq7x"
+ODD_TEXT = st.text(alphabet=string.printable, max_size=15)
+PASSWORDS = st.builds(lambda before, after: before + CANARY + after, ODD_TEXT, ODD_TEXT)
 
 
 def mongo(uri: str) -> MongoUri:
@@ -31,7 +33,6 @@ def genesis(uri: str) -> GenesisUri:
 
 
 def refusal(uri: str) -> str:
-    """The error's text; all of its traceback is searched for the password by the callers that have one."""
     with pytest.raises(MlflowException) as caught:
         parse(uri, "argument")
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
@@ -71,7 +72,7 @@ def test_hosts(uri: str, hosts: str) -> None:
         ("mongodb://localhost/my%20db", "names the database 'my db'"),
         ("mongodb://localhost/a.b", "names the database 'a.b'"),
         ("mongodb://h/db?maxPoolSize=many", "option maxPoolSize"),
-        ("mongodb://h/db?maxPoolSise=4", "maxPoolSize"),
+        ("mongodb://h/db?maxPoolSise=4", "option maxPoolSise: Unknown option"),
         ("mongodb://h/db?ssl", "option 1 after '?' must be written name=value"),
         ("mongodb://h/db?tls=true&ssl=false", "conflicting values"),
         ("mongodb://h1,h2/db?directConnection=true", "needs a single host"),
@@ -83,7 +84,7 @@ def test_hosts(uri: str, hosts: str) -> None:
         ("mongodb+srv://a.example.net:27017/db", "one host name without a port"),
         ("mongodb://:pw@h/db", "empty user name"),
         ("mongodb://u:canary:x@h/db", "percent-encoded"),
-        ("mongodb://u:100%canary@h/db", "percent-encoded"),
+        ("mongodb://u:100%-canary@h/db", "percent-encoded"),
         ("mongodb://u:canary/db", "must name its hosts"),
         ("mongodb://h/db#bad prefix", "'bad prefix'"),
         ("mysql://u:canary@h/db", "must begin with mongodb://"),
@@ -111,10 +112,9 @@ def test_refusals_say_what_to_do(uri: str, says: str) -> None:
 def test_secret_options_stay_out_of_the_whole_traceback(option: str) -> None:
     with pytest.raises(MlflowException) as caught:
         parse(f"mongodb://h/db?{option}", "argument")
-    # The frames quote this test's source lines, where the word stands as well; the chain of messages does not.
-    chain = traceback.TracebackException.from_exception(caught.value)
-    assert chain.__cause__ is None
-    assert chain.__context__ is None
+    # A chained exception would be printed with its message, which repeats the option.
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
     assert "canary" not in caught.value.message
 
 
@@ -130,10 +130,10 @@ TEMPLATES = (
 
 
 @given(PASSWORDS, st.sampled_from(TEMPLATES))
-@example("p@ss:/%?#[]", TEMPLATES[0])
-@example("%70%61%73%73w%", TEMPLATES[1])
-@example("a/b?c=d@e/f#g", TEMPLATES[4])
-@example("abc?maxPoolSize=x", TEMPLATES[0])
+@example("p@ssZq7x:/%?#[]", TEMPLATES[0])
+@example("%70%61%73%Zq7x%", TEMPLATES[1])
+@example("a/b?c=d@Zq7x/f#g", TEMPLATES[4])
+@example("abc?maxPoolSize=Zq7x", TEMPLATES[0])
 def test_no_error_repeats_an_unescaped_password(password: str, template: str) -> None:
     if template == TEMPLATES[-1]:
         password = f"user:{password}"
@@ -143,7 +143,7 @@ def test_no_error_repeats_an_unescaped_password(password: str, template: str) ->
         shown = "".join(_messages(exc))
     else:
         shown = repr(parsed)
-    assert password.removeprefix("user:") not in shown
+    assert CANARY not in shown
 
 
 def _messages(exc: BaseException | None) -> list[str]:
@@ -169,10 +169,10 @@ def test_dropped_option_is_translated() -> None:
 
 
 def test_render_keeps_what_the_driver_needs() -> None:
-    parsed = mongo("mongodb://u:p@h/my-db?appName=a%26b&authMechanismProperties=SERVICE_NAME:x%2Cy&w=1#team")
+    parsed = mongo("mongodb://u:p@h/my-db?appName=a%26b&authMechanismProperties=SERVICE_NAME:x%2Fy&w=1#team")
     assert (
         parsed.render(with_database=True, left_out={"w"})
-        == "mongodb://h/my-db?appName=a%26b&authMechanismProperties=SERVICE_NAME:x%2Cy"
+        == "mongodb://h/my-db?appName=a%26b&authMechanismProperties=SERVICE_NAME:x%2Fy"
     )
     assert (
         parsed.render(with_database=False, left_out={"w", "appname", "authmechanismproperties"})
@@ -234,5 +234,5 @@ def test_prefix(given: str, expected: str) -> None:
 
 @pytest.mark.parametrize("prefix", ["a b", "$x", ".x", "-x", "a..b", "é", "system.x", "x" * 65, "a\n"])
 def test_bad_prefix(prefix: str) -> None:
-    with pytest.raises(MlflowException, match="collection prefix .*environment"):
+    with pytest.raises(MlflowException, match=r"collection prefix .*environment"):
         normalize_prefix(prefix, "environment MONGODB_COLLECTION_PREFIX")

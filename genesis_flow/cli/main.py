@@ -1,0 +1,60 @@
+"""``genesis-flow``: the table of contents of the commands."""
+
+import platform
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from genesis_flow.cli.errors import Commands
+
+# The summaries stand here, and a command's module is imported when the command is used, so that help and
+# shell completion do not wait for MLflow.
+_COMMANDS = {
+    "quickstart": ("genesis_flow.cli.quickstart:quickstart", "Log a small training to an embedded MongoDB."),
+    "db": ("genesis_flow.cli.db:db", "Start, stop and inspect an embedded MongoDB."),
+}
+
+
+class LazyCommands(Commands):
+    """The commands of the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+def _print_versions(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    parts = ", ".join(f"{name} {version(name)}" for name in ("mlflow-skinny", "pymongo", "beanie"))
+    click.echo(f"genesis-flow {version('genesis-flow')} ({parts}, Python {platform.python_version()})")
+    ctx.exit()
+
+
+@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_versions,
+    help="Show the versions of genesis-flow and what it stands on.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(**_options: Any) -> None:
+    """MLflow 3 on MongoDB, without a tracking server in between.
+
+    Begin with: genesis-flow quickstart
+    """

@@ -1,0 +1,63 @@
+"""Which rights a run needs and the user has; asked before the first write."""
+
+import re
+from typing import Any
+
+from pymongo.database import Database
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+
+from genesis_flow.core.redact import mask
+
+UNAUTHORIZED = 13
+AUTHENTICATION = (11, 18, 8000)
+NEEDED = ("find", "insert", "update", "remove", "createCollection", "createIndex")
+_ROLES = {"collMod": "dbAdmin", "validate": "dbAdmin", "dropDatabase": "dbAdmin", "reIndex": "dbAdmin"}
+
+
+def missing_rights(db: Database[dict[str, Any]], needed: tuple[str, ...]) -> list[str]:
+    """The needed actions that the user has nowhere in the database.
+
+    A role that grants an action on single collections counts as having it; should the collection be another
+    one, the server says so. Services without connectionStatus are asked by doing.
+    """
+    try:
+        status = db.client.admin.command("connectionStatus", showPrivileges=True)["authInfo"]
+    except OperationFailure:
+        return []
+    if not status["authenticatedUsers"]:
+        return []
+    granted: set[str] = set()
+    for privilege in status.get("authenticatedUserPrivileges", []):
+        resource = privilege["resource"]
+        if resource.get("anyResource") or resource.get("db") in ("", db.name):
+            granted.update(privilege["actions"])
+    return [action for action in dict.fromkeys(needed) if action not in granted]
+
+
+def explain_missing(actions: list[str], database: str) -> str:
+    roles = dict.fromkeys(_ROLES.get(action, "readWrite") for action in actions)
+    return (
+        f"The database user lacks the right to {', '.join(actions)} in {database!r}: grant it the role "
+        f"{' and '.join(roles)} on that database, or run this command as a user that has it."
+    )
+
+
+def explain_refusal(error: OperationFailure, database: str) -> str | None:
+    """The same for a refusal in the middle of a step; None when the error is another one."""
+    if error.code != UNAUTHORIZED:
+        return None
+    command = re.search(r"execute command \{ *(\w+):", str(error))
+    return explain_missing([command[1]], database) if command else mask(str(error))
+
+
+def explain(error: PyMongoError, database: str, where: str) -> str:
+    """What to tell an operator about a driver's error; ``where`` names the database without a password."""
+    reason = mask(str(error)).split(", full error:")[0].split(", Timeout:")[0]
+    if isinstance(error, OperationFailure):
+        if refusal := explain_refusal(error, database):
+            return refusal
+        if error.code in AUTHENTICATION:
+            return f"MongoDB refused the user name or password for {where}: check them, and authSource."
+    if isinstance(error, ConnectionFailure):
+        return f"Cannot reach {where} ({reason}): check that the server runs and that its address is right."
+    return f"MongoDB could not do this in {where} ({reason})."

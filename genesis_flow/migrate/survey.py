@@ -1,0 +1,171 @@
+"""Compare the files with the ledger, and find what is wrong before anything is written."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from genesis_flow.migrate.errors import ChangedFile, HistoryMismatch, MigrationError
+from genesis_flow.migrate.files import MigrationFile, misnamed, read_folder
+from genesis_flow.migrate.ledger import Entry, Ledger, State
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The files, the entries, and how they relate; lists are oldest first."""
+
+    files: tuple[MigrationFile, ...]
+    entries: dict[str, Entry]
+    adoptable: list[str] = field(default_factory=list)
+    """Versions that mongodb-migrations applied and our ledger does not know yet."""
+    complaints: list[str] = field(default_factory=list)
+    """What is wrong with the names in the folder."""
+
+    def file(self, version: str) -> MigrationFile | None:
+        return next((file for file in self.files if file.version == version), None)
+
+    def is_applied(self, version: str) -> bool:
+        entry = self.entries.get(version)
+        return version in self.adoptable if entry is None else entry.state is State.APPLIED
+
+    @property
+    def head(self) -> str | None:
+        return self.files[-1].version if self.files else None
+
+    @property
+    def current(self) -> str | None:
+        """The newest applied version."""
+        return max((version for version in self._recorded() if self.is_applied(version)), default=None)
+
+    def _recorded(self) -> set[str]:
+        return {*self.entries, *self.adoptable}
+
+    @property
+    def pending(self) -> list[MigrationFile]:
+        """What ``up`` would run: steps never applied, and steps that were interrupted."""
+        return [file for file in self.files if not self.is_applied(file.version)]
+
+    @property
+    def unfinished(self) -> list[Entry]:
+        return [entry for _, entry in sorted(self.entries.items()) if entry.state is not State.APPLIED]
+
+    @property
+    def changed(self) -> list[MigrationFile]:
+        """Files of applied steps with another checksum than when they were applied."""
+        return [
+            file
+            for file in self.files
+            if (entry := self.entries.get(file.version))
+            and entry.state is State.APPLIED
+            and entry.checksum not in (None, file.checksum())
+        ]
+
+    @property
+    def unknown(self) -> list[Entry]:
+        """Entries without a file."""
+        known = {file.version for file in self.files}
+        return [entry for version, entry in sorted(self.entries.items()) if version not in known]
+
+    @property
+    def out_of_order(self) -> list[MigrationFile]:
+        """Files never applied that are older than an applied one."""
+        newest = self.current
+        return [
+            file
+            for file in self.files
+            if newest and file.version < newest and file.version not in self._recorded()
+        ]
+
+    def problems(self, *, out_of_order_allowed: bool = False) -> list[MigrationError]:
+        """What keeps a run from beginning, the most telling first."""
+        found: list[MigrationError] = [MigrationError(f"{text}.") for text in self.complaints]
+        found.extend(self._unknown_problem(entry) for entry in self.unknown)
+        found.extend(
+            ChangedFile(
+                f"The file {file.path.name} is not the one that was applied: restore it, or if the change "
+                "does not matter, accept it with `genesis-migrate repair`."
+            )
+            for file in self.changed
+        )
+        if not out_of_order_allowed:
+            found.extend(
+                HistoryMismatch(
+                    f"The step {file.label} was never applied, and newer ones were: give the file a version "
+                    "above the newest, or apply it late with `genesis-migrate up --out-of-order`."
+                )
+                for file in self.out_of_order
+            )
+        return found
+
+    def _unknown_problem(self, entry: Entry) -> HistoryMismatch:
+        label = f"{entry.version}_{entry.name}" if entry.name else entry.version
+        if self.head is None or entry.version > self.head:
+            return HistoryMismatch(
+                f"The database has the step {label}, newer than {self.head}, the newest one here: "
+                "install the genesis_flow that the others use."
+            )
+        return HistoryMismatch(
+            f"The database has the step {label}, whose file is missing: restore the file, or correct "
+            "script_location."
+        )
+
+
+def survey(ledger: Ledger, location: Path) -> Survey:
+    """Look at the folder and the ledger; reads only."""
+    files = read_folder(location)
+    if not files:
+        raise MigrationError(f"There are no migrations in {location}: correct script_location.")
+    entries = ledger.entries()
+    recorded = ledger.recorded_by_tool(file.version for file in files)
+    return Survey(
+        files=files,
+        entries=entries,
+        adoptable=[version for version in recorded if version not in entries],
+        complaints=misnamed(location),
+    )
+
+
+def find_revision(files: tuple[MigrationFile, ...], text: str) -> MigrationFile:
+    """The step that a version, the beginning of one, or a name means."""
+    if text == "head":
+        return files[-1]
+    matches = [file for file in files if text in (file.name, file.label)] or [
+        file for file in files if text.isdigit() and file.version.startswith(text)
+    ]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        labels = ", ".join(file.label for file in matches)
+        raise MigrationError(f"{text!r} could mean {labels}: write more of the version.")
+    raise MigrationError(f"There is no step {text!r}: `genesis-migrate history` lists them.")
+
+
+def up_to(
+    files: tuple[MigrationFile, ...], pending: list[MigrationFile], revision: str
+) -> list[MigrationFile]:
+    """The pending steps that ``up REVISION`` means."""
+    if revision.startswith("+"):
+        return pending[: _count(revision)]
+    last = find_revision(files, revision)
+    return [file for file in pending if file.version <= last.version]
+
+
+def down_to(found: Survey, revision: str) -> list[MigrationFile]:
+    """The steps that ``down REVISION`` means, newest first; interrupted ones are undone as well."""
+    recorded = [
+        file
+        for file in reversed(found.files)
+        if file.version in found.entries or file.version in found.adoptable
+    ]
+    if revision == "base":
+        return recorded
+    if revision.startswith("-"):
+        return recorded[: _count(revision)]
+    last = find_revision(found.files, revision)
+    if not found.is_applied(last.version):
+        raise MigrationError(f"The step {last.label} is not applied, so `down` cannot go back to it.")
+    return [file for file in recorded if file.version > last.version]
+
+
+def _count(revision: str) -> int:
+    if not revision[1:].isdigit() or int(revision[1:]) == 0:
+        raise MigrationError(f"{revision!r} is not a number of steps: write for example {revision[0]}1.")
+    return int(revision[1:])

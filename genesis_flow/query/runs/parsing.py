@@ -1,0 +1,23 @@
+"""MLflow's parsers, whose own slips on odd input become its error for bad input."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from mlflow.exceptions import MlflowException
+
+T = TypeVar("T")
+
+# What the parsers let through: an open quotation, a number with too many digits, text that is not text.
+_SLIPS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+
+
+def parsed(parse: Callable[[str], T], text: str, what: str) -> T:
+    """``parse(text)``; MLflow's own errors pass as they are."""
+    try:
+        return parse(text)
+    except MlflowException:
+        raise
+    except _SLIPS as error:
+        raise MlflowException.invalid_parameter_value(
+            f"Invalid {what} {text!r}: {error}. Check its quotes and numbers."
+        ) from error

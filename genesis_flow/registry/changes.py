@@ -1,0 +1,97 @@
+"""Changes of a model's stages and aliases.
+
+Each is computed from the model's document as it was read and written over exactly that revision, in one
+update; when somebody else was faster, the document is read and the change computed again.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.entities.model_registry.model_version_stages import STAGE_ARCHIVED, STAGE_NONE
+from mlflow.utils.time import get_current_time_millis
+from pymongo import ReturnDocument
+
+from genesis_flow.database.connection import Database, Session
+from genesis_flow.documents.registry import latest_unstaged
+from genesis_flow.registry.guards import Document, models_in
+from genesis_flow.registry.latest import newest_unstaged
+
+# The fields to set, from the document as it was read.
+Change = Callable[[Document, Session | None], Awaitable[dict[str, Any]]]
+
+
+async def change_model(
+    database: Database, model: Document, change: Change, session: Session | None = None
+) -> Document | None:
+    """The document after ``change``, or None when the model was deleted meanwhile."""
+    while True:
+        fields = await change(model, session)
+        changed = await models_in(database).find_one_and_update(
+            {"_id": model["_id"], "revision": model["revision"]},
+            {"$set": fields, "$inc": {"revision": 1}},
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        if changed is not None:
+            return changed
+        current = await models_in(database).find_one({"_id": model["_id"]}, session=session)
+        if current is None:
+            return None
+        model = current
+
+
+@dataclass(frozen=True, slots=True)
+class VersionTraces:
+    """What a model's document says of one version."""
+
+    model: Document
+    number: int
+
+    def any(self) -> bool:
+        return str(self.number) in self.model["stages"] or self.number in self.model["aliases"].values()
+
+
+def forget_version(database: Database, number: int) -> Change:
+    """Take a deleted version out of the stages and aliases."""
+
+    async def change(model: Document, session: Session | None) -> dict[str, Any]:
+        stages = {key: stage for key, stage in model["stages"].items() if key != str(number)}
+        fields: dict[str, Any] = {
+            "stages": stages,
+            "aliases": {alias: version for alias, version in model["aliases"].items() if version != number},
+            "last_updated_time": get_current_time_millis(),
+        }
+        if latest_unstaged(model) == number:
+            fields["latest_unstaged"] = await _next_unstaged(database, model, {*stages, str(number)}, session)
+        return fields
+
+    return change
+
+
+def move_to_stage(database: Database, number: int, stage: str, *, archive_others: bool, now: int) -> Change:
+    """Give a version its stage and archive those that had it, in one update."""
+
+    async def change(model: Document, session: Session | None) -> dict[str, Any]:
+        stages = dict(model["stages"])
+        if archive_others:
+            stages = {key: STAGE_ARCHIVED if old == stage else old for key, old in stages.items()}
+        stages.pop(str(number), None)
+        if stage != STAGE_NONE:
+            stages[str(number)] = stage
+        fields: dict[str, Any] = {"stages": stages, "last_updated_time": now}
+        unstaged = latest_unstaged(model)
+        if stage == STAGE_NONE and number > unstaged:
+            fields["latest_unstaged"] = {"of": model["last_version"], "version": number}
+        elif stage != STAGE_NONE and number == unstaged:
+            fields["latest_unstaged"] = await _next_unstaged(database, model, set(stages), session)
+        return fields
+
+    return change
+
+
+async def _next_unstaged(
+    database: Database, model: Document, excluded: set[str], session: Session | None
+) -> dict[str, int]:
+    version = await newest_unstaged(database, model, excluded, session)
+    return {"of": model["last_version"], "version": version["version"] if version else 0}

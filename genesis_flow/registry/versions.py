@@ -1,0 +1,263 @@
+"""Model versions.
+
+Documents: one a version in ``model_versions``, whose id is the model's id and the number. The stage and the
+aliases are the model's (``genesis_flow.documents.registry``).
+
+Numbers come from a counter in the model's document. The number and the version that has it are written in one
+transaction, so numbers are dense even when a creator is killed between the two; without transactions such a
+kill, and nothing else, leaves a gap.
+
+Round trips: get and download URI one (the version and its model, side by side); update, tags the same and the
+write; search two, the page and the models on it; create one transaction of two writes.
+"""
+
+import asyncio
+from typing import Any
+from urllib.parse import urlparse
+
+import bson
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
+from mlflow.entities.model_registry.model_version_status import ModelVersionStatus
+from mlflow.exceptions import MlflowException
+from mlflow.store.entities.paged_list import PagedList
+from mlflow.store.model_registry import SEARCH_MODEL_VERSION_MAX_RESULTS_DEFAULT
+from mlflow.utils.time import get_current_time_millis
+from mlflow.utils.validation import (
+    _validate_model_name,
+    _validate_model_version_tag,
+    _validate_tag_name,
+)
+from pymongo import ReturnDocument
+from pymongo.errors import DocumentTooLarge
+
+from genesis_flow.database.blocking import in_thread
+from genesis_flow.database.connection import Session
+from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.scoping import current_workspace, scoped
+from genesis_flow.database.writes import insert_once
+from genesis_flow.documents import ModelVersionFields
+from genesis_flow.documents.registry import version_id
+from genesis_flow.documents.registry_entities import version_entity
+from genesis_flow.documents.tag_values import delete_tag_update, set_tag_update, tag_maps
+from genesis_flow.query.registry import Page, validate_version_page_size, version_page
+from genesis_flow.registry.changes import VersionTraces, change_model, forget_version
+from genesis_flow.registry.guards import (
+    Document,
+    find_version,
+    models_in,
+    refuse_unknown_model,
+    refuse_unknown_version,
+    version_number,
+    versions_in,
+)
+
+_LARGEST_DOCUMENT = 16 * 1024 * 1024
+_MODELS_AT_ONCE = 1_000
+
+
+class ModelVersions(Area):
+    @operation
+    async def create_model_version(
+        self,
+        name: str,
+        source: str,
+        run_id: str | None = None,
+        tags: list[ModelVersionTag] | None = None,
+        run_link: str | None = None,
+        description: str | None = None,
+        local_model_path: str | None = None,
+        model_id: str | None = None,
+    ) -> ModelVersion:
+        _validate_model_name(name)
+        for tag in tags or []:
+            _validate_model_version_tag(tag.key, tag.value)
+        storage_location, source_run_id = await self._locate(source)
+        run_id = run_id or source_run_id
+        if not run_id and model_id:
+            run_id = (await in_thread(_logged_model, model_id)).source_run_id
+        now = get_current_time_millis()
+        fields = ModelVersionFields(
+            _id="",
+            workspace=current_workspace(),
+            model="",
+            name=name,
+            version=0,
+            creation_time=now,
+            last_updated_time=now,
+            description=description,
+            source=source,
+            storage_location=storage_location,
+            run_id=run_id,
+            run_link=run_link,
+            model_id=model_id,
+            status=ModelVersionStatus.to_string(ModelVersionStatus.READY),
+            **tag_maps(tags),
+        )
+        version = fields.model_dump(by_alias=True, exclude_none=True)
+        # What cannot be stored is refused before it takes a number.
+        if len(bson.encode(version)) > _LARGEST_DOCUMENT:
+            raise DocumentTooLarge(f"The tags of a version of {name} take more than 16 MB.")
+        return version_entity(await self._number_and_insert(name, version), version)
+
+    async def _number_and_insert(self, name: str, version: Document) -> Document:
+        """Complete ``version`` and insert it; returns its model."""
+        models, versions = models_in(self.database), versions_in(self.database)
+
+        async def write(session: Session | None) -> Document:
+            model = await models.find_one_and_update(
+                scoped({"name": name}),
+                {"$inc": {"last_version": 1}, "$set": {"last_updated_time": version["creation_time"]}},
+                return_document=ReturnDocument.AFTER,
+                session=session,
+            )
+            if model is None:
+                refuse_unknown_model(name)
+            number = model["last_version"]
+            version.update(_id=version_id(model["_id"], number), model=model["_id"], version=number)
+            if session is not None:
+                await versions.insert_one(version, session=session)
+                return model
+            await insert_once(versions, version)
+            if await models.find_one({"_id": model["_id"]}, {"_id": 1}) is None:
+                # Deleted meanwhile, perhaps before its delete could see this version.
+                await versions.delete_one({"_id": version["_id"]})
+                refuse_unknown_model(name)
+            return model
+
+        async with self.database.lock(f"registered model {name}"):
+            return await self.database.atomically(write)
+
+    async def _locate(self, source: str) -> tuple[str, str | None]:
+        """Where the files of ``source`` are, and the run behind it; other than by a models:/ URI they are there."""
+        if urlparse(source).scheme != "models":
+            return source, None
+        from mlflow.store.artifact.utils.models import _parse_model_uri
+
+        try:
+            uri = _parse_model_uri(source)
+            if uri.model_id is not None:
+                model = await in_thread(_logged_model, uri.model_id)
+                return model.artifact_location, model.source_run_id
+            return await self.get_model_version_download_uri(uri.name, uri.version), None
+        except MlflowException as error:
+            raise MlflowException(
+                f"Unable to fetch model from model URI source artifact location '{source}'.Error: {error}"
+            ) from error
+
+    @operation
+    async def get_model_version(self, name: str, version: str | int) -> ModelVersion:
+        return version_entity(*await find_version(self.database, name, version), with_aliases=True)
+
+    @operation
+    async def get_model_version_download_uri(self, name: str, version: str | int) -> str:
+        _, found = await find_version(self.database, name, version)
+        return str(found.get("storage_location") or found.get("source") or "")
+
+    @operation
+    async def update_model_version(
+        self, name: str, version: str | int, description: str | None = None
+    ) -> ModelVersion:
+        change = {"description": description, "last_updated_time": get_current_time_millis()}
+        model, _ = await find_version(self.database, name, version)
+        updated = await versions_in(self.database).find_one_and_update(
+            {"_id": version_id(model["_id"], version_number(version))},
+            {"$set": change},
+            return_document=ReturnDocument.AFTER,
+        )
+        if updated is None:
+            refuse_unknown_version(name, version)
+        return version_entity(model, updated, with_aliases=True)
+
+    @operation
+    async def delete_model_version(self, name: str, version: str | int) -> None:
+        """Delete a version with its aliases; its number is not given out again."""
+        _validate_model_name(name)
+        number = version_number(version)
+
+        async def write(session: Session | None) -> None:
+            model = await models_in(self.database).find_one(scoped({"name": name}), session=session)
+            if model is None:
+                refuse_unknown_version(name, number)
+            deleted = await versions_in(self.database).delete_one(
+                {"_id": version_id(model["_id"], number)}, session=session
+            )
+            traces = VersionTraces(model, number)
+            if not deleted.deleted_count and not traces.any():
+                refuse_unknown_version(name, number)
+            await change_model(self.database, model, forget_version(self.database, number), session)
+
+        async with self.database.lock(f"registered model {name}"):
+            await self.database.atomically(write)
+
+    @operation
+    async def search_model_versions(
+        self,
+        filter_string: str | None = None,
+        max_results: int = SEARCH_MODEL_VERSION_MAX_RESULTS_DEFAULT,
+        order_by: list[str] | None = None,
+        page_token: str | None = None,
+    ) -> PagedList[ModelVersion]:
+        validate_version_page_size(max_results)
+        page = version_page(filter_string, order_by, page_token)
+        return await self._version_page(page, max_results)
+
+    async def _version_page(self, page: Page, max_results: int) -> PagedList[ModelVersion]:
+        found = (
+            await versions_in(self.database)
+            .find(scoped(page.query), sort=page.sort, limit=max_results + 1)
+            .to_list()
+        )
+        token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
+        found = found[:max_results]
+        models = await self._models_by_id({version["model"] for version in found})
+        return PagedList(
+            [
+                version_entity(model, version)
+                for version in found
+                if (model := models.get(version["model"])) is not None  # deleted meanwhile
+            ],
+            token,
+        )
+
+    async def _models_by_id(self, ids: set[str]) -> dict[str, Document]:
+        """What the versions on a page need of their models."""
+        ordered = sorted(ids)
+        pages = await asyncio.gather(
+            *(
+                models_in(self.database)
+                .find(
+                    {"_id": {"$in": ordered[start : start + _MODELS_AT_ONCE]}},
+                    {"name": 1, "stages": 1, "aliases": 1},
+                )
+                .to_list()
+                for start in range(0, len(ordered), _MODELS_AT_ONCE)
+            )
+        )
+        return {model["_id"]: model for models in pages for model in models}
+
+    @operation
+    async def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
+        _validate_model_name(name)
+        number = version_number(version)
+        _validate_model_version_tag(tag.key, tag.value)
+        await self._update_version_tags(name, number, set_tag_update(tag.key, tag.value))
+
+    @operation
+    async def delete_model_version_tag(self, name: str, version: str | int, key: str) -> None:
+        """Delete a tag; as in MLflow it need not be there, but the version must."""
+        _validate_model_name(name)
+        number = version_number(version)
+        _validate_tag_name(key)
+        await self._update_version_tags(name, number, delete_tag_update(key))
+
+    async def _update_version_tags(self, name: str, number: int, update: dict[str, Any]) -> None:
+        _, version = await find_version(self.database, name, number)
+        result = await versions_in(self.database).update_one({"_id": version["_id"]}, update)
+        if not result.matched_count:
+            refuse_unknown_version(name, number)
+
+
+def _logged_model(model_id: str) -> Any:
+    from mlflow.tracking.client import MlflowClient
+
+    return MlflowClient().get_logged_model(model_id)

@@ -1,0 +1,47 @@
+"""What the server did for a call: MongoDB's profiler tells the plan that really ran, with its counts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+
+
+@dataclass(frozen=True)
+class Query:
+    collection: str
+    plan: str
+    blocking_sort: bool
+    keys: int
+    documents: int
+    returned: int
+
+    @property
+    def scans_collection(self) -> bool:
+        return "COLLSCAN" in self.plan
+
+
+@asynccontextmanager
+async def profiled(database: AsyncDatabase[dict[str, Any]]) -> AsyncIterator[list[Query]]:
+    """The reads made inside the block, in order, once it has ended."""
+    await database.command("profile", 0)
+    await database.drop_collection("system.profile")
+    await database.command("profile", 2)
+    queries: list[Query] = []
+    try:
+        yield queries
+    finally:
+        await database.command("profile", 0)
+        # A query on the profile itself is not in it: profiling is off by now.
+        async for entry in database["system.profile"].find({"planSummary": {"$exists": True}}):
+            queries.append(
+                Query(
+                    collection=entry["ns"].partition(".")[2],
+                    plan=entry["planSummary"],
+                    blocking_sort=entry.get("hasSortStage", False),
+                    keys=entry.get("keysExamined", 0),
+                    documents=entry.get("docsExamined", 0),
+                    returned=entry.get("nreturned", 0),
+                )
+            )

@@ -1,0 +1,27 @@
+"""What an import costs."""
+
+import json
+import sys
+
+import pytest
+
+from tests.client.conftest import run_command
+
+MEASURE = """
+import json, sys, time
+begin = time.perf_counter()
+import mlflow
+between = time.perf_counter()
+import genesis_flow
+end = time.perf_counter()
+heavy = [name for name in ("beanie", "pymongo", "genesis_flow.sync") if name in sys.modules]
+print(json.dumps({"mlflow": between - begin, "genesis_flow": end - between, "heavy": heavy}))
+"""
+
+
+def test_importing_the_package_loads_no_driver(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(run_command(sys.executable, "-c", MEASURE).stdout)
+    mlflow, ours = found["mlflow"], found["genesis_flow"] * 1000
+    with capsys.disabled():
+        print(f"\nimport mlflow {mlflow:.2f} s, then genesis_flow {ours:.1f} ms")
+    assert found["heavy"] == []

@@ -1,0 +1,92 @@
+"""The quickstart, as the first thing that a newcomer runs."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.client.conftest import Outcome, Run, run_command
+
+Quickstart = Callable[..., Outcome]
+
+
+@pytest.fixture
+def quickstart(empty_directory: Path, tmp_path: Path) -> Quickstart:
+    def run(*options: str, **environment: str) -> Outcome:
+        command = (sys.executable, "-m", "genesis_flow.cli", "quickstart", str(empty_directory), *options)
+        outcome = run_command(*command, cwd=tmp_path, **environment)
+        assert outcome.code == 0, outcome.stderr
+        return outcome
+
+    return run
+
+
+def test_a_second_quickstart_adds_its_runs(
+    quickstart: Quickstart, run_program: Run, empty_directory: Path
+) -> None:
+    first = json.loads(quickstart("--json").stdout)
+    second = json.loads(quickstart("--json", "--runs", "2").stdout)
+    assert (len(first["runs"]), len(second["runs"])) == (4, 2)
+    assert (first["experiment"]["runs"], second["experiment"]["runs"]) == (5, 8)
+    assert first["experiment"]["id"] == second["experiment"]["id"]
+    assert first["directory"] == str(empty_directory)
+    assert first["data_bytes"] > 100_000
+
+    best = first["runs"][0]
+    assert best["run_id"] == first["best_run_id"]
+    assert [run["metrics"]["validation_accuracy"] for run in first["runs"]] == sorted(
+        (run["metrics"]["validation_accuracy"] for run in first["runs"]), reverse=True
+    )
+    assert first["filter"]["run_ids"]
+    assert {
+        run["params"]["degree"] for run in first["runs"] if run["run_id"] in first["filter"]["run_ids"]
+    } == {"3"}
+
+    seen = run_program("read", first["uri"], best["run_id"]).answer
+    assert seen["status"] == "FINISHED"
+    assert [step for step, _ in seen["histories"]["train_loss"]] == list(range(1, 61))
+    assert seen["artifacts"] == ["loss.svg", "model.json"]
+    (chart,) = empty_directory.glob(f"artifacts/**/{best['run_id']}/artifacts/loss.svg")
+    assert ElementTree.parse(chart).getroot().tag.endswith("svg")
+
+
+def test_the_account_says_what_was_done_and_how_to_go_on(
+    quickstart: Quickstart, empty_directory: Path
+) -> None:
+    text = quickstart().stdout
+    uri = "genesis" + empty_directory.as_uri().removeprefix("file")
+    for part in (
+        "degree 3, rate 0.3",
+        "validation_accuracy",
+        str(empty_directory / "db"),
+        f"mlflow.set_tracking_uri('{uri}')",
+        "mlflow server --backend-store-uri",
+        "genesis-flow db stop",
+    ):
+        assert part in text
+    assert "Traceback" not in text
+
+
+def test_variables_of_another_project_do_not_lead_it_astray(quickstart: Quickstart) -> None:
+    outcome = quickstart(
+        "--json",
+        "--runs",
+        "1",
+        MLFLOW_RUN_ID="0" * 32,
+        MLFLOW_EXPERIMENT_ID="77",
+        MLFLOW_TRACKING_URI="http://nowhere",
+    )
+    assert len(json.loads(outcome.stdout)["runs"]) == 1
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = run_command(
+        sys.executable, "-m", "genesis_flow.cli", "quickstart", str(tmp_path / "file" / "data"), cwd=tmp_path
+    )
+    assert outcome.code == 1
+    assert outcome.stderr.startswith("Error: ")
+    assert len(outcome.stderr.splitlines()) == 1

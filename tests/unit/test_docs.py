@@ -1,0 +1,158 @@
+"""The documentation tells the truth where a machine can tell: commands, links, versions."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import genesis_flow
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`([^`\n]+)`")
+_LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def code_in(text: str) -> Iterator[str]:
+    """The lines of code blocks, then the code spans of the prose."""
+    for _, block in _BLOCK.findall(text):
+        yield from block.splitlines()
+    yield from _SPAN.findall(_BLOCK.sub("", text))
+
+
+def mentioned_commands() -> list[tuple[str, ...]]:
+    """Our commands as the pages name them: ("genesis-flow", "db", "stop")."""
+    scripts = "|".join(map(re.escape, PROJECT["scripts"]))
+    pattern = re.compile(rf"(?:^|[\s&|;])({scripts})((?: [a-z][a-z-]*)*)(?=$|[\s|;&])")
+    return sorted(
+        {
+            (script, *words.split())
+            for page in PAGES
+            for line in code_in(page.read_text(encoding="utf-8"))
+            for script, words in pattern.findall(line)
+        }
+    )
+
+
+def script(name: str) -> click.Command:
+    module, attribute = PROJECT["scripts"][name].split(":")
+    found = getattr(import_module(module), attribute)
+    assert isinstance(found, click.Command)
+    return found
+
+
+def all_commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from all_commands(child, (*path, name))
+
+
+@pytest.mark.parametrize("words", mentioned_commands(), ids=" ".join)
+def test_a_command_in_the_pages_exists_and_has_help(words: tuple[str, ...]) -> None:
+    name, *rest = words
+    command, path = script(name), []
+    while rest and isinstance(command, click.Group):
+        path.append(rest.pop(0))
+        found = command.get_command(click.Context(command), path[-1])
+        assert found is not None, f"there is no command {' '.join(words)!r}"
+        command = found
+    result = CliRunner().invoke(script(name), [*path, "--help"])
+    assert result.exit_code == 0, result.output
+    assert " ".join([*path, "[OPTIONS]"]) in " ".join(result.output.split())
+
+
+def test_every_command_is_in_the_pages() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    leaves = [words for name in PROJECT["scripts"] for words in all_commands(script(name), (name,))]
+    assert [words for words in leaves if " ".join(words) not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in _LINK.findall(_BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there.read_text(encoding="utf-8")), target
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a page's headings get."""
+    titles = re.findall(r"^#+ (.+)$", _BLOCK.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_ci_runs_the_commands_of_the_readme_and_no_others() -> None:
+    script_text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    read = re.findall(r"readme_command\.py (\w+)", script_text)
+    assert sorted(read) == ["quickstart", "tests"]
+    assert "pip install" not in script_text
+    for name in read:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "tools" / "readme_command.py"), name],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        command = done.stdout.strip()
+        assert re.fullmatch(r"pip install -e '\.\[\w+\]' && [\w -]+", command)
+        assert command in README
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"]])
+def test_a_command_that_the_readme_does_not_have_is_an_error(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "readme_command.py"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "quickstart, tests" in done.stderr
+
+
+def test_extras_in_the_pages_exist() -> None:
+    for page in PAGES:
+        for extras in re.findall(r"'?\.\[([\w,]+)\]", page.read_text(encoding="utf-8")):
+            assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"]), page
+
+
+def test_python_in_the_pages_compiles() -> None:
+    for page in PAGES:
+        for language, block in _BLOCK.findall(page.read_text(encoding="utf-8")):
+            if language == "python":
+                compile(block, name_of(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_every_decision_is_listed() -> None:
+    listed = _LINK.findall((ROOT / "docs" / "adr" / "README.md").read_text(encoding="utf-8"))
+    pages = sorted(path.name for path in (ROOT / "docs" / "adr").glob("0*.md"))
+    assert listed == pages
+    assert [int(name[:4]) for name in pages] == list(range(1, len(pages) + 1))
+
+
+def test_one_version() -> None:
+    assert genesis_flow.__version__ == PROJECT["version"]
