@@ -36,11 +36,21 @@ Exit codes:
 class _Commands(click.Group):
     """Exit codes of our own: click's 2 for a wrong command line would mean that steps are pending."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        def call() -> Any:
+            return super(_Commands, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
+
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return call()
         try:
-            sys.exit(super().main(*args, standalone_mode=False, **extra) or OK)
+            sys.exit(call() or OK)
         except click.ClickException as exc:
             exc.show()
             sys.exit(USAGE if isinstance(exc, click.UsageError) else ERROR)
@@ -89,7 +99,8 @@ def cli(context: click.Context, uri: str | None, ini: Path | None, quiet: bool) 
       genesis-migrate check --json               indexes declared against the server's
     """
     _die_cleanly_when_terminated()
-    context.obj = lambda: load_config(uri, ini, report=_quiet if quiet else _progress)
+    report = _quiet if quiet else _progress
+    context.obj = lambda needs_database: load_config(uri, ini, needs_database=needs_database, report=report)
 
 
 def _progress(text: str) -> None:
@@ -219,7 +230,9 @@ def status(context: click.Context, as_json: bool) -> None:
     """
     found = command.status(_config(context))
     lines = [f"Database  {found.database}", f"Current   {found.current or 'nothing applied'}"]
-    lines += [f"  {step.version}  {step.state:<13} {step.name}  {step.detail}".rstrip() for step in found.steps]
+    lines += [
+        f"  {step.version}  {step.state:<13} {step.name}  {step.detail}".rstrip() for step in found.steps
+    ]
     lines += [f"Problem   {problem}" for problem in found.problems]
     if found.lock:
         lines.append(f"Lock      held by {found.lock.describe()}")
@@ -242,7 +255,11 @@ def history(context: click.Context, as_json: bool) -> None:
         f"{event['who']}" + (f"  {span(event['duration_ms'] / 1000)}" if "duration_ms" in event else "")
         for event in events
     ]
-    _answer(events, lines or ["Nothing is recorded; a database that a client initialised has no history."], as_json)
+    _answer(
+        events,
+        lines or ["Nothing is recorded; a database that a client initialised has no history."],
+        as_json,
+    )
 
 
 @cli.command()
@@ -332,7 +349,9 @@ def repair(context: click.Context, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--force", is_flag=True, help="Also take a lock that is alive; its run stops before its next write.")
+@click.option(
+    "--force", is_flag=True, help="Also take a lock that is alive; its run stops before its next write."
+)
 @json_option
 @click.pass_context
 def unlock(context: click.Context, force: bool, as_json: bool) -> None:
@@ -368,7 +387,8 @@ def validate(context: click.Context, files_only: bool, as_json: bool) -> None:
 
 def _config(context: click.Context, *, database: bool = True) -> MigrateConfig:
     """The settings of the call; commands that only read files get by without a database."""
-    return context.obj() if database else context.obj()
+    config: MigrateConfig = context.obj(database)
+    return config
 
 
 def _tell(config: MigrateConfig, outcome: command.Outcome, done: str, dry_run: bool, as_json: bool) -> None:

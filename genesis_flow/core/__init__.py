@@ -1,1 +1,1 @@
-"""core"""
+"""Settings, URIs, masking and errors: what everything else stands on."""

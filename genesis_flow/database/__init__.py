@@ -1,1 +1,1 @@
-"""One client per process and server, opened databases, deadlines, retries and the edge where errors change."""
+"""One client per process and server, opened databases, deadlines, retries, the edge where errors change."""

@@ -35,6 +35,7 @@ class Database:
         self.documents = documents
         self.loop = asyncio.get_running_loop()
         self.has_transactions = False
+        self.closed = False
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def collection(self, declared: type[BaseModel]) -> Collection:
@@ -53,7 +54,7 @@ class Database:
         if not self.has_transactions:
             return await write(None)
         async with self.client.start_session() as session:
-            return await session.with_transaction(write)  # type: ignore[arg-type]
+            return await session.with_transaction(write)
 
 
 _clients: dict[tuple[int, object], Client] = {}
@@ -125,7 +126,9 @@ async def close_database(settings: Settings) -> None:
     """Close the client of this loop for ``settings``; the next call opens a new one."""
     loop = id(asyncio.get_running_loop())
     for key in [key for key in _databases if key[:2] == (loop, settings.cache_key)]:
-        _databases.pop(key)
+        opened = _databases.pop(key)
+        if opened.done() and not opened.cancelled() and opened.exception() is None:
+            opened.result().closed = True  # other stores share it: their next call opens another
     client = _clients.pop((loop, settings.cache_key), None)
     if client is not None:
         await client.close()

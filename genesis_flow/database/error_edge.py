@@ -57,7 +57,11 @@ def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) ->
     code = _code(error)
     if code in _THROTTLED:
         return max(_retry_after(error), _backoff(attempt))
-    if isinstance(error, AutoReconnect) or code in _PASSING or error.has_error_label("TransientTransactionError"):
+    if (
+        isinstance(error, AutoReconnect)
+        or code in _PASSING
+        or error.has_error_label("TransientTransactionError")
+    ):
         return _backoff(attempt)
     return None
 
@@ -142,7 +146,9 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
 
 def _timed_out(error: Exception) -> bool:
     return (
-        isinstance(error, PyMongoError) and error.timeout and not isinstance(error, ServerSelectionTimeoutError)
+        isinstance(error, PyMongoError)
+        and error.timeout
+        and not isinstance(error, ServerSelectionTimeoutError)
     )
 
 

@@ -45,7 +45,7 @@ class Area:
     async def open(self) -> None:
         """Open the database on the running loop, unless it is open there."""
         database = self._database
-        if database is None or database.loop is not asyncio.get_running_loop():
+        if database is None or database.closed or database.loop is not asyncio.get_running_loop():
             self._database = await open_database(self.settings)
             await self.opened()
 
@@ -78,7 +78,7 @@ def long_operation(function: Method[P, T]) -> Method[P, T]:
 
 def _public(function: Method[P, T], patience: int) -> Method[P, T]:
     @functools.wraps(function)
-    async def call(self: Area, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if _in_operation.get():
             return await function(self, *args, **kwargs)
         token = _in_operation.set(True)

@@ -30,11 +30,16 @@ def whole(number: int | None) -> int | None:
     return None if number is None else int(number)
 
 
+def maybe(document: Document, field: str) -> Any:
+    """A field that may be missing. MLflow annotates as str some that its own store, too, leaves None."""
+    return document.get(field)
+
+
 def experiment_entity(document: Document) -> Experiment:
     return Experiment(
         experiment_id=str(document["_id"]),
         name=document["name"],
-        artifact_location=document.get("artifact_location"),
+        artifact_location=maybe(document, "artifact_location"),
         lifecycle_stage=document["lifecycle_stage"],
         tags=[ExperimentTag(unescape(key), value) for key, value in (document.get("tags") or {}).items()],
         creation_time=whole(document["creation_time"]),
@@ -51,9 +56,9 @@ def run_info_entity(document: Document) -> RunInfo:
         run_id=document["_id"],
         run_name=document.get("name"),
         experiment_id=str(document["experiment_id"]),
-        user_id=document.get("user_id"),
+        user_id=maybe(document, "user_id"),
         status=document["status"],
-        start_time=whole(document.get("start_time")),
+        start_time=whole(document.get("start_time")),  # type: ignore[arg-type]  # None, as in MLflow's store
         end_time=whole(document.get("end_time")),
         lifecycle_stage=document["lifecycle_stage"],
         artifact_uri=document.get("artifact_uri"),
@@ -101,8 +106,8 @@ def dataset_entity(document: Document) -> Dataset:
     return Dataset(
         name=document["name"],
         digest=document["digest"],
-        source_type=document.get("source_type"),
-        source=document.get("source"),
+        source_type=maybe(document, "source_type"),
+        source=maybe(document, "source"),
         schema=document.get("schema"),
         profile=document.get("profile"),
     )

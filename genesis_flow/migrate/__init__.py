@@ -1,1 +1,1 @@
-"""migrate"""
+"""The schema's steps and the tool that runs them."""

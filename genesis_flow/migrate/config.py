@@ -58,15 +58,20 @@ def load_config(
     ini: Path | None = None,
     *,
     environ: Mapping[str, str] | None = None,
+    needs_database: bool = True,
     report: Report = silent,
 ) -> MigrateConfig:
-    """Resolve the target from ``uri``, then the environment, then the ini, then ``mlflow.conf``."""
+    """Resolve the target from ``uri``, then the environment, then the ini, then ``mlflow.conf``.
+
+    Stores may fall back to an embedded database that nobody named; migrations may not, unless they only
+    read files (``needs_database=False``).
+    """
     environ = os.environ if environ is None else environ
     path, values, imports = read_ini(ini, environ)
     origin = str(path or INI_NAME)
     location = values.get("script_location")
     return MigrateConfig(
-        settings=_settings(uri, values.get("uri"), environ, origin),
+        settings=_settings(uri, values.get("uri"), environ, origin, needs_database),
         script_location=_relative_to(path, location) if location else folder(),
         metastore=values.get("metastore"),
         lock_lease=_number(values, "lock_lease", LOCK_LEASE, _SHORTEST_LEASE, origin),
@@ -78,7 +83,9 @@ def load_config(
     )
 
 
-def _settings(uri: str | None, in_ini: str | None, environ: Mapping[str, str], origin: str) -> Settings:
+def _settings(
+    uri: str | None, in_ini: str | None, environ: Mapping[str, str], origin: str, needs_database: bool
+) -> Settings:
     try:
         if uri or _names_target(environ) or not in_ini:
             settings = Settings.resolve(uri, environ=environ)
@@ -86,7 +93,7 @@ def _settings(uri: str | None, in_ini: str | None, environ: Mapping[str, str], o
             settings = Settings.resolve(in_ini, environ=environ)
     except MlflowException as exc:
         raise MigrationError(exc.message) from exc
-    if settings.sources["store_uri"] == "default":
+    if needs_database and settings.sources["store_uri"] == "default":
         raise MigrationError(
             f"No database is named: give --uri mongodb://host/database, set {ENV_URI}, "
             f"or write uri in {origin}."

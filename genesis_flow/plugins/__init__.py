@@ -1,1 +1,1 @@
-"""plugins"""
+"""What MLflow finds through entry points."""

@@ -37,8 +37,8 @@ def _tell_of_rivals(group: str, store_uri: str | None) -> None:
     if rivals and group not in _told:
         _told.add(group)
         _logger.warning(
-            "%s also claims %s:// for %s. This call is served by genesis_flow, the next may not be: uninstall "
-            "the one you do not want.",
+            "%s also claims %s:// for %s. This call is served by genesis_flow, the next may not be: "
+            "uninstall the one you do not want.",
             ", ".join(rivals),
             scheme,
             group,

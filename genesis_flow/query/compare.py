@@ -49,4 +49,5 @@ def like_regex(pattern: str) -> str:
 
 
 def _literal(piece: str) -> str:
-    return ".".join(re.escape(part) for part in piece.split("_"))
+    # The server takes a NUL for the end of the expression, so it is written as an escape.
+    return ".".join(re.escape(part).replace("\0", r"\x00") for part in piece.split("_"))

@@ -1,1 +1,1 @@
-"""sync"""
+"""The blocking facade over the asynchronous stores."""

@@ -195,7 +195,7 @@ class Experiments(Area):
     async def filter_active_experiment_ids(self, experiment_ids: list[str]) -> list[str]:
         if not experiment_ids:
             return []
-        query = {"_id": {"$in": _parse_experiment_ids(experiment_ids)}, "lifecycle_stage": ACTIVE}
+        query = {"_id": {"$in": _parse_experiment_ids([*experiment_ids])}, "lifecycle_stage": ACTIVE}
         return [str(found["_id"]) async for found in self._experiments.find(scoped(query), {"_id": 1})]
 
     async def _find(self, experiment_id: str, view_type: int) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class Experiments(Area):
 
 async def next_number(database: Database, kind: str) -> int:
     """The next number for ``kind``; a number is never given out twice, though one may be lost."""
-    counter = await database.collection(CounterFields).find_one_and_update(
+    counter: Any = await database.collection(CounterFields).find_one_and_update(
         {"_id": kind}, {"$inc": {"last": 1}}, upsert=True, return_document=ReturnDocument.AFTER
     )
     return int(counter["last"])

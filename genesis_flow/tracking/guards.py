@@ -79,7 +79,8 @@ def validate_max_results(max_results: int | None, *, allow_null: bool = False) -
         return
     if max_results is None or max_results < 1:
         raise MlflowException(
-            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a positive integer",
+            f"Invalid value {max_results} for parameter 'max_results' supplied. "
+            "It must be a positive integer",
             INVALID_PARAMETER_VALUE,
         )
     if max_results > SEARCH_MAX_RESULTS_THRESHOLD:

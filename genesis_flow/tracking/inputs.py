@@ -26,7 +26,7 @@ _MAX_DATASET_SUMMARIES = 1000
 
 class Inputs(Area):
     @property
-    def _datasets(self) -> Collection:
+    def _dataset_documents(self) -> Collection:
         return self.database.collection(DatasetFields)
 
     @operation
@@ -44,8 +44,9 @@ class Inputs(Area):
         run = await find_active_run(self.database, run_id)
         used = _first_of_each(datasets or [], run["experiment_id"])
         if used:
-            await self._datasets.bulk_write(
-                [_dataset_upsert(_id, run["experiment_id"], each) for _id, each in used.items()], ordered=False
+            await self._dataset_documents.bulk_write(
+                [_dataset_upsert(_id, run["experiment_id"], each) for _id, each in used.items()],
+                ordered=False,
             )
         changes = [
             UpdateOne(
@@ -70,10 +71,10 @@ class Inputs(Area):
 
     @operation
     async def _search_datasets(self, experiment_ids: list[str]) -> list[_DatasetSummary]:
-        query = scoped({"experiment_id": {"$in": _parse_experiment_ids(experiment_ids)}})
+        query = scoped({"experiment_id": {"$in": _parse_experiment_ids([*experiment_ids])}})
         fields = {"experiment_id": 1, "name": 1, "digest": 1, "contexts": 1}
         summaries: list[_DatasetSummary] = []
-        async for dataset in self._datasets.find(query, fields, limit=_MAX_DATASET_SUMMARIES):
+        async for dataset in self._dataset_documents.find(query, fields, limit=_MAX_DATASET_SUMMARIES):
             for context in dataset["contexts"]:
                 summaries.append(
                     _DatasetSummary(

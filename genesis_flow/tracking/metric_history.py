@@ -85,9 +85,7 @@ class MetricHistory(Area):
             found += [_with_run(run_id, metric_key, point) for point in evenly(points, max(1, max_results))]
         return found
 
-    async def _histories(
-        self, run_ids: list[str], metric_key: str
-    ) -> AsyncIterator[tuple[str, list[Point]]]:
+    async def _histories(self, run_ids: list[str], metric_key: str) -> AsyncIterator[tuple[str, list[Point]]]:
         """The histories of several runs in the order asked for, a few read side by side."""
         for start in range(0, len(run_ids), _AT_ONCE):
             some = run_ids[start : start + _AT_ONCE]
@@ -98,9 +96,7 @@ class MetricHistory(Area):
     async def _history(self, run_id: str, metric_key: str) -> list[Point]:
         return [point async for batch in self._batches(run_id, metric_key, None) for point in batch]
 
-    async def _batches(
-        self, run_id: str, metric_key: str, after: Point | None
-    ) -> AsyncIterator[list[Point]]:
+    async def _batches(self, run_id: str, metric_key: str, after: Point | None) -> AsyncIterator[list[Point]]:
         """The history behind ``after`` in order, in pieces, each as soon as no block can add to it."""
         identity = head_id(run_id, metric_key)
         head = await self.database.collection(MetricHeadFields).find_one(

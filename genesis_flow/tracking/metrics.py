@@ -74,9 +74,9 @@ class Metrics(Area):
         _validate_param_keys_unique(params)
         points = _by_key(metrics)
         small = all(len(each) < BLOCK_FROM for each in points.values())
-        if points and small and not params and not tags and run_id in self._written:
-            if await self._append_to_known(run_id, points):
-                return
+        likely_known = points and small and not params and not tags and run_id in self._written
+        if likely_known and await self._append_to_known(run_id, points):
+            return
         await self._log_batch(run_id, points, params, tags)
 
     async def _append_to_known(self, run_id: str, points: Points) -> bool:
@@ -96,9 +96,7 @@ class Metrics(Area):
         async with self.database.lock(run_id):
             return await self.database.atomically(write)
 
-    async def _log_batch(
-        self, run_id: str, points: Points, params: list[Param], tags: list[RunTag]
-    ) -> None:
+    async def _log_batch(self, run_id: str, points: Points, params: list[Param], tags: list[RunTag]) -> None:
         """Write everything or nothing, whatever is there already."""
         if not points:
             await self._write_run(run_id, params, tags, new_metrics=0, session=None)
@@ -236,7 +234,12 @@ def _appends(run_id: str, points: Points) -> list[tuple[dict[str, Any], dict[str
     """Updates that match only heads of an active run whose tails have room."""
     return [
         (
-            {"_id": head_id(run_id, key), "active": True, "workspace": current_workspace(), _FULL: {"$exists": False}},
+            {
+                "_id": head_id(run_id, key),
+                "active": True,
+                "workspace": current_workspace(),
+                _FULL: {"$exists": False},
+            },
             _append(each),
         )
         for key, each in points.items()
@@ -274,4 +277,3 @@ def _new_head(run_id: str, run: dict[str, Any], key: str, points: list[Point]) -
 def _only_duplicates(error: BulkWriteError) -> bool:
     failures = error.details.get("writeErrors", [])
     return bool(failures) and all(failure.get("code") == 11000 for failure in failures)
-

@@ -53,9 +53,7 @@ class ParamsTags(Area):
         result = await self._run_documents.update_one(query, {"$unset": {field: ""}})
         if not result.matched_count:
             await find_active_run(self.database, run_id)
-            raise MlflowException(
-                f"No tag with name: {key} in run with id {run_id}", RESOURCE_DOES_NOT_EXIST
-            )
+            raise MlflowException(f"No tag with name: {key} in run with id {run_id}", RESOURCE_DOES_NOT_EXIST)
 
     @operation
     async def record_logged_model(self, run_id: str, mlflow_model: Any) -> None:
@@ -85,9 +83,7 @@ def param_update(params: list[Param]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What must hold for ``params`` to be logged (each absent or equal), and the change that logs them."""
     for param in params:
         if param.value is None:
-            raise MlflowException(
-                f"Param '{param.key}' has no value. Log a string.", INVALID_PARAMETER_VALUE
-            )
+            raise MlflowException(f"Param '{param.key}' has no value. Log a string.", INVALID_PARAMETER_VALUE)
     fields = {f"params.{escape(param.key)}": param.value for param in params}
     # None stands for a field that is absent; a logged param is never null.
     return {field: {"$in": [None, value]} for field, value in fields.items()}, fields

@@ -10,7 +10,5 @@ from genesis_flow.tracking.runs import Runs
 from genesis_flow.tracking.search_runs import RunSearch
 
 
-class AsyncTrackingStore(
-    Experiments, Runs, RunSearch, Metrics, MetricHistory, ParamsTags, Inputs, Garbage
-):
+class AsyncTrackingStore(Experiments, Runs, RunSearch, Metrics, MetricHistory, ParamsTags, Inputs, Garbage):
     """MLflow's tracking store on MongoDB, awaitable."""

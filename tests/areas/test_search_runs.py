@@ -17,8 +17,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from genesis_flow.core.settings import Settings
-from genesis_flow.documents import RunFields
-from genesis_flow.query.runs import plans
+from genesis_flow.documents import MetricHeadFields, RunFields
+from genesis_flow.query.runs import Question, RunFinder, parse_filter, parse_order, plans
+from genesis_flow.query.runs.order import sort_key
 from genesis_flow.tracking.search_runs import RunSearch
 from tests.areas.run_samples import Sample, load_mongo, load_sql, random_samples, run_document
 from tests.mongod import Mongod
@@ -321,6 +322,33 @@ async def test_odd_questions_fail_as_bad_values(both: Both, asked: dict[str, Any
     with pytest.raises(MlflowException) as refused:
         await search(both.ours, both.experiments, **asked)
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+async def test_a_pattern_may_hold_a_nul(both: Both) -> None:
+    assert await ids(both.ours, both.experiments, filter_string="params.p LIKE '%\0%'") == []
+
+
+async def test_runs_without_start_time_come_last_in_their_order(fresh: RunSearch) -> None:
+    """MLflow cannot show such runs, yet imported documents may lack the field; asked of the finder itself."""
+    samples = [_plain(f"run{number}", start=0) for number in range(12)]
+    for number, sample in enumerate(samples):
+        sample.start_time = (None, 1, 2)[number % 3]
+        sample.metrics = {"m": float(number % 2)}
+    await load_mongo(fresh.database, samples, ["7"])
+    runs, heads = (fresh.database.collection(fields) for fields in (RunFields, MetricHeadFields))
+    for order_by in ([], ["start_time"], ["metrics.m"], ["metrics.m DESC"], ["status"]):
+        order = parse_order(order_by)
+        question = Question([7], {"experiment_id": {"$in": [7]}}, parse_filter(None), order)
+        finder = RunFinder(runs, heads, question)
+        whole = [found.position for found in await finder.first(None, 100)]
+        assert whole == sorted(whole, key=lambda position: sort_key(order, position))
+        assert {(position[-2], position[-1]) for position in whole} == {
+            (sample.start_time, sample.run_id) for sample in samples
+        }
+        paged: list[Any] = []
+        while page := await finder.first(paged[-1] if paged else None, 1):
+            paged.append(page[0].position)
+        assert paged == whole
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The pair of stores under comparison: genesis_flow and MLflow's SQL store on SQLite."""
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pymongo
 import pytest
 import sqlalchemy
+from mlflow.store.db.base_sql_model import Base
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from pymongo.database import Database
 
@@ -17,24 +17,13 @@ from genesis_flow.sync.tracking import MongoDBStore
 from tests.contract.pair import Pair
 from tests.mongod import Mongod
 
-MakePair = Callable[[str, Path], Pair]
-
 # Both stores: artifact locations are then the same text.
 ARTIFACT_ROOT = "s3://bucket/root"
 
 
-@pytest.fixture(scope="session")
-def oracle_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with MLflow's schema, which takes seconds to make, and nothing else."""
-    file = tmp_path_factory.mktemp("oracle") / "template.db"
-    with _oracle(file) as oracle, oracle.engine.begin() as connection:
-        connection.execute(sqlalchemy.text("DELETE FROM experiments"))
-    return file
-
-
 @contextmanager
-def _oracle(file: Path) -> Iterator[SqlAlchemyStore]:
-    uri = f"sqlite:///{file}"
+def _oracle(folder: Path) -> Iterator[SqlAlchemyStore]:
+    uri = f"sqlite:///{folder}/oracle.db"
     engine = SqlAlchemyStore._get_or_create_engine(uri)
     sqlalchemy.event.listen(engine, "connect", _trade_durability_for_speed)
     try:
@@ -48,45 +37,48 @@ def _trade_durability_for_speed(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA journal_mode = MEMORY")
 
 
-@contextmanager
-def _pair(uri: str, template: Path, folder: Path) -> Iterator[Pair]:
-    file = folder / "oracle.db"
-    shutil.copyfile(template, file)
-    with _oracle(file) as oracle:
-        yield Pair(MongoDBStore(uri, ARTIFACT_ROOT), oracle)
+@pytest.fixture(scope="session")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlAlchemyStore]:
+    """One for the session: making the schema takes seconds, emptying the tables milliseconds."""
+    with _oracle(tmp_path_factory.mktemp("oracle")) as store:
+        yield store
 
 
 @pytest.fixture(scope="session")
 def contract_database(mongod: Mongod) -> Iterator[Database[dict[str, Any]]]:
-    """One database for all tests that want a fresh one: emptying it is faster than making it."""
     with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
         yield client["contract"]
         client.drop_database("contract")
 
 
 @pytest.fixture
-def pair(
-    contract_database: Database[dict[str, Any]], mongod: Mongod, oracle_template: Path, tmp_path: Path
-) -> Iterator[Pair]:
+def pair(mongod: Mongod, contract_database: Database[dict[str, Any]], oracle: SqlAlchemyStore) -> Pair:
     """Both stores, empty but for the default experiment."""
-    _empty(contract_database)
-    with _pair(mongod.database_uri(contract_database.name), oracle_template, tmp_path) as both:
-        yield both
+    _empty_database(contract_database)
+    _empty_oracle(oracle)
+    return Pair(MongoDBStore(mongod.database_uri(contract_database.name), ARTIFACT_ROOT), oracle)
 
 
 @pytest.fixture(scope="module")
 def module_pair(
-    mongod: Mongod, oracle_template: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    mongod: Mongod, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Pair]:
     """Both stores for all tests of a module, for what is filled once and then only read."""
     name = "contract_" + request.module.__name__.rpartition(".")[2]
-    with _pair(mongod.database_uri(name), oracle_template, tmp_path_factory.mktemp(name)) as both:
-        yield both
+    with _oracle(tmp_path_factory.mktemp(name)) as store:
+        yield Pair(MongoDBStore(mongod.database_uri(name), ARTIFACT_ROOT), store)
     with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
         client.drop_database(name)
 
 
-def _empty(database: Database[dict[str, Any]]) -> None:
+def _empty_database(database: Database[dict[str, Any]]) -> None:
     for collection in database.list_collections(filter={"type": "collection"}):
         if collection["name"] != LEDGER and not collection["name"].startswith("system."):
             database[collection["name"]].delete_many({})
+
+
+def _empty_oracle(store: SqlAlchemyStore) -> None:
+    with store.engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+    store._initialize_store_state()

@@ -25,7 +25,3 @@ def new_run(
     return run_id
 
 
-def deleted_run(pair: Pair, experiment_id: str = "0") -> str:
-    run_id = new_run(pair, experiment_id)
-    pair.delete_run(run_id)
-    return run_id

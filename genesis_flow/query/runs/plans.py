@@ -162,10 +162,9 @@ class RunFinder:
         """The latest values of a metric that satisfy ``conditions``, by run."""
         if not run_ids:
             return {}
-        some = len(run_ids) <= FEW
-        which = (
-            {"_id": {"$in": [head_id(run_id, key) for run_id in run_ids]}} if some else self._heads_with(key)
-        )
+        which = self._heads_with(key)
+        if len(run_ids) <= MOST_LOOKUPS:
+            which = {"_id": {"$in": [head_id(run_id, key) for run_id in run_ids]}}
         heads = self._heads.find(
             all_of(which, *conditions), {"_id": 0, "run_uuid": 1, VALUE: 1}, batch_size=BATCH
         )

@@ -1,1 +1,1 @@
-"""sync/_generated"""
+"""Written by tools/gen_sync.py: the blocking twins of the areas."""
