@@ -111,7 +111,7 @@ def stop(directory: Path, *, force: bool = False, timeout: float = DEFAULT_TIMEO
 def status(directory: Path) -> Status:
     """What is known of the server of ``directory``, without starting anything."""
     layout = layout_of(directory)
-    running = _is_locked(layout.keeper_lock) and _answers(layout.socket)
+    running = _is_up(layout)
     pid = layout.read_state().get("pid") if running else None
     files = layout.data.rglob("*") if layout.data.is_dir() else ()
     return Status(
@@ -161,8 +161,7 @@ def _hold(layout: Layout, deadline: float) -> int:
 def _ensure_running(layout: Layout, mongod: Path, deadline: float) -> None:
     began = time.time()
     launched = 0.0
-    # A server without a keeper is one that is ending, or would never end.
-    while not (_is_locked(layout.keeper_lock) and _answers(layout.socket)):
+    while not _is_up(layout):
         state = layout.read_state()
         if state.get("state") == "failed" and state.get("time", 0) >= began:
             raise EmbeddedUnavailable(_why_failed(layout, state))
@@ -170,6 +169,18 @@ def _ensure_running(layout: Layout, mongod: Path, deadline: float) -> None:
             _launch_keeper(layout, mongod)
             launched = time.monotonic()
         _pause(deadline, "start", layout)
+
+
+def _is_up(layout: Layout) -> bool:
+    """Whether the server runs under the eyes of its keeper; one without is ending, or would never end."""
+    keeper_pid = layout.read_state().get("keeper")
+    if not isinstance(keeper_pid, int) or not _is_locked(layout.keeper_lock):
+        return False
+    try:
+        os.kill(keeper_pid, 0)  # it may be one that was killed, and the lock its successor's
+    except ProcessLookupError:
+        return False
+    return _answers(layout.socket)
 
 
 def _launch_keeper(layout: Layout, mongod: Path) -> None:

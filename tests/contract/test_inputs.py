@@ -17,7 +17,9 @@ def dataset(name: str = "data", digest: str = "1", **fields: Any) -> Dataset:
     return Dataset(name, digest, **{"source_type": "local", "source": "here", **fields})
 
 
-def used(name: str = "data", digest: str = "1", tags: dict[str, str] | None = None, **fields: Any) -> DatasetInput:
+def used(
+    name: str = "data", digest: str = "1", tags: dict[str, str] | None = None, **fields: Any
+) -> DatasetInput:
     entries = [InputTag(key, value) for key, value in (tags or {}).items()]
     return DatasetInput(dataset(name, digest, **fields), entries)
 

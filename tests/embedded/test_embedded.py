@@ -159,7 +159,7 @@ def sockets_of(pid: int | None) -> set[str]:
     inodes = set()
     for file in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            kind, _, inode = os.readlink(file).partition(":")
+            kind, _, inode = str(file.readlink()).partition(":")
             if kind == "socket":
                 inodes.add(inode.strip("[]"))
     return inodes

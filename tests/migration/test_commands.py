@@ -16,8 +16,10 @@ from genesis_flow.migrate.errors import (
     MigrationError,
     StepFailed,
 )
+from genesis_flow.migrate.imports import read_imports
 from tests.migration.dumping import dump
 from tests.migration.helpers import add_step, database, make_config, real_steps, simple_step
+from tests.mongod import Mongod
 
 ONE, TWO, THREE = "20270101000001", "20270101000002", "20270101000003"
 
@@ -336,21 +338,32 @@ def test_a_prefix_keeps_two_schemas_in_one_database_apart(
     assert states(config) == ["applied"] * 3
 
 
-def test_it_works_on_a_standalone_server(standalone: object, database_name: str, location: Path) -> None:
-    uri = standalone.database_uri(database_name)  # type: ignore[attr-defined]
-    config = make_config(uri)
+def test_it_works_on_a_standalone_server(standalone: Mongod, database_name: str) -> None:
+    config = make_config(standalone.database_uri(database_name))
     command.up(config)
     command.down(config, "base", accept_data_loss=True)
     command.up(config)
     assert command.plan(config) == []
 
 
-def test_nothing_runs_in_a_transaction(
-    config: MigrateConfig, real: MigrateConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_runs_in_a_transaction(real: MigrateConfig, caplog: pytest.LogCaptureFixture) -> None:
     """So that no limit of transactions, 60 s or 16 MB, can stop a step."""
     with caplog.at_level(logging.DEBUG, logger="pymongo.command"):
         command.up(real)
     commands = [record.getMessage() for record in caplog.records]
     assert any("createIndexes" in line for line in commands)
     assert not any("startTransaction" in line for line in commands)
+
+
+def test_a_step_finds_the_configured_imports(config: MigrateConfig, store_uri: str, tmp_path: Path) -> None:
+    """The seam for bringing data in as part of ``up``; such a step is recorded like any other."""
+    body = """
+        def upgrade(self):
+            self.collection("imported").insert_one({"_id": str(self.imports.file_store)})
+    """
+    add_step(config.script_location, "20270101000004", "bring_in", body)
+    imports = read_imports({"file_store": str(tmp_path)}, "test.ini")
+    command.up(dataclasses.replace(config, imports=imports))
+    with database(store_uri) as db:
+        assert db["imported"].distinct("_id") == [str(tmp_path)]
+    assert states(config) == ["applied"] * 4
