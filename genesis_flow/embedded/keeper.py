@@ -43,7 +43,10 @@ class Keeper:
             return 0  # there is a keeper
         signal.signal(signal.SIGTERM, self._stop_soon)
         signal.signal(signal.SIGUSR1, self._do_not_linger)
-        self._end_orphan()
+        orphan = self._last_pid()
+        self._write_state(state="starting")
+        if orphan is not None:
+            self._end_orphan(orphan)
         crashes = 0
         while True:
             self._rotate_log()
@@ -54,7 +57,9 @@ class Keeper:
                 return 0
             crashes = crashes + 1 if time.monotonic() - started < QUICK_SECONDS else 1
             if crashes >= MOST_CRASHES:
-                self._write_state(state="failed", reason=f"mongod ended with exit code {code}", log=self._log_end())
+                self._write_state(
+                    state="failed", reason=f"mongod ended with exit code {code}", log=self._log_end()
+                )
                 return 1
             time.sleep(0.2 * crashes)
 
@@ -126,16 +131,19 @@ class Keeper:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(left)  # noqa: PTH108
 
-    def _end_orphan(self) -> None:
+    def _last_pid(self) -> "int | None":
+        """The mongod of the last keeper, if that one could not say that it had stopped it."""
+        try:
+            with open(self.path("server.json")) as file:  # noqa: PTH123
+                return int(json.load(file)["pid"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _end_orphan(self, pid: int) -> None:
         """Stop the mongod that a killed keeper left, and wait for its end.
 
         Were it still ending while its successor starts, it would remove the successor's socket.
         """
-        try:
-            with open(self.path("server.json")) as file:  # noqa: PTH123
-                pid = int(json.load(file)["pid"])
-        except (OSError, ValueError, KeyError):
-            return
         deadline = time.monotonic() + STOP_SECONDS
         while self._is_our_mongod(pid):
             with contextlib.suppress(ProcessLookupError):

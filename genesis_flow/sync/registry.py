@@ -1,6 +1,6 @@
 """The registry store that MLflow works with: the asynchronous one behind MLflow's blocking interface."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from mlflow.store.model_registry.abstract_store import AbstractStore
 
@@ -32,7 +32,7 @@ class MongoDBModelRegistryStore(
     Connects at the first call, from whichever process and thread makes it.
     """
 
-    _async_store = AsyncModelRegistryStore
+    _async_store: ClassVar[type[AsyncModelRegistryStore]] = AsyncModelRegistryStore
 
     def __init__(self, db_uri: str | None = None) -> None:
         super().__init__(Settings.resolve(db_uri))

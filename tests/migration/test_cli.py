@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from genesis_flow.cli.migrate import EXIT_CODES, cli
+from genesis_flow.cli.migrate import cli
+from genesis_flow.cli.migrate_shared import EXIT_CODES
 from genesis_flow.migrate import errors
 from tests.migration.helpers import add_step, database, simple_step
 

@@ -16,6 +16,7 @@ from genesis_flow.migrate.errors import (
     MigrationError,
     StepFailed,
 )
+from genesis_flow.migrate.files import INSTALLED
 from genesis_flow.migrate.imports import read_imports
 from tests.migration.dumping import dump
 from tests.migration.helpers import add_step, database, make_config, real_steps, simple_step
@@ -367,3 +368,38 @@ def test_a_step_finds_the_configured_imports(config: MigrateConfig, store_uri: s
     with database(store_uri) as db:
         assert db["imported"].distinct("_id") == [str(tmp_path)]
     assert states(config) == ["applied"] * 4
+
+
+@pytest.mark.parametrize("then", ["down", "up"])
+def test_a_revert_that_failed_is_finished_or_taken_back(
+    config: MigrateConfig, store_uri: str, then: str
+) -> None:
+    body = """
+        loses = ""
+
+        def upgrade(self):
+            self.create_collection("four")
+
+        def downgrade(self):
+            self.collection("four").drop()
+            if not self.db["go"].find_one():
+                raise RuntimeError("not yet")
+    """
+    add_step(config.script_location, "20270101000004", "four", body)
+    command.up(config)
+    with pytest.raises(StepFailed, match="reverting"):
+        command.down(config, "three")
+    assert states(config) == ["applied"] * 3 + ["revert failed"]
+    with database(store_uri) as db:
+        db["go"].insert_one({})
+        if then == "down":
+            command.down(config, "three")
+        else:
+            command.up(config)
+        assert ("four" in db.list_collection_names()) == (then == "up")
+    assert states(config)[3] == ("pending" if then == "down" else "applied")
+
+
+def test_a_new_step_is_not_written_into_the_installed_package(config: MigrateConfig) -> None:
+    with pytest.raises(MigrationError, match="checkout"):
+        command.new(dataclasses.replace(config, script_location=INSTALLED), "something")
