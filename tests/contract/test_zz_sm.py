@@ -190,7 +190,7 @@ def test_random_histories(module_pair: Pair) -> None:
             stateful_step_count=40,
             deadline=None,
             database=None,
-            derandomize=False,print_blob=True,
+            derandomize=False,
             # Shrinking plays thousands of calls: minutes that only pay where somebody waits to debug.
             phases=[Phase.generate] if "CI" in os.environ else [Phase.generate],
             report_multiple_bugs=False,
