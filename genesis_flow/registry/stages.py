@@ -43,9 +43,7 @@ class Stages(Area):
         number = version_number(version)
         model, _ = await find_version(self.database, name, number)
         now = get_current_time_millis()
-        move = move_to_stage(
-            self.database, number, target, archive_others=archive_existing_versions, now=now
-        )
+        move = move_to_stage(self.database, number, target, archive_others=archive_existing_versions, now=now)
         before: list[Document] = []
         change = self._of_existing(name, number, move, before)
         after = await change_model(self.database, model, change)
@@ -83,5 +81,3 @@ def _archived(before: Document, after: Document, number: int) -> list[int]:
         for key, stage in after["stages"].items()
         if stage == STAGE_ARCHIVED and before["stages"].get(key) != STAGE_ARCHIVED and key != str(number)
     ]
-
-
