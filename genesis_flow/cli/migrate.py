@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import click
 
 from genesis_flow.core.redact import mask
-from genesis_flow.documents.binding import DECLARED
 from genesis_flow.migrate import command
 from genesis_flow.migrate.batches import span
 from genesis_flow.migrate.config import MigrateConfig, load_config
@@ -36,7 +35,11 @@ Exit codes:
 class _Commands(click.Group):
     """Exit codes of our own: click's 2 for a wrong command line would mean that steps are pending."""
 
-    def main(  # type: ignore[override]
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        cmd.params.extend(_target_options())
+        super().add_command(cmd, name)
+
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
@@ -62,28 +65,56 @@ class _Commands(click.Group):
             sys.exit(ERROR)
 
 
+@dataclasses.dataclass
+class _Target:
+    """The options that every command takes, before its name or after it."""
+
+    uri: str | None = None
+    ini: Path | None = None
+    quiet: bool = False
+
+
+def _kept(context: click.Context, option: click.Parameter, value: Any) -> None:
+    if value not in (None, False):
+        setattr(context.ensure_object(_Target), str(option.name), value)
+
+
+def _target_options() -> list[click.Option]:
+    return [
+        click.Option(
+            ["--uri"],
+            metavar="URI",
+            expose_value=False,
+            callback=_kept,
+            help="The database: mongodb://host/database[#prefix] or genesis:///dir. Else the environment "
+            "(MLFLOW_TRACKING_URI, GENESIS_FLOW_MONGODB_URI), else alembic_like.ini.",
+        ),
+        click.Option(
+            ["-c", "--config", "ini"],
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_kept,
+            help="The configuration file; else GENESIS_MIGRATE_CONFIG, else ./alembic_like.ini.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_kept,
+            help="No progress on standard error.",
+        ),
+    ]
+
+
 @click.group(
     cls=_Commands,
+    params=[*_target_options()],
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EXIT_CODES,
 )
-@click.option(
-    "--uri",
-    metavar="URI",
-    help="The database: mongodb://host/database[#prefix] or genesis:///dir. Else the environment "
-    "(MLFLOW_TRACKING_URI, GENESIS_FLOW_MONGODB_URI), else alembic_like.ini.",
-)
-@click.option(
-    "-c",
-    "--config",
-    "ini",
-    type=click.Path(path_type=Path),
-    help="The configuration file; else GENESIS_MIGRATE_CONFIG, else ./alembic_like.ini.",
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
 @click.pass_context
-def cli(context: click.Context, uri: str | None, ini: Path | None, quiet: bool) -> None:
+def cli(context: click.Context) -> None:
     """Migrate the schema of a genesis_flow database.
 
     Steps are files in the migrations folder, applied in the order of their versions. A REV is a version, the
@@ -99,8 +130,6 @@ def cli(context: click.Context, uri: str | None, ini: Path | None, quiet: bool) 
       genesis-migrate check --json               indexes declared against the server's
     """
     _die_cleanly_when_terminated()
-    report = _quiet if quiet else _progress
-    context.obj = lambda needs_database: load_config(uri, ini, needs_database=needs_database, report=report)
 
 
 def _progress(text: str) -> None:
@@ -324,6 +353,8 @@ def check(context: click.Context, as_json: bool) -> None:
     Example:
       genesis-migrate check --json
     """
+    from genesis_flow.documents.binding import DECLARED  # takes a second, which the other commands save
+
     config = _config(context)
     findings = command.check(config, DECLARED)
     lines = [f"{found.kind:<9} {found.what}: {found.detail}" for found in findings]
@@ -387,8 +418,9 @@ def validate(context: click.Context, files_only: bool, as_json: bool) -> None:
 
 def _config(context: click.Context, *, database: bool = True) -> MigrateConfig:
     """The settings of the call; commands that only read files get by without a database."""
-    config: MigrateConfig = context.obj(database)
-    return config
+    target = context.ensure_object(_Target)
+    report = _quiet if target.quiet else _progress
+    return load_config(target.uri, target.ini, needs_database=database, report=report)
 
 
 def _tell(config: MigrateConfig, outcome: command.Outcome, done: str, dry_run: bool, as_json: bool) -> None:

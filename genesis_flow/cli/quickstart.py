@@ -116,8 +116,8 @@ def _what_next(directory: Path, best: "Run") -> list[str]:
     uri, quoted = embedded_uri(directory), shlex.quote(str(directory))
     return [
         "Where the data lies",
-        f"  {directory / 'db'}  the database, {_megabytes(_size(directory / 'db'))}",
-        f"  {directory / 'artifacts'}  charts and models, {_megabytes(_size(directory / 'artifacts'))}",
+        f"  {directory / 'db'}  the database, {_readable(_size(directory / 'db'))}",
+        f"  {directory / 'artifacts'}  charts and models, {_readable(_size(directory / 'artifacts'))}",
         f"  a chart to look at: {best.info.artifact_uri}/loss.svg",
         "",
         "Look at it in MLflow's UI",
@@ -155,5 +155,5 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def _readable(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

@@ -7,7 +7,7 @@ values would be larger than the data, so only ``tags`` is indexed and long value
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from mlflow.entities.model_registry.prompt_version import IS_PROMPT_TAG_KEY
+from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 
 from genesis_flow.documents.keys import escape, unescape
 

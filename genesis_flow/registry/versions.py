@@ -128,7 +128,7 @@ class ModelVersions(Area):
             return await self.database.atomically(write)
 
     async def _locate(self, source: str) -> tuple[str, str | None]:
-        """Where the files of ``source`` are, and the run behind it; other than by a models:/ URI they are there."""
+        """Where the files of ``source`` are, and the run behind it if a models:/ URI leads to one."""
         if urlparse(source).scheme != "models":
             return source, None
         from mlflow.store.artifact.utils.models import _parse_model_uri
@@ -138,7 +138,7 @@ class ModelVersions(Area):
             if uri.model_id is not None:
                 model = await in_thread(_logged_model, uri.model_id)
                 return model.artifact_location, model.source_run_id
-            return await self.get_model_version_download_uri(uri.name, uri.version), None
+            return await self.get_model_version_download_uri(uri.name or "", uri.version or ""), None
         except MlflowException as error:
             raise MlflowException(
                 f"Unable to fetch model from model URI source artifact location '{source}'.Error: {error}"

@@ -16,6 +16,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from genesis_flow.core.errors import GenesisFlowError
+from genesis_flow.core.immortal import immortalize
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -143,7 +144,7 @@ class Portal:
         """Start afresh in a forked child, where the loop's thread does not exist and the lock may be held."""
         self._lock = threading.Lock()
         if self._worker is not None:
-            self._lost.append(self._worker)
+            immortalize(self._worker)
         self._worker = None
         self._generation += 1
         for callback in self._fork_callbacks:
