@@ -78,7 +78,7 @@ def _clause(parsed_clause: dict[str, Any]) -> dict[str, Any]:
     if key in SearchEvaluationDatasetsUtils.NUMERIC_ATTRIBUTES:
         _allow(comparator, _NUMBER, "numeric attribute")
         return {key: condition(comparator, _number(key, value))}
-    _allow(comparator, (*_TEXT, "IN") if key == "name" else _TEXT, "string attribute")
+    _allow(comparator, (*_TEXT, *_NUMBER, "IN") if key == "name" else (*_TEXT, *_NUMBER), "string attribute")
     return {key: condition(comparator, value)}
 
 

@@ -79,7 +79,7 @@ class EvaluationDatasets(Area):
             tags={escape(key): None if value is None else str(value) for key, value in (tags or {}).items()},
         )
         document = fields.model_dump(by_alias=True, exclude_none=True)
-        experiments = [str(experiment_id) for experiment_id in experiment_ids or []]
+        experiments = list(dict.fromkeys(str(experiment_id) for experiment_id in experiment_ids or []))
         await associate_with_experiments(self.database, dataset_id, experiments, now)
         await insert_once(self._evaluation_datasets, document)
         dataset = evaluation_dataset_entity(document)

@@ -92,7 +92,7 @@ def result_differences(method: str, ours: Any, theirs: Any) -> list[str]:
 
 def differences(ours: Any, theirs: Any, where: str) -> Iterator[str]:
     """Every place where two values differ, in words."""
-    if type(ours) is not type(theirs):
+    if _type(ours) is not _type(theirs):
         yield f"{where}: {ours!r} is a {type(ours).__name__}, theirs is {theirs!r}"
     elif isinstance(ours, PagedList):
         yield from _sequences(ours, theirs, where)
@@ -107,6 +107,11 @@ def differences(ours: Any, theirs: Any, where: str) -> Iterator[str]:
         return
     elif ours != theirs:
         yield f"{where}: {ours!r}, theirs is {theirs!r}"
+
+
+def _type(value: Any) -> type:
+    """The type that counts: SQLAlchemy hands out dictionaries that tell it of changes."""
+    return dict if isinstance(value, dict) else type(value)
 
 
 def is_entity(value: Any) -> bool:
