@@ -9,6 +9,8 @@ dataset and once more behind it, so neither a killed deletion nor a record that 
 anything that no call can reach.
 """
 
+from __future__ import annotations
+
 import logging
 import uuid
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -63,7 +65,7 @@ class EvaluationDatasets(Area):
     @operation
     async def create_dataset(
         self, name: str, tags: dict[str, str] | None = None, experiment_ids: list[str] | None = None
-    ) -> "EvaluationDataset":
+    ) -> EvaluationDataset:
         now = get_current_time_millis()
         user = (tags or {}).get(MLFLOW_USER)
         dataset_id = f"d-{uuid.uuid4().hex}"
@@ -87,7 +89,7 @@ class EvaluationDatasets(Area):
         return dataset
 
     @operation
-    async def get_dataset(self, dataset_id: str) -> "EvaluationDataset":
+    async def get_dataset(self, dataset_id: str) -> EvaluationDataset:
         document = await self._evaluation_datasets.find_one(scoped({"_id": dataset_id}))
         if document is None:
             refuse_unknown_dataset(dataset_id)
@@ -101,7 +103,7 @@ class EvaluationDatasets(Area):
         max_results: int = 1000,
         order_by: list[str] | None = None,
         page_token: str | None = None,
-    ) -> "PagedList[EvaluationDataset]":
+    ) -> PagedList[EvaluationDataset]:
         validate_max_results(max_results)
         experiments = [str(experiment_id) for experiment_id in experiment_ids or []]
         page = dataset_page(experiments, filter_string, order_by, page_token)
@@ -150,7 +152,7 @@ class EvaluationDatasets(Area):
     @operation
     async def add_dataset_to_experiments(
         self, dataset_id: str, experiment_ids: list[str]
-    ) -> "EvaluationDataset":
+    ) -> EvaluationDataset:
         await self._check_dataset(dataset_id)
         experiments = [str(experiment_id) for experiment_id in experiment_ids]
         await self._check_experiments(experiments)
@@ -161,7 +163,7 @@ class EvaluationDatasets(Area):
     @operation
     async def remove_dataset_from_experiments(
         self, dataset_id: str, experiment_ids: list[str]
-    ) -> "EvaluationDataset":
+    ) -> EvaluationDataset:
         await self._check_dataset(dataset_id)
         keys = {
             association_key(DATASET, dataset_id, EXPERIMENT, str(experiment_id)): str(experiment_id)
@@ -180,7 +182,7 @@ class EvaluationDatasets(Area):
         await associations.delete_many(query)
         return await self._touch(dataset_id, get_current_time_millis())
 
-    async def _touch(self, dataset_id: str, now: int) -> "EvaluationDataset":
+    async def _touch(self, dataset_id: str, now: int) -> EvaluationDataset:
         document: Document | None = await self._evaluation_datasets.find_one_and_update(
             scoped({"_id": dataset_id}),
             {"$set": {"last_update_time": now}},
