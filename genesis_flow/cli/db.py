@@ -21,8 +21,8 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def db() -> None:
     """Start, stop and look at the embedded MongoDB of a directory.
 
-    It starts by itself when a program uses genesis:///DIRECTORY, and stops some seconds after the last one has
-    ended. DIRECTORY is ./genesis-data unless given.
+    It starts by itself when a program uses genesis:///DIRECTORY, and stops some seconds after the last one
+    has ended. DIRECTORY is ./genesis-data unless given.
     """
 
 

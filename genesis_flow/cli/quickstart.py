@@ -35,10 +35,11 @@ _COLUMNS = ("degree", "learning_rate", "validation_accuracy", "validation_loss",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def quickstart(directory: Path, runs: int, as_json: bool) -> None:
-    """Log a small training to an embedded MongoDB in DIRECTORY (./genesis-data).
+    """Log a small training to an embedded MongoDB.
 
-    Starts the database, trains a few classifiers with different hyperparameters, logs their params, metric
-    curves and artifacts with MLflow, searches the runs, and says how to go on with your own code.
+    Starts the database in DIRECTORY (./genesis-data unless given), trains a few classifiers with different
+    hyperparameters, logs their params, metric curves and artifacts with MLflow, searches the runs, and says
+    how to go on with your own code.
     """
     # As Settings does: a link to a data directory keeps the name the user chose.
     directory = Path(os.path.abspath(directory))  # noqa: PTH100

@@ -12,7 +12,6 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
 
-from genesis_flow.core.immortal import immortalize
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.database.schema import ready_schema
 from genesis_flow.documents import Documents, bind_documents
@@ -68,12 +67,9 @@ _servers: "dict[str, EmbeddedServer]" = {}
 def _forget_in_child() -> None:
     """A forked child must not touch its parent's sockets or loop; it opens its own on first use.
 
-    The parent's are kept, not dropped: PyMongo cancels the tasks of a client that is garbage collected, and
-    those tasks belong to a loop that does not run here. The embedded server stays as well: the child holds
-    the same lock on its use as the parent does.
+    The embedded server stays: the child holds the same lock on its use as the parent does.
     """
     global _clients, _databases
-    immortalize((_clients, _databases))
     _clients, _databases = {}, {}
 
 

@@ -20,7 +20,6 @@ STOP_SECONDS = 60
 MOST_CRASHES = 5
 QUICK_SECONDS = 10
 LOG_BYTES = 10 * 1024 * 1024
-DB_PATH_IN_USE = 100
 PR_SET_PDEATHSIG = 1
 
 
@@ -44,6 +43,10 @@ class Keeper:
             return 0  # there is a keeper
         signal.signal(signal.SIGTERM, self._stop_soon)
         signal.signal(signal.SIGUSR1, self._do_not_linger)
+        orphan = self._last_pid()
+        self._write_state(state="starting")
+        if orphan is not None:
+            self._end_orphan(orphan)
         crashes = 0
         while True:
             self._rotate_log()
@@ -53,10 +56,10 @@ class Keeper:
             if code is None:
                 return 0
             crashes = crashes + 1 if time.monotonic() - started < QUICK_SECONDS else 1
-            if code == DB_PATH_IN_USE:
-                self._end_orphan()
             if crashes >= MOST_CRASHES:
-                self._write_state(state="failed", reason=f"mongod ended with exit code {code}", log=self._log_end())
+                self._write_state(
+                    state="failed", reason=f"mongod ended with exit code {code}", log=self._log_end()
+                )
                 return 1
             time.sleep(0.2 * crashes)
 
@@ -78,6 +81,8 @@ class Keeper:
                     # Without these an empty database takes 300 MB of journal files.
                     *("--wiredTigerEngineConfigString", "log=(file_max=8MB,prealloc=false)"),
                     *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+                    # There is no other member that could take over while this one says good-bye.
+                    *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -97,7 +102,7 @@ class Keeper:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return self.process.wait(LOOK_SECONDS)
                 if self.stopping:
-                    return self._stop()
+                    break
                 try:
                     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -106,8 +111,11 @@ class Keeper:
                 idle_since = idle_since or time.monotonic()
                 pinned = os.path.exists(self.path("pinned"))  # noqa: PTH110
                 if not pinned and time.monotonic() - idle_since >= self.linger:
-                    return self._stop()  # with the lock held: a newcomer waits for the end, then starts anew
+                    break
                 fcntl.flock(users, fcntl.LOCK_UN)
+            # The lock is still held: a newcomer waits for the end, then starts anew.
+            self._stop()
+            return None
         finally:
             os.close(users)
 
@@ -123,20 +131,36 @@ class Keeper:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(left)  # noqa: PTH108
 
-    def _end_orphan(self) -> None:
-        """Another mongod has the data: one whose keeper was killed, and which must not live on unwatched."""
+    def _last_pid(self) -> "int | None":
+        """The mongod of the last keeper, if that one could not say that it had stopped it."""
         try:
-            with open(self.path("db/mongod.lock")) as lock:  # noqa: PTH123
-                pid = int(lock.read())
-        except (OSError, ValueError):
-            return  # it is just ending
-        command = subprocess.run(
-            ["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False
-        ).stdout
-        if self.path("db") in command:
+            with open(self.path("server.json")) as file:  # noqa: PTH123
+                return int(json.load(file)["pid"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _end_orphan(self, pid: int) -> None:
+        """Stop the mongod that a killed keeper left, and wait for its end.
+
+        Were it still ending while its successor starts, it would remove the successor's socket.
+        """
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._is_our_mongod(pid):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        time.sleep(1)
+                os.kill(pid, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
+            time.sleep(LOOK_SECONDS)
+
+    def _is_our_mongod(self, pid: int) -> bool:
+        """Whether ``pid`` runs mongod on our data: a number alone may by now be another program's."""
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
+                command = file.read()
+        except OSError:
+            if sys.platform == "linux":
+                return False
+            listed = ["ps", "-p", str(pid), "-o", "args="]
+            command = subprocess.run(listed, capture_output=True, check=False).stdout
+        return os.fsencode(self.path("db")) in command
 
     def _rotate_log(self) -> None:
         log = self.path("mongod.log")

@@ -87,7 +87,7 @@ def _private_folder() -> Path:
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise EmbeddedUnavailable(
-            f"{folder} must be a folder that only you may enter, and it is not. Remove it, or use a directory "
-            "with a shorter path for genesis://."
+            f"{folder} must be a folder that only you may enter, and it is not. Remove it, or use a "
+            "directory with a shorter path for genesis://."
         )
     return folder

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pymongo
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
 from genesis_flow.embedded import keeper
 from genesis_flow.embedded.binary import find_mongod
@@ -28,6 +28,7 @@ DEFAULT_LINGER = 5.0
 DEFAULT_TIMEOUT = 30.0
 _POLL = 0.02
 _ALREADY_INITIATED = 23
+_SELECTION_MS = 2_000
 
 
 class EmbeddedServer:
@@ -73,8 +74,13 @@ def acquire(directory: Path, *, timeout: float = DEFAULT_TIMEOUT) -> EmbeddedSer
     deadline = time.monotonic() + timeout
     users_lock = _hold(layout, deadline)
     try:
-        _ensure_running(layout, mongod, deadline)
-        _ensure_primary(layout, deadline)
+        while True:
+            _ensure_running(layout, mongod, deadline)
+            try:
+                _ensure_primary(layout, deadline)
+                break
+            except ConnectionFailure:  # it ended in between, as one without a keeper does
+                _pause(deadline, "stay up", layout)
     except BaseException:
         os.close(users_lock)
         raise
@@ -99,8 +105,8 @@ def stop(directory: Path, *, force: bool = False, timeout: float = DEFAULT_TIMEO
         return status(directory)
     if not force and _is_locked(layout.users_lock):
         raise EmbeddedInUse(
-            f"Other processes use the MongoDB in {layout.directory}. It stops by itself when the last of them "
-            "ends; --force stops it now, and their calls fail until it is started again."
+            f"Other processes use the MongoDB in {layout.directory}. It stops by itself when the last of "
+            "them ends; --force stops it now, and their calls fail until it is started again."
         )
     with contextlib.suppress(ProcessLookupError):
         os.kill(keeper_pid, signal.SIGTERM if force else signal.SIGUSR1)
@@ -111,7 +117,7 @@ def stop(directory: Path, *, force: bool = False, timeout: float = DEFAULT_TIMEO
 def status(directory: Path) -> Status:
     """What is known of the server of ``directory``, without starting anything."""
     layout = layout_of(directory)
-    running = _is_locked(layout.keeper_lock) and _answers(layout.socket)
+    running = _is_up(layout)
     pid = layout.read_state().get("pid") if running else None
     files = layout.data.rglob("*") if layout.data.is_dir() else ()
     return Status(
@@ -161,8 +167,7 @@ def _hold(layout: Layout, deadline: float) -> int:
 def _ensure_running(layout: Layout, mongod: Path, deadline: float) -> None:
     began = time.time()
     launched = 0.0
-    # A server without a keeper is one that is ending, or would never end.
-    while not (_is_locked(layout.keeper_lock) and _answers(layout.socket)):
+    while not _is_up(layout):
         state = layout.read_state()
         if state.get("state") == "failed" and state.get("time", 0) >= began:
             raise EmbeddedUnavailable(_why_failed(layout, state))
@@ -170,6 +175,12 @@ def _ensure_running(layout: Layout, mongod: Path, deadline: float) -> None:
             _launch_keeper(layout, mongod)
             launched = time.monotonic()
         _pause(deadline, "start", layout)
+
+
+def _is_up(layout: Layout) -> bool:
+    """Whether the server runs under the eyes of its keeper; one without is ending, or would never end."""
+    running = layout.read_state().get("state") == "running"
+    return running and _is_locked(layout.keeper_lock) and _answers(layout.socket)
 
 
 def _launch_keeper(layout: Layout, mongod: Path) -> None:
@@ -196,9 +207,8 @@ def _linger() -> float:
 
 def _ensure_primary(layout: Layout, deadline: float) -> None:
     """Make the server the one member of its replica set; any number of clients may do so at once."""
-    patience = max(1, round((deadline - time.monotonic()) * 1000))
     client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
-        layout.uri, serverSelectionTimeoutMS=patience
+        layout.uri, serverSelectionTimeoutMS=_SELECTION_MS
     )
     with client, _explained(layout):
         if client.admin.command("hello").get("isWritablePrimary"):
@@ -231,6 +241,8 @@ def _configure(client: "pymongo.MongoClient[dict[str, Any]]", address: str) -> N
 def _explained(layout: Layout) -> Iterator[None]:
     try:
         yield
+    except ConnectionFailure:
+        raise
     except PyMongoError as error:
         raise EmbeddedUnavailable(
             f"The MongoDB in {layout.directory} started but cannot be used: {error}. Its log is {layout.log}."
@@ -242,7 +254,9 @@ def _why_failed(layout: Layout, state: dict[str, Any]) -> str:
     advice = ""
     if "error while loading shared libraries" in said:
         advice = " Install the library that it names (on Debian and Ubuntu: libcurl4 libssl3)."
-    return f"The MongoDB in {layout.directory} does not start: {state.get('reason')}.{advice} It said:\n{said}"
+    return (
+        f"The MongoDB in {layout.directory} does not start: {state.get('reason')}.{advice} It said:\n{said}"
+    )
 
 
 def _answers(path: Path) -> bool:

@@ -16,11 +16,11 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.query.logged_models import CREATION_TIME, NEWEST_FIRST, ModelFilter, ModelOrderKey
 from genesis_flow.query.runs.memory import LONGEST_PIPELINE_ORDER, first_positions, top_pipeline
 from genesis_flow.query.runs.order import Kind
-from genesis_flow.query.runs.scan import BATCH, all_of
+from genesis_flow.query.runs.scan import all_of
 
 Document = dict[str, Any]
 Position = list[Any]

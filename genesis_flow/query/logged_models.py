@@ -217,7 +217,7 @@ def _order_key(clause: Document) -> ModelOrderKey:
     ascending = clause.get("ascending", True)
     if not isinstance(name, str):
         raise MlflowException.invalid_parameter_value(
-            "Each entry of `order_by` needs a `field_name`, such as 'creation_timestamp' or 'metrics.accuracy'."
+            "Each entry of `order_by` needs a `field_name`, such as 'creation_timestamp' or 'metrics.acc'."
         )
     kind, dot, key = name.partition(".")
     if dot:

@@ -7,6 +7,8 @@ Round trips: get by alias one (side by side), the alias ``latest`` as well; set 
 change, and the copies.
 """
 
+from collections.abc import Callable
+
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
@@ -85,10 +87,14 @@ class Aliases(Area):
         _validate_model_alias_name(alias)
         return version_entity(*await self._find_by_alias(name, alias), with_aliases=True)
 
-    async def _find_by_alias(self, name: str, alias: str) -> tuple[Document, Document]:
+    async def _find_by_alias(
+        self, name: str, alias: str, check: Callable[[Document], None] | None = None
+    ) -> tuple[Document, Document]:
         if alias.lower() != _REGISTERED_MODEL_ALIAS_LATEST:
-            return await find_version_by_alias(self.database, name, alias)
+            return await find_version_by_alias(self.database, name, alias, check)
         model, newest = await find_model_and_newest(self.database, name)
+        if check is not None:
+            check(model)
         if newest is None:
             raise MlflowException(f"Latest version not found for model {name}.", RESOURCE_DOES_NOT_EXIST)
         return model, newest

@@ -181,7 +181,7 @@ class RegisteredModels(Area):
     async def _model_page(self, page: Page, max_results: int) -> tuple[list[Document], str | None]:
         found = (
             await models_in(self.database)
-            .find(scoped(page.query), sort=page.sort, limit=max_results + 1)
+            .find(scoped(page.query), sort=page.sort, limit=max_results + 1, batch_size=max_results + 1)
             .to_list()
         )
         token = page.token_after(found[max_results - 1]) if len(found) > max_results else None

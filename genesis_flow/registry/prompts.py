@@ -26,6 +26,7 @@ from mlflow.prompt.constants import (
 )
 from mlflow.prompt.registry_utils import has_prompt_tag, model_version_to_prompt_version
 from mlflow.store.entities.paged_list import PagedList
+from mlflow.utils.validation import _validate_model_alias_name
 from pydantic import BaseModel
 
 from genesis_flow.core.errors import invalid
@@ -40,7 +41,15 @@ from genesis_flow.query.registry import (
     versions_of_prompt_page,
 )
 from genesis_flow.registry.aliases import Aliases
-from genesis_flow.registry.guards import Document, find_model, find_version, models_in
+from genesis_flow.registry.guards import (
+    Document,
+    find_model,
+    look_up_version,
+    models_in,
+    refuse_unknown_model,
+    refuse_unknown_version,
+    version_number,
+)
 from genesis_flow.registry.models import RegisteredModels
 from genesis_flow.registry.versions import ModelVersions
 
@@ -111,13 +120,23 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
     @operation
     async def get_prompt_version(self, name: str, version: str | int) -> PromptVersion | None:
         """The version with this number or alias; None if it is not a prompt's version."""
-        if _is_number(version):
-            model, found = await find_version(self.database, name, version)
-        else:
-            model, found = await self._find_by_alias(name, str(version))
-        _refuse_model(model, "get_model_version() or load_model()")
+        model, found = await self._find_prompt_version(name, str(version))
         entity = version_entity(model, found, with_aliases=True)
         return model_version_to_prompt_version(entity) if has_prompt_tag(entity.tags) else None
+
+    async def _find_prompt_version(self, name: str, version: str) -> tuple[Document, Document]:
+        def check(model: Document) -> None:
+            _refuse_model(model, "get_model_version() or load_model()")
+
+        if not _is_number(version):
+            _validate_model_alias_name(version)
+            return await self._find_by_alias(name, version, check)
+        number = version_number(version)
+        model, found = await look_up_version(self.database, name, number)
+        if model is None:
+            refuse_unknown_model(name)
+        check(model)
+        return model, found or refuse_unknown_version(name, number)
 
     @operation
     async def get_prompt_version_by_alias(self, name: str, alias: str) -> PromptVersion | None:
@@ -199,9 +218,9 @@ def _refuse_model(model: Document, instead: str) -> None:
         )
 
 
-def _is_number(version: str | int) -> bool:
+def _is_number(version: str) -> bool:
     try:
-        int(str(version))
+        int(version)
     except ValueError:
         return False
     return True

@@ -125,7 +125,8 @@ class Webhooks(Area):
             if len(position) != len(_ORDER) or not all(map(isinstance, position, (int, str))):
                 refuse_position()
             query = {**query, **behind(_ORDER, position)}
-        found = await self._webhooks.find(scoped(query), sort=_ORDER, limit=limit + 1).to_list()
+        cursor = self._webhooks.find(scoped(query), sort=_ORDER, limit=limit + 1, batch_size=limit + 1)
+        found = await cursor.to_list()
         if len(found) <= limit:
             return found, None
         last = found[limit - 1]

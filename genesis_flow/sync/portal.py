@@ -16,7 +16,6 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from genesis_flow.core.errors import GenesisFlowError
-from genesis_flow.core.immortal import immortalize
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -144,7 +143,7 @@ class Portal:
         """Start afresh in a forked child, where the loop's thread does not exist and the lock may be held."""
         self._lock = threading.Lock()
         if self._worker is not None:
-            immortalize(self._worker)
+            self._lost.append(self._worker)
         self._worker = None
         self._generation += 1
         for callback in self._fork_callbacks:

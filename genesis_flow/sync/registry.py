@@ -32,7 +32,7 @@ class MongoDBModelRegistryStore(
     Connects at the first call, from whichever process and thread makes it.
     """
 
-    _async_store: ClassVar = AsyncModelRegistryStore
+    _async_store: ClassVar[type[AsyncModelRegistryStore]] = AsyncModelRegistryStore
 
     def __init__(self, db_uri: str | None = None) -> None:
         super().__init__(Settings.resolve(db_uri))

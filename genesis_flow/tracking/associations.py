@@ -15,6 +15,7 @@ from genesis_flow.database.connection import Database
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.documents import EntityAssociationFields
+from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.evaluation import association_key
 from genesis_flow.query.keyset import behind
 from genesis_flow.query.tokens import create_token, parse_token, refuse_position
@@ -88,7 +89,9 @@ async def datasets_of_experiments(database: Database, experiment_ids: list[str])
         "destination_id": {"$in": experiment_ids},
         "source_type": DATASET,
     }
-    found = database.collection(EntityAssociationFields).find(scoped(query), {"source_id": 1})
+    found = database.collection(EntityAssociationFields).find(
+        scoped(query), {"source_id": 1}, batch_size=BATCH
+    )
     return sorted({each["source_id"] async for each in found})
 
 
@@ -120,7 +123,11 @@ async def _associated(
             refuse_position()
         query = {"$and": [query, behind(sort, after)]}
     limit = 0 if max_results is None else max_results + 1
-    found = await database.collection(EntityAssociationFields).find(query, sort=sort, limit=limit).to_list()
+    found = (
+        await database.collection(EntityAssociationFields)
+        .find(query, sort=sort, limit=limit, batch_size=BATCH)
+        .to_list()
+    )
     token = None
     if max_results is not None and len(found) > max_results:
         found = found[:max_results]

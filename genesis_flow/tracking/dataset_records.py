@@ -24,7 +24,7 @@ from pymongo import ASCENDING, UpdateOne
 from genesis_flow.database.operation import Area, long_operation, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import DatasetRecordFields, EvaluationDatasetFields
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.evaluation import (
     Document,
     dataset_digest,
@@ -114,7 +114,7 @@ class DatasetRecords(Area):
                 refuse_position()
             query = {"$and": [query, behind(_ORDER, after)]}
         found = await self._dataset_records.find(
-            query, sort=_ORDER, limit=0 if limit is None else limit + 1
+            query, sort=_ORDER, limit=0 if limit is None else limit + 1, batch_size=BATCH
         ).to_list()
         token = None
         if limit is not None and len(found) > limit:
@@ -128,7 +128,7 @@ class DatasetRecords(Area):
         deleted = (await self._dataset_records.delete_many(query)).deleted_count
         if not deleted:
             _logger.warning(
-                "No records found to delete for dataset %s. They may have been deleted already, or never existed.",
+                "No records found to delete for dataset %s. They may be deleted already, or never existed.",
                 dataset_id,
             )
             return 0

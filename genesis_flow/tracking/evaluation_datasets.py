@@ -31,7 +31,7 @@ from genesis_flow.documents import (
     EvaluationDatasetFields,
     ExperimentFields,
 )
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.evaluation import (
     Document,
     association_key,
@@ -110,7 +110,9 @@ class EvaluationDatasets(Area):
         query = scoped(page.query)
         if experiments:
             query["_id"] = {"$in": await datasets_of_experiments(self.database, experiments)}
-        found = await self._evaluation_datasets.find(query, sort=page.sort, limit=max_results + 1).to_list()
+        found = await self._evaluation_datasets.find(
+            query, sort=page.sort, limit=max_results + 1, batch_size=BATCH
+        ).to_list()
         token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
         return PagedList([evaluation_dataset_entity(document) for document in found[:max_results]], token)
 

@@ -42,7 +42,7 @@ class Garbage(Area):
     async def _get_deleted_logged_models(self, older_than: int = 0) -> list[str]:
         until = get_current_time_millis() - older_than
         query = scoped({"lifecycle_stage": DELETED, "last_updated_timestamp": {"$lte": until}})
-        models = self.database.collection(LoggedModelFields).find(query, {"_id": 1})
+        models = self.database.collection(LoggedModelFields).find(query, {"_id": 1}, batch_size=BATCH)
         return [model["_id"] async for model in models]
 
     @long_operation

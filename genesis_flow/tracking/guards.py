@@ -85,9 +85,13 @@ def milliseconds(name: str, value: Any) -> int:
     """A time as it is stored; one with a fraction, as ``time.time() * 1000`` gives it, is cut."""
     if value is None:
         raise invalid(f"{name} cannot be None")
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if not _is_finite(value):
         raise invalid(f"{name} must be a time in milliseconds since 1970, not {value!r}.")
-    return math.trunc(value)
+    return int(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def validate_max_results(max_results: int | None, *, allow_null: bool = False) -> None:

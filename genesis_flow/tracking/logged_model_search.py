@@ -17,11 +17,11 @@ from mlflow.utils.validation import _parse_experiment_ids
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import LoggedModelFields, ModelMetricFields
+from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.logged_models import Document, logged_model_entity
 from genesis_flow.query.logged_model_plans import ModelFinder
 from genesis_flow.query.logged_models import parse_model_filter, parse_model_order
 from genesis_flow.query.runs import parse_position
-from genesis_flow.query.runs.scan import BATCH
 from genesis_flow.query.tokens import create_token, parse_token
 from genesis_flow.tracking.guards import ACTIVE
 

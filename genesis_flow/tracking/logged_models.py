@@ -23,7 +23,7 @@ from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import ExperimentFields, LoggedModelFields, ModelMetricFields
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.keys import escape, unescape
 from genesis_flow.documents.logged_models import Document, logged_model_entity
 from genesis_flow.tracking.guards import (
@@ -160,7 +160,11 @@ class LoggedModels(Area):
         return model
 
     async def _metrics_of_model(self, model_id: str) -> list[Document]:
-        return await self.database.collection(ModelMetricFields).find({"model_id": model_id}).to_list()
+        return (
+            await self.database.collection(ModelMetricFields)
+            .find({"model_id": model_id}, batch_size=BATCH)
+            .to_list()
+        )
 
 
 def _refuse_changed_param(model_id: str, field: str, old: str, new: str) -> NoReturn:

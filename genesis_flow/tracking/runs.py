@@ -148,9 +148,10 @@ class Runs(Area):
 
 def _with_name(tags: list[RunTag] | None, run_name: str | None) -> list[RunTag]:
     """The tags of a new run with its name among them; a run and its tag never disagree."""
-    tags = list(tags or [])
-    if any(tag.key is None for tag in tags):
+    if any(tag.key is None for tag in tags or []):
         raise invalid(missing_value("tags.key"))
+    # An empty name is none, as when it is set later.
+    tags = [tag for tag in tags or [] if tag.key != MLFLOW_RUN_NAME or tag.value]
     tagged = _get_run_name_from_tags(tags)
     if run_name and tagged and run_name != tagged:
         raise MlflowException(

@@ -20,7 +20,10 @@ def filled(filled_registry: RegistryPair) -> RegistryPair:
             tags.append(RegisteredModelTag("text", LONG))
         pair.create_registered_model(name, tags, f"about {name}")
         for number in range((position + 1) % 4):
-            version_tags = [ModelVersionTag("n", str(number)), ModelVersionTag("case", "Lower"[: number + 1])]
+            version_tags = [
+                ModelVersionTag("n", str(number)),
+                ModelVersionTag("style", "Lower"[: number + 1]),
+            ]
             pair.create_model_version(
                 name, f"s3://{name}/{number}", f"run{number}" if number else None, version_tags
             )
@@ -76,7 +79,7 @@ VERSION_FILTERS = [
     "version_number > 1",
     "version_number != 2 AND name = 'betaX1'",
     "version_number <= '2'",
-    "attributes.version_number = 1",
+    "attribute.version_number = 1",
     "run_id = 'run1'",
     "run_id != 'run1'",
     "run_id IN ('run1', 'run2')",
@@ -85,9 +88,9 @@ VERSION_FILTERS = [
     "source_path = 's3://ünï/1'",
     "source_path LIKE 's3://beta%'",
     "source_path ILIKE 'S3://BETA%'",
-    "tags.n = '0' AND tags.case = 'L'",
+    "tags.n = '0' AND tags.style = 'L'",
     "tags.n != '0'",
-    "tags.case ILIKE 'LO%'",
+    "tags.style ILIKE 'LO%'",
     "name='betaX1' and tags.n = '0' and run_id = 'run0'",
 ]
 

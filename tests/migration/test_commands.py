@@ -16,8 +16,11 @@ from genesis_flow.migrate.errors import (
     MigrationError,
     StepFailed,
 )
+from genesis_flow.migrate.files import INSTALLED
+from genesis_flow.migrate.imports import read_imports
 from tests.migration.dumping import dump
 from tests.migration.helpers import add_step, database, make_config, real_steps, simple_step
+from tests.mongod import Mongod
 
 ONE, TWO, THREE = "20270101000001", "20270101000002", "20270101000003"
 
@@ -336,21 +339,67 @@ def test_a_prefix_keeps_two_schemas_in_one_database_apart(
     assert states(config) == ["applied"] * 3
 
 
-def test_it_works_on_a_standalone_server(standalone: object, database_name: str, location: Path) -> None:
-    uri = standalone.database_uri(database_name)  # type: ignore[attr-defined]
-    config = make_config(uri)
+def test_it_works_on_a_standalone_server(standalone: Mongod, database_name: str) -> None:
+    config = make_config(standalone.database_uri(database_name))
     command.up(config)
     command.down(config, "base", accept_data_loss=True)
     command.up(config)
     assert command.plan(config) == []
 
 
-def test_nothing_runs_in_a_transaction(
-    config: MigrateConfig, real: MigrateConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_runs_in_a_transaction(real: MigrateConfig, caplog: pytest.LogCaptureFixture) -> None:
     """So that no limit of transactions, 60 s or 16 MB, can stop a step."""
     with caplog.at_level(logging.DEBUG, logger="pymongo.command"):
         command.up(real)
     commands = [record.getMessage() for record in caplog.records]
     assert any("createIndexes" in line for line in commands)
     assert not any("startTransaction" in line for line in commands)
+
+
+def test_a_step_finds_the_configured_imports(config: MigrateConfig, store_uri: str, tmp_path: Path) -> None:
+    """The seam for bringing data in as part of ``up``; such a step is recorded like any other."""
+    body = """
+        def upgrade(self):
+            self.collection("imported").insert_one({"_id": str(self.imports.file_store)})
+    """
+    add_step(config.script_location, "20270101000004", "bring_in", body)
+    imports = read_imports({"file_store": str(tmp_path)}, "test.ini")
+    command.up(dataclasses.replace(config, imports=imports))
+    with database(store_uri) as db:
+        assert db["imported"].distinct("_id") == [str(tmp_path)]
+    assert states(config) == ["applied"] * 4
+
+
+@pytest.mark.parametrize("then", ["down", "up"])
+def test_a_revert_that_failed_is_finished_or_taken_back(
+    config: MigrateConfig, store_uri: str, then: str
+) -> None:
+    body = """
+        loses = ""
+
+        def upgrade(self):
+            self.create_collection("four")
+
+        def downgrade(self):
+            self.collection("four").drop()
+            if not self.db["go"].find_one():
+                raise RuntimeError("not yet")
+    """
+    add_step(config.script_location, "20270101000004", "four", body)
+    command.up(config)
+    with pytest.raises(StepFailed, match="reverting"):
+        command.down(config, "three")
+    assert states(config) == ["applied"] * 3 + ["revert failed"]
+    with database(store_uri) as db:
+        db["go"].insert_one({})
+        if then == "down":
+            command.down(config, "three")
+        else:
+            command.up(config)
+        assert ("four" in db.list_collection_names()) == (then == "up")
+    assert states(config)[3] == ("pending" if then == "down" else "applied")
+
+
+def test_a_new_step_is_not_written_into_the_installed_package(config: MigrateConfig) -> None:
+    with pytest.raises(MigrationError, match="checkout"):
+        command.new(dataclasses.replace(config, script_location=INSTALLED), "something")

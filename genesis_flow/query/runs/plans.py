@@ -258,11 +258,11 @@ class RunFinder:
             found += await _collect(read, join, _value_place, start, limit, size)
         if reached <= NAN_RANK and len(found) < limit:
             read = partial(heads.newest_first, within={VALUE: float("nan")})
-            start = place if reached == NAN_RANK else None
-            found += await _collect(read, join, _head_place, start, limit - len(found), size)
+            nan_start = place if reached == NAN_RANK else None
+            found += await _collect(read, join, _head_place, nan_start, limit - len(found), size)
         if not own and len(found) < limit:
-            start = place if reached == MISSING_RANK else None
-            found += await self._without_metric(key.field, others, start, limit - len(found))
+            missing_start = place if reached == MISSING_RANK else None
+            found += await self._without_metric(key.field, others, missing_start, limit - len(found))
         return found
 
     async def _join(self, others: Conditions, heads: list[Document]) -> list[Found]:
