@@ -1,6 +1,6 @@
 """How a page of logged models is found.
 
-* A metric condition that few models satisfy (``FEW``) narrows the search to those models first, along the
+* A metric condition that few points satisfy (``FEW``) narrows the search to their models first, along the
   index by value or by dataset; one that many satisfy is checked for the models met on the way.
 * The newest first: along the index by creation time, in chunks, and no further than the page.
 * Other attributes: MongoDB sorts the matching models and keeps the page.
@@ -25,7 +25,7 @@ from genesis_flow.query.runs.scan import all_of
 Document = dict[str, Any]
 Position = list[Any]
 
-FEW = 1_000
+FEW = 2_000
 CHUNK = 1_000
 
 _NEWEST = [(CREATION_TIME, DESCENDING), ("_id", ASCENDING)]
@@ -68,15 +68,18 @@ class ModelFinder:
         unchecked: list[Document] = []
         for condition in self.filter.metric_conditions:
             query = {"experiment_id": {"$in": list(self.experiment_ids)}, **condition}
-            found = await self._models_with(query, FEW + 1)
-            if len(found) > FEW:
+            points = await self.metrics.find(
+                query, {"_id": 0, "model_id": 1}, limit=FEW + 1, batch_size=BATCH
+            ).to_list()
+            if len(points) > FEW:
                 unchecked.append(condition)
             else:
+                found = {point["model_id"] for point in points}
                 candidates = found if candidates is None else candidates & found
         return candidates, unchecked
 
-    async def _models_with(self, query: Document, limit: int) -> set[str]:
-        pipeline: list[Document] = [{"$match": query}, {"$group": {"_id": "$model_id"}}, {"$limit": limit}]
+    async def _models_with(self, query: Document) -> set[str]:
+        pipeline: list[Document] = [{"$match": query}, {"$group": {"_id": "$model_id"}}]
         cursor = await self.metrics.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH)
         return {row["_id"] for row in await cursor.to_list()}
 
@@ -86,7 +89,7 @@ class ModelFinder:
         for condition in conditions:
             found: set[str] = set()
             for some in _portions(sorted(satisfying)):
-                found |= await self._models_with({"model_id": {"$in": some}, **condition}, len(some))
+                found |= await self._models_with({"model_id": {"$in": some}, **condition})
             satisfying = found
         return satisfying
 
