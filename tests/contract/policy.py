@@ -37,9 +37,7 @@ FIELDS: dict[tuple[str, str], Exemption] = {
     ("LoggedModel", "creation_timestamp"): Exemption(Rule.CLOSE_TIME, "each store reads its clock"),
     ("LoggedModel", "last_updated_timestamp"): Exemption(Rule.CLOSE_TIME, "each store reads its clock"),
     ("LoggedModel", "metrics"): Exemption(Rule.UNORDERED, "SQL reads them without an order"),
-    ("EvaluationDataset", "source"): Exemption(
-        Rule.BOTH_OR_NEITHER, "it holds nothing but the id"
-    ),
+    ("EvaluationDataset", "source"): Exemption(Rule.BOTH_OR_NEITHER, "it holds nothing but the id"),
     ("PagedList", "token"): Exemption(Rule.BOTH_OR_NEITHER, "ours holds a position, MLflow's an offset"),
 }
 
