@@ -1,8 +1,13 @@
 """The asynchronous tracking store: the areas, joined. This is its table of contents."""
 
+from genesis_flow.tracking.associations import Associations
+from genesis_flow.tracking.dataset_records import DatasetRecords
+from genesis_flow.tracking.evaluation_datasets import EvaluationDatasets
 from genesis_flow.tracking.experiments import Experiments
 from genesis_flow.tracking.garbage import Garbage
 from genesis_flow.tracking.inputs import Inputs
+from genesis_flow.tracking.logged_model_search import LoggedModelSearch
+from genesis_flow.tracking.logged_models import LoggedModels
 from genesis_flow.tracking.metric_history import MetricHistory
 from genesis_flow.tracking.metrics import Metrics
 from genesis_flow.tracking.params_tags import ParamsTags
@@ -10,5 +15,19 @@ from genesis_flow.tracking.runs import Runs
 from genesis_flow.tracking.search_runs import RunSearch
 
 
-class AsyncTrackingStore(Experiments, Runs, RunSearch, Metrics, MetricHistory, ParamsTags, Inputs, Garbage):
+class AsyncTrackingStore(
+    Experiments,
+    Runs,
+    RunSearch,
+    Metrics,
+    MetricHistory,
+    ParamsTags,
+    Inputs,
+    LoggedModels,
+    LoggedModelSearch,
+    EvaluationDatasets,
+    DatasetRecords,
+    Associations,
+    Garbage,
+):
     """MLflow's tracking store on MongoDB, awaitable."""
