@@ -144,6 +144,18 @@ def measure(calls: dict[str, dict[str, Call]], rounds: int) -> dict[str, dict[st
     return medians
 
 
+def new_keys_by_size(subject: Subject, most: int) -> dict[int, float]:
+    """Milliseconds to log 1,000 metrics with new names, by how many the run has already."""
+    run_id = subject.new_run(0)
+    taken: dict[int, float] = {}
+    for start in range(0, most + 1000, 1000):
+        metrics = [Metric(f"key{start + index}", 1.0, 1, 1) for index in range(1000)]
+        begin = time.perf_counter()
+        subject.store.log_batch(run_id, metrics, [], [])
+        taken[start] = (time.perf_counter() - begin) * 1000
+    return taken
+
+
 def import_seconds() -> tuple[float, float]:
     """Seconds to import MLflow, and what the store adds to that."""
     program = (
@@ -202,14 +214,19 @@ def main() -> None:
                 subject.fill(arguments.runs)
             calls = {subject.name: reads(subject, [subject.run_id]) for subject in (ours, sql)}
             medians |= measure({**calls, "bare": {"get_run": floor["get_run"]}}, arguments.rounds)
+            growth = new_keys_by_size(ours, 20_000)
             ours.store.close()
         embedded.stop(Path(folder, "data"), force=True)
     if arguments.json:
-        print(json.dumps({"runs": arguments.runs, "medians_ms": medians}, indent=2))
+        print(json.dumps({"runs": arguments.runs, "medians_ms": medians, "new_keys_ms": growth}, indent=2))
         return
     print(f"{arguments.runs} runs in {EXPERIMENTS} experiments, Python {sys.version.split()[0]}\n")
     print(table(medians))
-    print(f"\nembedded server started in {started:.2f} s, first call of a new process {reopened:.2f} s")
+    first, last = (statistics.median(list(growth.values())[part]) for part in (slice(0, 5), slice(-5, None)))
+    print(
+        f"\n1,000 new metrics: {first:.0f} ms at the start, {last:.0f} ms behind 20,000 ({last / first:.2f}x)"
+    )
+    print(f"embedded server started in {started:.2f} s, first call of a new process {reopened:.2f} s")
     plain, added = import_seconds()
     print(f"import mlflow {plain:.2f} s, the store on top {added:.2f} s")
 

@@ -15,6 +15,7 @@ from tests.mongod import Mongod, running_mongod
 def mongod() -> Iterator[Mongod]:
     with running_mongod() as server:
         yield server
+        server.check_alive()
 
 
 @pytest.fixture(scope="session")

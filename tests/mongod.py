@@ -92,6 +92,12 @@ class Mongod:
             self.process.kill()
             self.process.wait()
 
+    def check_alive(self) -> None:
+        """Raise, with the end of its log, if it ended by itself: tests then fail for no fault of theirs."""
+        if self.process is not None and (code := self.process.poll()) is not None:
+            log = (self.folder / "mongod.log").read_text()[-4000:]
+            raise RuntimeError(f"mongod ended with exit code {code}:\n{log}")
+
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()

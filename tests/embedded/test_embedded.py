@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from genesis_flow import embedded
 from genesis_flow.cli.db import NOT_RUNNING, db
 from genesis_flow.embedded import EmbeddedInUse, EmbeddedUnavailable
+from genesis_flow.embedded.layout import layout_of
 from tests.embedded.helpers import LINGER, client, has_ended, wait_until
 
 
@@ -130,7 +131,7 @@ def sockets_of(pid: int | None) -> set[str]:
 
 def test_only_its_owner_reaches_it_and_no_port_is_open(directory: Path) -> None:
     with embedded.acquire(directory):
-        socket = directory / "mongod.sock"
+        socket = layout_of(directory).socket
         assert socket.stat().st_mode & 0o077 == 0
         assert directory.stat().st_mode & 0o077 == 0
         pid = embedded.status(directory).pid
