@@ -4,7 +4,6 @@ mongomock-motor stands in here for what it can do: names, inserts, finds. Anythi
 concurrency is tested on a real mongod, since mongomock gets some of it silently wrong.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import mongomock
@@ -16,7 +15,7 @@ from genesis_flow.documents.binding import DECLARED
 
 
 @pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def client(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A mongomock client that takes the arguments which Beanie 2 passes."""
     original = mongomock.Database.list_collection_names
 
@@ -24,7 +23,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         return original(self, filter, session)
 
     monkeypatch.setattr(mongomock.Database, "list_collection_names", list_collection_names)
-    yield mongomock_motor.AsyncMongoMockClient()
+    return mongomock_motor.AsyncMongoMockClient()
 
 
 def experiment(name: str) -> dict[str, Any]:
