@@ -6,9 +6,11 @@ from genesis_flow.documents.experiments import CounterFields, ExperimentFields
 from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.runs import RunFields
+from genesis_flow.documents.traces import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.webhooks import WebhookFields
 
 __all__ = [
+    "AssessmentFields",
     "CounterFields",
     "DatasetFields",
     "Documents",
@@ -18,6 +20,9 @@ __all__ = [
     "ModelVersionFields",
     "RegisteredModelFields",
     "RunFields",
+    "SpanFields",
+    "SpanPayloadFields",
+    "TraceFields",
     "WebhookFields",
     "bind_documents",
 ]
