@@ -11,15 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from genesis_flow.core.settings import Settings
+from genesis_flow.database.operation import Area
+from genesis_flow.registry.store import AsyncModelRegistryStore
 from genesis_flow.tracking.store import AsyncTrackingStore
 
 
-class MongoDBStore(AsyncTrackingStore):
-    """MLflow's tracking store on MongoDB, awaitable."""
-
-    def __init__(self, db_uri: str, default_artifact_root: str | None = None) -> None:
-        super().__init__(Settings.resolve(db_uri, artifact_root=default_artifact_root))
-
+class _AsContextManager(Area):
     async def __aenter__(self) -> Self:
         await self.open()
         return self
@@ -30,4 +27,18 @@ class MongoDBStore(AsyncTrackingStore):
         await self.close()
 
 
-__all__ = ["MongoDBStore"]
+class MongoDBStore(AsyncTrackingStore, _AsContextManager):
+    """MLflow's tracking store on MongoDB, awaitable."""
+
+    def __init__(self, db_uri: str, default_artifact_root: str | None = None) -> None:
+        super().__init__(Settings.resolve(db_uri, artifact_root=default_artifact_root))
+
+
+class MongoDBModelRegistryStore(AsyncModelRegistryStore, _AsContextManager):
+    """MLflow's model registry store on MongoDB, awaitable."""
+
+    def __init__(self, db_uri: str) -> None:
+        super().__init__(Settings.resolve(db_uri))
+
+
+__all__ = ["MongoDBModelRegistryStore", "MongoDBStore"]

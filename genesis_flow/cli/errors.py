@@ -31,7 +31,8 @@ def describe(error: Exception) -> str:
     text = " ".join(mask(str(error)).split())
     if _is_foreseen(error):
         return text
-    return f"{type(error).__name__}: {text} (genesis-flow --debug ... shows where)"
+    name = type(error).__name__
+    return f"{f'{name}: {text}' if text else name} (genesis-flow --debug ... shows where)"
 
 
 def _is_foreseen(error: Exception) -> bool:

@@ -13,7 +13,7 @@ from genesis_flow.cli.errors import Commands
 # shell completion do not wait for MLflow.
 _COMMANDS = {
     "quickstart": ("genesis_flow.cli.quickstart:quickstart", "Log a small training to an embedded MongoDB."),
-    "db": ("genesis_flow.cli.db:db", "Start, stop and inspect an embedded MongoDB."),
+    "db": ("genesis_flow.cli.db:db", "Start, stop and look at the embedded MongoDB of a directory."),
 }
 
 

@@ -1,89 +1,32 @@
 """``genesis-migrate``: see, plan, apply and undo changes of the schema."""
 
-import dataclasses
-import json
-import signal
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn
-
 import click
 
-from genesis_flow.core.redact import mask
-from genesis_flow.documents.binding import DECLARED
+from genesis_flow.cli.migrate_shared import (
+    EXIT_CODES,
+    Commands,
+    WithRevision,
+    answer,
+    config_of,
+    die_cleanly_when_terminated,
+    plain,
+    target_options,
+)
 from genesis_flow.migrate import command
 from genesis_flow.migrate.batches import span
-from genesis_flow.migrate.config import MigrateConfig, load_config
-from genesis_flow.migrate.errors import CHANGED, DRIFT, ERROR, MISMATCH, OK, PENDING, USAGE, MigrationError
-from genesis_flow.migrate.lock import Holder
-
-EXIT_CODES = """\b
-Exit codes:
-  0   done, or nothing to do
-  1   an error: bad settings, no connection, a missing right, a failed step
-  2   steps are pending (plan, current --check)
-  3   another run holds the lock, or this run lost it
-  4   the file of an applied step was changed
-  5   files and database disagree: a missing file, an unknown newer step,
-      or an older step that was never applied
-  6   check found a difference between documents and server
-  7   refused: data would be lost without --accept-data-loss
-  64  the command line was wrong
-"""
-
-
-class _Commands(click.Group):
-    """Exit codes of our own: click's 2 for a wrong command line would mean that steps are pending."""
-
-    def main(  # type: ignore[override]
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
-    ) -> Any:
-        def call() -> Any:
-            return super(_Commands, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
-
-        if not standalone_mode:
-            return call()
-        try:
-            sys.exit(call() or OK)
-        except click.ClickException as exc:
-            exc.show()
-            sys.exit(USAGE if isinstance(exc, click.UsageError) else ERROR)
-        except MigrationError as exc:
-            click.echo(f"Error: {mask(str(exc))}", err=True)
-            sys.exit(exc.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            click.echo("Interrupted: run the command again to go on.", err=True)
-            sys.exit(ERROR)
+from genesis_flow.migrate.config import MigrateConfig
+from genesis_flow.migrate.errors import CHANGED, DRIFT, ERROR, MISMATCH, OK, PENDING
 
 
 @click.group(
-    cls=_Commands,
+    cls=Commands,
+    params=[*target_options()],
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EXIT_CODES,
 )
-@click.option(
-    "--uri",
-    metavar="URI",
-    help="The database: mongodb://host/database[#prefix] or genesis:///dir. Else the environment "
-    "(MLFLOW_TRACKING_URI, GENESIS_FLOW_MONGODB_URI), else alembic_like.ini.",
-)
-@click.option(
-    "-c",
-    "--config",
-    "ini",
-    type=click.Path(path_type=Path),
-    help="The configuration file; else GENESIS_MIGRATE_CONFIG, else ./alembic_like.ini.",
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
 @click.pass_context
-def cli(context: click.Context, uri: str | None, ini: Path | None, quiet: bool) -> None:
+def cli(context: click.Context) -> None:
     """Migrate the schema of a genesis_flow database.
 
     Steps are files in the migrations folder, applied in the order of their versions. A REV is a version, the
@@ -98,36 +41,7 @@ def cli(context: click.Context, uri: str | None, ini: Path | None, quiet: bool) 
       genesis-migrate down -1 --accept-data-loss
       genesis-migrate check --json               indexes declared against the server's
     """
-    _die_cleanly_when_terminated()
-    report = _quiet if quiet else _progress
-    context.obj = lambda needs_database: load_config(uri, ini, needs_database=needs_database, report=report)
-
-
-def _progress(text: str) -> None:
-    click.echo(mask(text), err=True)
-
-
-def _quiet(text: str) -> None:
-    """--quiet was given."""
-
-
-def _die_cleanly_when_terminated() -> None:
-    """SIGTERM as Ctrl-C: the interrupted step is recorded as such and the lock given up at once."""
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-
-
-class _AsRevision(click.Command):
-    """Lets ``-1`` stand for a revision rather than for an option."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        for index, text in enumerate(args):
-            if text[:1] == "-" and text[1:].isdigit():
-                return super().parse_args(ctx, [*args[:index], *args[index + 1 :], "--", text])
-        return super().parse_args(ctx, args)
+    die_cleanly_when_terminated()
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
@@ -153,12 +67,12 @@ def up(context: click.Context, revision: str, dry_run: bool, out_of_order: bool,
       genesis-migrate up +1
       genesis-migrate up 20261121000000 --dry-run
     """
-    config = _config(context)
+    config = config_of(context)
     outcome = command.up(config, revision, dry_run=dry_run, out_of_order=out_of_order)
     _tell(config, outcome, "applied", dry_run, as_json)
 
 
-@cli.command(cls=_AsRevision)
+@cli.command(cls=WithRevision)
 @click.argument("revision", metavar="REV|-N|base")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done; writes nothing.")
 @click.option("--accept-data-loss", is_flag=True, help="Also revert steps whose reverting loses data.")
@@ -172,7 +86,7 @@ def down(context: click.Context, revision: str, dry_run: bool, accept_data_loss:
       genesis-migrate down -1 --dry-run
       genesis-migrate down 20261121000000 --accept-data-loss
     """
-    config = _config(context)
+    config = config_of(context)
     outcome = command.down(config, revision, dry_run=dry_run, accept_data_loss=accept_data_loss)
     _tell(config, outcome, "reverted", dry_run, as_json)
 
@@ -189,10 +103,10 @@ def plan(context: click.Context, revision: str, out_of_order: bool, as_json: boo
     Example:
       genesis-migrate plan || echo "migrate before you deploy"
     """
-    config = _config(context)
+    config = config_of(context)
     planned = command.plan(config, revision, out_of_order=out_of_order)
     lines = [f"would apply {label}" for label in planned] or ["Nothing is pending."]
-    _answer({"database": config.where, "planned": planned}, lines, as_json)
+    answer({"database": config.where, "planned": planned}, lines, as_json)
     context.exit(PENDING if planned else OK)
 
 
@@ -207,10 +121,10 @@ def current(context: click.Context, check: bool, as_json: bool) -> None:
     Example:
       genesis-migrate current --check && start-the-server
     """
-    config = _config(context)
+    config = config_of(context)
     version, head = command.current(config)
     text = version or "nothing applied"
-    _answer(
+    answer(
         {"database": config.where, "current": version, "head": head},
         [f"{text} (head)" if version and version == head else text],
         as_json,
@@ -228,7 +142,7 @@ def status(context: click.Context, as_json: bool) -> None:
     Example:
       genesis-migrate status --json | jq .steps
     """
-    found = command.status(_config(context))
+    found = command.status(config_of(context))
     lines = [f"Database  {found.database}", f"Current   {found.current or 'nothing applied'}"]
     lines += [
         f"  {step.version}  {step.state:<13} {step.name}  {step.detail}".rstrip() for step in found.steps
@@ -236,7 +150,7 @@ def status(context: click.Context, as_json: bool) -> None:
     lines += [f"Problem   {problem}" for problem in found.problems]
     if found.lock:
         lines.append(f"Lock      held by {found.lock.describe()}")
-    _answer(_plain(found), lines, as_json)
+    answer(plain(found), lines, as_json)
 
 
 @cli.command()
@@ -249,13 +163,13 @@ def history(context: click.Context, as_json: bool) -> None:
     Example:
       genesis-migrate history
     """
-    events = command.history(_config(context))
+    events = command.history(config_of(context))
     lines = [
         f"{event['at']:%Y-%m-%d %H:%M:%S} UTC  {event['action']:<11} {event['version']}_{event['name']}  "
         f"{event['who']}" + (f"  {span(event['duration_ms'] / 1000)}" if "duration_ms" in event else "")
         for event in events
     ]
-    _answer(
+    answer(
         events,
         lines or ["Nothing is recorded; a database that a client initialised has no history."],
         as_json,
@@ -273,12 +187,12 @@ def show(context: click.Context, revision: str, as_json: bool) -> None:
     Example:
       genesis-migrate show head
     """
-    found = command.show(_config(context, database=False), revision)
+    found = command.show(config_of(context, database=False), revision)
     lines = [f"{found['version']}_{found['name']}", *found["description"].splitlines(), ""]
     for label in ("file", "checksum", "reversible", "loses", "compatible", "rights"):
         value = found[label]
         lines.append(f"{label:<11} {', '.join(value) if isinstance(value, list) else value}".rstrip())
-    _answer(found, lines, as_json)
+    answer(found, lines, as_json)
 
 
 @cli.command()
@@ -292,8 +206,8 @@ def new(context: click.Context, what: str, as_json: bool) -> None:
     Example:
       genesis-migrate new "index runs by user"
     """
-    file = command.new(_config(context, database=False), what)
-    _answer({"version": file.version, "file": str(file.path)}, [str(file.path)], as_json)
+    file = command.new(config_of(context, database=False), what)
+    answer({"version": file.version, "file": str(file.path)}, [str(file.path)], as_json)
 
 
 @cli.command()
@@ -310,7 +224,7 @@ def stamp(context: click.Context, revision: str, as_json: bool) -> None:
     Example:
       genesis-migrate stamp head
     """
-    config = _config(context)
+    config = config_of(context)
     _tell(config, command.stamp(config, revision), "recorded as applied", False, as_json)
 
 
@@ -324,12 +238,14 @@ def check(context: click.Context, as_json: bool) -> None:
     Example:
       genesis-migrate check --json
     """
-    config = _config(context)
+    from genesis_flow.documents.binding import DECLARED  # takes a second, which the other commands save
+
+    config = config_of(context)
     findings = command.check(config, DECLARED)
     lines = [f"{found.kind:<9} {found.what}: {found.detail}" for found in findings]
     drift = any(found.kind != "note" for found in findings)
     verdict = "The server differs from what the documents declare." if drift else "No difference."
-    _answer([_plain(found) for found in findings], [*lines, verdict], as_json)
+    answer([plain(found) for found in findings], [*lines, verdict], as_json)
     context.exit(DRIFT if drift else OK)
 
 
@@ -343,9 +259,9 @@ def repair(context: click.Context, as_json: bool) -> None:
     Example:
       genesis-migrate validate; genesis-migrate repair
     """
-    accepted = command.repair(_config(context))
+    accepted = command.repair(config_of(context))
     lines = [f"accepted {label}" for label in accepted] or ["No file of an applied step was changed."]
-    _answer({"accepted": accepted}, lines, as_json)
+    answer({"accepted": accepted}, lines, as_json)
 
 
 @cli.command()
@@ -361,9 +277,9 @@ def unlock(context: click.Context, force: bool, as_json: bool) -> None:
     Example:
       genesis-migrate status && genesis-migrate unlock
     """
-    holder = command.unlock(_config(context), force=force)
+    holder = command.unlock(config_of(context), force=force)
     text = f"removed the lock of {holder.describe()}" if holder else "There is no lock."
-    _answer({"removed": _plain(holder) if holder else None}, [text], as_json)
+    answer({"removed": plain(holder) if holder else None}, [text], as_json)
 
 
 @cli.command()
@@ -378,17 +294,11 @@ def validate(context: click.Context, files_only: bool, as_json: bool) -> None:
       genesis-migrate validate
       genesis-migrate validate --files-only      in the CI of a repository of steps
     """
-    problems = command.validate(_config(context, database=not files_only), files_only=files_only)
+    problems = command.validate(config_of(context, database=not files_only), files_only=files_only)
     codes = [problem.exit_code for problem in problems]
     lines = [str(problem) for problem in problems] or ["The steps are valid."]
-    _answer({"problems": [str(problem) for problem in problems]}, lines, as_json)
+    answer({"problems": [str(problem) for problem in problems]}, lines, as_json)
     context.exit(next((code for code in (MISMATCH, CHANGED) if code in codes), ERROR if codes else OK))
-
-
-def _config(context: click.Context, *, database: bool = True) -> MigrateConfig:
-    """The settings of the call; commands that only read files get by without a database."""
-    config: MigrateConfig = context.obj(database)
-    return config
 
 
 def _tell(config: MigrateConfig, outcome: command.Outcome, done: str, dry_run: bool, as_json: bool) -> None:
@@ -397,25 +307,8 @@ def _tell(config: MigrateConfig, outcome: command.Outcome, done: str, dry_run: b
     else:
         lines = [f"taken over from mongodb-migrations: {version}" for version in outcome.adopted]
         lines += [f"{done}: {step.version}_{step.name} ({span(step.seconds)})" for step in outcome.steps]
-    answer = {"database": config.where, "dry_run": dry_run, **_plain(outcome)}
-    _answer(answer, lines or ["Nothing to do."], as_json)
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    plain = dataclasses.asdict(value)
-    if isinstance(value, Holder):
-        plain.pop("token")
-    elif isinstance(plain.get("lock"), dict):
-        plain["lock"].pop("token")
-    return plain
-
-
-def _answer(value: Any, lines: Sequence[str], as_json: bool) -> None:
-    if as_json:
-        click.echo(mask(json.dumps(value, default=str, indent=2)))
-    else:
-        for line in lines:
-            click.echo(mask(line))
+    report = {"database": config.where, "dry_run": dry_run, **plain(outcome)}
+    answer(report, lines or ["Nothing to do."], as_json)
 
 
 if __name__ == "__main__":

@@ -35,10 +35,11 @@ _COLUMNS = ("degree", "learning_rate", "validation_accuracy", "validation_loss",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def quickstart(directory: Path, runs: int, as_json: bool) -> None:
-    """Log a small training to an embedded MongoDB in DIRECTORY (./genesis-data).
+    """Log a small training to an embedded MongoDB.
 
-    Starts the database, trains a few classifiers with different hyperparameters, logs their params, metric
-    curves and artifacts with MLflow, searches the runs, and says how to go on with your own code.
+    Starts the database in DIRECTORY (./genesis-data unless given), trains a few classifiers with different
+    hyperparameters, logs their params, metric curves and artifacts with MLflow, searches the runs, and says
+    how to go on with your own code.
     """
     # As Settings does: a link to a data directory keeps the name the user chose.
     directory = Path(os.path.abspath(directory))  # noqa: PTH100
@@ -116,8 +117,8 @@ def _what_next(directory: Path, best: "Run") -> list[str]:
     uri, quoted = embedded_uri(directory), shlex.quote(str(directory))
     return [
         "Where the data lies",
-        f"  {directory / 'db'}  the database, {_megabytes(_size(directory / 'db'))}",
-        f"  {directory / 'artifacts'}  charts and models, {_megabytes(_size(directory / 'artifacts'))}",
+        f"  {directory / 'db'}  the database, {_readable(_size(directory / 'db'))}",
+        f"  {directory / 'artifacts'}  charts and models, {_readable(_size(directory / 'artifacts'))}",
         f"  a chart to look at: {best.info.artifact_uri}/loss.svg",
         "",
         "Look at it in MLflow's UI",
@@ -155,5 +156,5 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def _readable(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from genesis_flow.database.operation import _in_operation
+from genesis_flow.database.operation import _inside
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,6 +19,6 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
     for a part of the operation that waits for it: another store would then not open its database.
     """
     context = contextvars.copy_context()
-    context.run(_in_operation.set, False)
+    context.run(_inside.set, None)
     call = functools.partial(context.run, functools.partial(function, *args, **kwargs))
     return await asyncio.get_running_loop().run_in_executor(None, call)

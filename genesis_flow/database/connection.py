@@ -4,7 +4,7 @@ import asyncio
 import os
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pymongo
 from pydantic import BaseModel
@@ -12,11 +12,13 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
 
-from genesis_flow import embedded
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.database.schema import ready_schema
 from genesis_flow.documents import Documents, bind_documents
 from genesis_flow.documents.binding import Collection
+
+if TYPE_CHECKING:
+    from genesis_flow.embedded import EmbeddedServer
 
 Client = AsyncMongoClient[dict[str, Any]]
 Session = AsyncClientSession
@@ -59,7 +61,7 @@ class Database:
 
 _clients: dict[tuple[int, object], Client] = {}
 _databases: dict[tuple[int, object, str, str], "asyncio.Task[Database]"] = {}
-_servers: dict[str, embedded.EmbeddedServer] = {}
+_servers: "dict[str, EmbeddedServer]" = {}
 
 
 def _forget_in_child() -> None:
@@ -109,8 +111,10 @@ async def _embedded_uri(settings: Settings) -> str | None:
     """Start or join the embedded server, and hold it for the rest of this process."""
     if not isinstance(settings.target, Embedded):
         return None
+    from genesis_flow.embedded import acquire  # Unix only, and only for those who want it
+
     directory = settings.target.directory
-    server = await asyncio.to_thread(embedded.acquire, directory, timeout=settings.open_timeout)
+    server = await asyncio.to_thread(acquire, directory, timeout=settings.open_timeout)
     held = _servers.setdefault(str(directory), server)
     if held is not server:
         server.release()

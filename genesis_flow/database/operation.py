@@ -20,8 +20,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Method = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
-# A call made inside another one shares its deadline, its retries and its error edge.
-_in_operation: ContextVar[bool] = ContextVar("genesis_flow_in_operation", default=False)
+# The store whose call is running: a call that it makes to itself shares the deadline, the retries and the
+# error edge of the outer one.
+_inside: "ContextVar[Area | None]" = ContextVar("genesis_flow_inside", default=None)
 
 
 class Area:
@@ -79,15 +80,15 @@ def long_operation(function: Method[P, T]) -> Method[P, T]:
 def _public(function: Method[P, T], patience: int) -> Method[P, T]:
     @functools.wraps(function)
     async def call(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if _in_operation.get():
+        if _inside.get() is self:
             return await function(self, *args, **kwargs)
-        token = _in_operation.set(True)
+        token = _inside.set(self)
         timeout = self.settings.timeout * patience
         try:
             with pymongo.timeout(timeout):
                 return await _attempts(self, lambda: function(self, *args, **kwargs), timeout)
         finally:
-            _in_operation.reset(token)
+            _inside.reset(token)
 
     return call
 

@@ -91,6 +91,11 @@ def _explanation(settings: Settings, entries: list[dict[str, Any]], known: set[s
             f"`genesis-migrate status`; if nothing runs, run `{command}`."
         )
     if unknown := sorted(entry["_id"] for entry in entries if "state" in entry and entry["_id"] not in known):
+        if unknown[-1] < newest:
+            return (
+                f"{where} has the migration step {unknown[-1]}, which this genesis_flow does not know. See "
+                "`genesis-migrate status`, and install the genesis_flow that the others use."
+            )
         return (
             f"{where} has schema version {unknown[-1]}, newer than {newest}, which this genesis_flow works "
             "with. Install the genesis_flow that the others use."

@@ -24,6 +24,9 @@ from genesis_flow.documents.webhooks import WebhookFields
 
 Collection = AsyncCollection[dict[str, Any]]
 
+# A reply holds 101 documents unless more are asked for, and whatever is left costs a round trip more.
+BATCH = 10_000
+
 DECLARED: tuple[type[BaseModel], ...] = (
     ExperimentFields,
     CounterFields,

@@ -36,7 +36,7 @@ def block_id(run_id: str, key: str, suffix: str) -> str:
 
 def children_of(prefix: str) -> dict[str, str]:
     """A condition on ``_id``: every id that starts with ``prefix`` and the separator."""
-    return {"$gte": prefix + SEPARATOR, "$lt": prefix + _AFTER_SEPARATOR}
+    return {"$gte": f"{prefix}{SEPARATOR}", "$lt": f"{prefix}{_AFTER_SEPARATOR}"}
 
 
 def span_key(trace_id: str, span_id: str) -> str:

@@ -1,4 +1,7 @@
-"""Documents of the registry as MLflow entities."""
+"""Documents of the registry as MLflow entities.
+
+The driver gives 64-bit numbers a type of its own, hence ``int()`` around the times.
+"""
 
 from typing import Any
 
@@ -23,8 +26,8 @@ def model_entity(model: Document, latest: list[Document]) -> RegisteredModel:
     """A registered model; ``latest`` are the documents of the latest version of each stage."""
     return RegisteredModel(
         name=model["name"],
-        creation_timestamp=model["creation_time"],
-        last_updated_timestamp=model["last_updated_time"],
+        creation_timestamp=int(model["creation_time"]),
+        last_updated_timestamp=int(model["last_updated_time"]),
         description=model.get("description"),
         latest_versions=[version_entity(model, version) for version in latest],
         tags=[RegisteredModelTag(key, value) for key, value in tag_values(model).items()],
@@ -39,8 +42,8 @@ def version_entity(model: Document, version: Document, *, with_aliases: bool = F
     return ModelVersion(
         name=model["name"],
         version=number,
-        creation_timestamp=version["creation_time"],
-        last_updated_timestamp=version["last_updated_time"],
+        creation_timestamp=int(version["creation_time"]),
+        last_updated_timestamp=int(version["last_updated_time"]),
         description=version.get("description"),
         user_id=version.get("user_id"),
         current_stage=model["stages"].get(str(number), STAGE_NONE),
@@ -66,7 +69,7 @@ def prompt_entity(model: Document) -> Prompt:
     return Prompt(
         name=model["name"],
         description=model.get("description"),
-        creation_timestamp=model["creation_time"],
+        creation_timestamp=int(model["creation_time"]),
         tags=tags,
     )
 
@@ -77,8 +80,8 @@ def webhook_entity(document: Document, secret: str | None = None) -> Webhook:
         name=document["name"],
         url=document["url"],
         events=[WebhookEvent.from_str(event) for event in document["events"]],
-        creation_timestamp=document["creation_time"],
-        last_updated_timestamp=document["last_updated_time"],
+        creation_timestamp=int(document["creation_time"]),
+        last_updated_timestamp=int(document["last_updated_time"]),
         description=document.get("description"),
         status=document["status"],
         secret=secret,

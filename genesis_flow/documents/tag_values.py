@@ -7,7 +7,7 @@ values would be larger than the data, so only ``tags`` is indexed and long value
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from mlflow.entities.model_registry.prompt_version import IS_PROMPT_TAG_KEY
+from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 
 from genesis_flow.documents.keys import escape, unescape
 
@@ -50,7 +50,7 @@ def set_tag_update(key: str, value: str | None) -> dict[str, Any]:
     """The update that sets a tag, and removes a former value from where this one does not go."""
     here = tag_field(key, value)
     there = next(field for field in tag_fields(key) if field != here)
-    change = {here: value}
+    change: dict[str, Any] = {here: value}
     if key == IS_PROMPT_TAG_KEY:
         change["is_prompt"] = value == PROMPT_VALUE
     return {"$set": change, "$unset": {there: ""}}

@@ -1,20 +1,17 @@
-"""Placeholder until the embedded server lands."""
+"""An embedded MongoDB: a real mongod, private to a directory, that runs while somebody uses it."""
 
-import importlib.util
-from pathlib import Path
+from genesis_flow.embedded.binary import find_mongod
+from genesis_flow.embedded.errors import EmbeddedInUse, EmbeddedUnavailable
+from genesis_flow.embedded.server import EmbeddedServer, Status, acquire, start, status, stop
 
-
-def find_mongod() -> Path:
-    spec = importlib.util.find_spec("fiftyone")
-    places = (spec.submodule_search_locations if spec else None) or []
-    return next(path for base in places if (path := Path(base, "db", "bin", "mongod")).is_file())
-
-
-class EmbeddedServer:
-    uri = ""
-
-    def release(self) -> None: ...
-
-
-def acquire(directory: Path, *, timeout: float = 30.0) -> EmbeddedServer:
-    raise NotImplementedError
+__all__ = [
+    "EmbeddedInUse",
+    "EmbeddedServer",
+    "EmbeddedUnavailable",
+    "Status",
+    "acquire",
+    "find_mongod",
+    "start",
+    "status",
+    "stop",
+]

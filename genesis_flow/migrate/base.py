@@ -21,7 +21,7 @@ from genesis_flow.migrate.batches import BATCH_SIZE, Journal, NoJournal, Report,
 from genesis_flow.migrate.imports import Imports
 
 PREFIX_VARIABLE = "MONGODB_COLLECTION_PREFIX"
-_NAMESPACE_EXISTS = 48
+_NAMESPACE_NOT_FOUND, _INDEX_NOT_FOUND, _NAMESPACE_EXISTS = 26, 27, 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,14 @@ class BaseMigration:
             if isinstance(exc, OperationFailure) and exc.code != _NAMESPACE_EXISTS:
                 raise
             if self.prefix + name not in self.db.list_collection_names():
+                raise
+
+    def drop_index(self, name: str, index: str) -> None:
+        """Drop an index by its name, unless it or its collection is gone."""
+        try:
+            self.collection(name).drop_index(index)
+        except OperationFailure as exc:
+            if exc.code not in (_NAMESPACE_NOT_FOUND, _INDEX_NOT_FOUND):
                 raise
 
     def batches(

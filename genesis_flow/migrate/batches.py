@@ -11,6 +11,7 @@ from genesis_flow.migrate.errors import MigrationError
 
 BATCH_SIZE = 1000
 REPORT_SECONDS = 2.0
+RAREST_REPORT_SECONDS = 30.0
 
 Document = dict[str, Any]
 Report = Callable[[str], None]
@@ -39,7 +40,7 @@ def silent(text: str) -> None:
 
 
 class Progress:
-    """Says how far a long step is, not more often than every REPORT_SECONDS."""
+    """Says how far a long step is, the more rarely the longer it takes."""
 
     def __init__(self, label: str, total: int, report: Report) -> None:
         self.label = label
@@ -51,9 +52,10 @@ class Progress:
     def add(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
-        if now - self.reported >= REPORT_SECONDS:
+        elapsed = now - self.started
+        if now - self.reported >= max(REPORT_SECONDS, min(elapsed / 20, RAREST_REPORT_SECONDS)):
             self.reported = now
-            self.report(self.line(now - self.started))
+            self.report(self.line(elapsed))
 
     def line(self, seconds: float) -> str:
         rate = self.done / max(seconds, 1e-9)

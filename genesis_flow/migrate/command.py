@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from genesis_flow.migrate.base import BaseMigration
 from genesis_flow.migrate.config import MigrateConfig, Target, opened
 from genesis_flow.migrate.errors import DataLossRefused, Locked, MigrationError
-from genesis_flow.migrate.files import MigrationFile, misnamed, read_folder
+from genesis_flow.migrate.files import INSTALLED, MigrationFile, misnamed, read_folder
 from genesis_flow.migrate.ledger import State
 from genesis_flow.migrate.lock import Holder, read_holder, remove_lock
 from genesis_flow.migrate.runner import Done, locked, plain_ledger, require_rights
@@ -202,6 +202,11 @@ def new(config: MigrateConfig, what: str) -> MigrationFile:
     name = re.sub(r"[^a-z]+", "_", what.lower()).strip("_")
     if not name:
         raise MigrationError(f"{what!r} gives no file name: describe the step in a few words of letters a-z.")
+    if config.script_location == INSTALLED:
+        raise MigrationError(
+            "New steps belong into a checkout of the project, not into the installed package: "
+            "run this there, or set script_location."
+        )
     existing = read_folder(config.script_location)
     version = datetime.now(UTC).strftime("%Y%m%d%H%M%S")
     if existing and version <= existing[-1].version:

@@ -65,9 +65,11 @@ class MigrationFile:
         return hashlib.sha256("\n".join(code).encode()).hexdigest()
 
 
+INSTALLED = _PACKAGE / "_migrations"
+
+
 def folder() -> Path:
-    installed = _PACKAGE / "_migrations"
-    return installed if installed.is_dir() else _PACKAGE.parent / "migrations"
+    return INSTALLED if INSTALLED.is_dir() else _PACKAGE.parent / "migrations"
 
 
 def read_folder(path: Path) -> tuple[MigrationFile, ...]:

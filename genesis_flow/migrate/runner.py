@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo.errors import InvalidOperation, OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from genesis_flow.core.redact import mask
 from genesis_flow.migrate.base import BaseMigration, StepContext
@@ -73,7 +73,7 @@ def locked(target: Target) -> Iterator["Run"]:
     with lease:
         try:
             yield Run(target, lease)
-        except InvalidOperation as exc:
+        except PyMongoError as exc:
             # A lost lock closes the client, which is how a call in the middle of its batches ends.
             _raise_if_lost(lease, exc)
             raise

@@ -13,8 +13,8 @@ from mlflow.utils.time import get_current_time_millis
 from pymongo import ReturnDocument
 
 from genesis_flow.database.connection import Database, Session
-from genesis_flow.documents.registry import latest_unstaged
-from genesis_flow.registry.guards import Document, models_in
+from genesis_flow.documents.registry import latest_unstaged, version_id
+from genesis_flow.registry.guards import Document, models_in, refuse_unknown_version, versions_in
 from genesis_flow.registry.latest import newest_unstaged
 
 # The fields to set, from the document as it was read.
@@ -23,8 +23,8 @@ Change = Callable[[Document, Session | None], Awaitable[dict[str, Any]]]
 
 async def change_model(
     database: Database, model: Document, change: Change, session: Session | None = None
-) -> Document | None:
-    """The document after ``change``, or None when the model was deleted meanwhile."""
+) -> tuple[Document, Document] | None:
+    """The document before and after ``change``, or None when the model was deleted meanwhile."""
     while True:
         fields = await change(model, session)
         changed = await models_in(database).find_one_and_update(
@@ -34,11 +34,29 @@ async def change_model(
             session=session,
         )
         if changed is not None:
-            return changed
+            return model, changed
         current = await models_in(database).find_one({"_id": model["_id"]}, session=session)
         if current is None:
             return None
         model = current
+
+
+def if_version_exists(database: Database, name: str, number: int, change: Change) -> Change:
+    """``change``, provided that the version exists when the model's document has been read.
+
+    Whoever deletes a version changes its model after that. So of a delete at the same time either the version
+    is missed here, or the revision has moved on, or the delete takes out again what was written here.
+    """
+
+    async def checked(model: Document, session: Session | None) -> dict[str, Any]:
+        exists = await versions_in(database).find_one(
+            {"_id": version_id(model["_id"], number)}, {"_id": 1}, session=session
+        )
+        if exists is None:
+            refuse_unknown_version(name, number)
+        return await change(model, session)
+
+    return checked
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Reads and checks that the areas of the registry share."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from mlflow.entities.model_registry.model_version_stages import ALL_STAGES, get_canonical_stage
@@ -52,19 +53,41 @@ async def update_model(database: Database, name: str, update: dict[str, Any]) ->
 
 async def find_version(database: Database, name: str, version: Any) -> tuple[Document, Document]:
     """A version by its number, with its model: two reads side by side."""
-    _validate_model_name(name)
     number = version_number(version)
+    model, found = await look_up_version(database, name, number)
+    if model is None or found is None:
+        refuse_unknown_version(name, number)
+    return model, found
+
+
+async def look_up_version(
+    database: Database, name: str, number: int
+) -> tuple[Document | None, Document | None]:
+    """The same, where what is missing is None."""
+    _validate_model_name(name)
     model, candidates = await asyncio.gather(
         models_in(database).find_one(scoped({"name": name})),
         versions_in(database).find(scoped({"name": name, "version": number})).to_list(),
     )
-    if model is None:
-        refuse_unknown_version(name, number)
-    return model, await _own(database, model, candidates, number) or refuse_unknown_version(name, number)
+    return model, await _own(database, model, candidates, number) if model else None
 
 
-async def find_version_by_alias(database: Database, name: str, alias: str) -> tuple[Document, Document]:
-    """The version that an alias names, with its model: two reads side by side."""
+async def find_model_of_version(
+    database: Database, name: str, number: int, projection: dict[str, Any] | None = None
+) -> Document:
+    """The model of a version that is about to be written by its id."""
+    _validate_model_name(name)
+    model = await models_in(database).find_one(scoped({"name": name}), projection)
+    return model or refuse_unknown_version(name, number)
+
+
+async def find_version_by_alias(
+    database: Database, name: str, alias: str, check: Callable[[Document], None] | None = None
+) -> tuple[Document, Document]:
+    """The version that an alias names, with its model: two reads side by side.
+
+    ``check`` may refuse the model before the alias is looked at.
+    """
     _validate_model_name(name)
     model, candidates = await asyncio.gather(
         models_in(database).find_one(scoped({"name": name})),
@@ -72,6 +95,8 @@ async def find_version_by_alias(database: Database, name: str, alias: str) -> tu
     )
     if model is None:
         refuse_unknown_model(name)
+    if check is not None:
+        check(model)
     number = model["aliases"].get(alias)
     if number is None:
         raise MlflowException(f"Registered model alias {alias} not found.", INVALID_PARAMETER_VALUE)

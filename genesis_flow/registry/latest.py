@@ -72,8 +72,10 @@ async def latest_of_models(
 async def versions_by_id(database: Database, ids: list[str]) -> dict[str, Document]:
     by_id: dict[str, Document] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):
-        query = {"_id": {"$in": ids[start : start + _IDS_AT_ONCE]}}
-        by_id |= {version["_id"]: version async for version in versions_in(database).find(query)}
+        some = ids[start : start + _IDS_AT_ONCE]
+        # The default batch of 101 would make a page of models two round trips.
+        found = versions_in(database).find({"_id": {"$in": some}}, batch_size=len(some) + 1)
+        by_id |= {version["_id"]: version async for version in found}
     return by_id
 
 

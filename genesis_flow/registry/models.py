@@ -98,9 +98,7 @@ class RegisteredModels(Area):
         return model_entity(*await model_with_latest(self.database, name))
 
     @operation
-    async def get_latest_versions(
-        self, name: str, stages: list[str] | None = None
-    ) -> list[ModelVersion]:
+    async def get_latest_versions(self, name: str, stages: list[str] | None = None) -> list[ModelVersion]:
         """The latest version of each stage, or of each of ``stages``, in the order of their numbers."""
         wanted = {canonical_stage(stage) for stage in stages or ALL_STAGES}
         model, latest = await model_with_latest(self.database, name)
@@ -183,7 +181,7 @@ class RegisteredModels(Area):
     async def _model_page(self, page: Page, max_results: int) -> tuple[list[Document], str | None]:
         found = (
             await models_in(self.database)
-            .find(scoped(page.query), sort=page.sort, limit=max_results + 1)
+            .find(scoped(page.query), sort=page.sort, limit=max_results + 1, batch_size=max_results + 1)
             .to_list()
         )
         token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
@@ -206,5 +204,3 @@ class RegisteredModels(Area):
         result = await models_in(self.database).update_one(scoped({"name": name}), update)
         if not result.matched_count:
             refuse_unknown_model(name)
-
-

@@ -1,9 +1,9 @@
 """Stages of model versions.
 
 A transition is one update of the model's document, which holds the stage of every version that has one. So
-with ``archive_existing_versions`` the stage passes from one version to the other at one moment, for every reader
-and on every topology. The price is some 20 bytes in the model's document for each version that ever left "None":
-200 kB after 10,000. The times of the versions follow in a second write.
+with ``archive_existing_versions`` the stage passes from one version to the other at one moment, for every
+reader and on every topology. The price is some 20 bytes in the model's document for each version that ever
+left "None": 200 kB after 10,000. The times of the versions follow in a second write.
 """
 
 from mlflow.entities.model_registry import ModelVersion
@@ -14,11 +14,10 @@ from mlflow.entities.model_registry.model_version_stages import (
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
-from genesis_flow.database.connection import Session
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.documents.registry import version_id
 from genesis_flow.documents.registry_entities import version_entity
-from genesis_flow.registry.changes import Change, change_model, move_to_stage
+from genesis_flow.registry.changes import change_model, if_version_exists, move_to_stage
 from genesis_flow.registry.guards import (
     Document,
     canonical_stage,
@@ -43,38 +42,16 @@ class Stages(Area):
         number = version_number(version)
         model, _ = await find_version(self.database, name, number)
         now = get_current_time_millis()
-        move = move_to_stage(
-            self.database, number, target, archive_others=archive_existing_versions, now=now
+        move = move_to_stage(self.database, number, target, archive_others=archive_existing_versions, now=now)
+        change = if_version_exists(self.database, name, number, move)
+        before, after = await change_model(self.database, model, change) or refuse_unknown_version(
+            name, number
         )
-        before: list[Document] = []
-        change = self._of_existing(name, number, move, before)
-        after = await change_model(self.database, model, change)
-        if after is None:
-            refuse_unknown_version(name, number)
-        archived = _archived(before[-1], after, number)
-        ids = [version_id(model["_id"], each) for each in (number, *archived)]
+        ids = [version_id(model["_id"], each) for each in (number, *_archived(before, after, number))]
         versions = versions_in(self.database)
         await versions.update_many({"_id": {"$in": ids}}, {"$set": {"last_updated_time": now}})
         moved = await versions.find_one({"_id": ids[0]})
         return version_entity(after, moved or refuse_unknown_version(name, number), with_aliases=True)
-
-    def _of_existing(self, name: str, number: int, change: Change, before: list[Document]) -> Change:
-        """``change``, if the version still exists once the model was read; notes what it was made over.
-
-        Whoever deletes a version changes the model after it, so a version that is seen here and deleted before the
-        change is written is taken out again by its delete.
-        """
-
-        async def checked(model: Document, session: Session | None) -> dict[str, object]:
-            exists = await versions_in(self.database).find_one(
-                {"_id": version_id(model["_id"], number)}, {"_id": 1}, session=session
-            )
-            if exists is None:
-                refuse_unknown_version(name, number)
-            before.append(model)
-            return await change(model, session)
-
-        return checked
 
 
 def _archived(before: Document, after: Document, number: int) -> list[int]:
@@ -83,5 +60,3 @@ def _archived(before: Document, after: Document, number: int) -> list[int]:
         for key, stage in after["stages"].items()
         if stage == STAGE_ARCHIVED and before["stages"].get(key) != STAGE_ARCHIVED and key != str(number)
     ]
-
-

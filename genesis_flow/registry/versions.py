@@ -7,8 +7,8 @@ Numbers come from a counter in the model's document. The number and the version 
 transaction, so numbers are dense even when a creator is killed between the two; without transactions such a
 kill, and nothing else, leaves a gap.
 
-Round trips: get and download URI one (the version and its model, side by side); update, tags the same and the
-write; search two, the page and the models on it; create one transaction of two writes.
+Round trips: get and download URI one (the version and its model, side by side); update and tags two (the
+model, the write); search two, the page and the models on it; create one transaction of two writes.
 """
 
 import asyncio
@@ -43,6 +43,7 @@ from genesis_flow.query.registry import Page, validate_version_page_size, versio
 from genesis_flow.registry.changes import VersionTraces, change_model, forget_version
 from genesis_flow.registry.guards import (
     Document,
+    find_model_of_version,
     find_version,
     models_in,
     refuse_unknown_model,
@@ -128,18 +129,18 @@ class ModelVersions(Area):
             return await self.database.atomically(write)
 
     async def _locate(self, source: str) -> tuple[str, str | None]:
-        """Where the files of ``source`` are, and the run behind it; other than by a models:/ URI they are there."""
+        """Where the files of ``source`` are, and the run behind it if a models:/ URI leads to one."""
         if urlparse(source).scheme != "models":
             return source, None
         from mlflow.store.artifact.utils.models import _parse_model_uri
 
+        uri = _parse_model_uri(source)
         try:
-            uri = _parse_model_uri(source)
             if uri.model_id is not None:
                 model = await in_thread(_logged_model, uri.model_id)
                 return model.artifact_location, model.source_run_id
-            return await self.get_model_version_download_uri(uri.name, uri.version), None
-        except MlflowException as error:
+            return await self.get_model_version_download_uri(uri.name or "", uri.version or ""), None
+        except (MlflowException, NotImplementedError, OSError) as error:
             raise MlflowException(
                 f"Unable to fetch model from model URI source artifact location '{source}'.Error: {error}"
             ) from error
@@ -158,14 +159,13 @@ class ModelVersions(Area):
         self, name: str, version: str | int, description: str | None = None
     ) -> ModelVersion:
         change = {"description": description, "last_updated_time": get_current_time_millis()}
-        model, _ = await find_version(self.database, name, version)
+        number = version_number(version)
+        model = await find_model_of_version(self.database, name, number)
         updated = await versions_in(self.database).find_one_and_update(
-            {"_id": version_id(model["_id"], version_number(version))},
-            {"$set": change},
-            return_document=ReturnDocument.AFTER,
+            {"_id": version_id(model["_id"], number)}, {"$set": change}, return_document=ReturnDocument.AFTER
         )
         if updated is None:
-            refuse_unknown_version(name, version)
+            refuse_unknown_version(name, number)
         return version_entity(model, updated, with_aliases=True)
 
     @operation
@@ -204,7 +204,7 @@ class ModelVersions(Area):
     async def _version_page(self, page: Page, max_results: int) -> PagedList[ModelVersion]:
         found = (
             await versions_in(self.database)
-            .find(scoped(page.query), sort=page.sort, limit=max_results + 1)
+            .find(scoped(page.query), sort=page.sort, limit=max_results + 1, batch_size=max_results + 1)
             .to_list()
         )
         token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
@@ -251,8 +251,9 @@ class ModelVersions(Area):
         await self._update_version_tags(name, number, delete_tag_update(key))
 
     async def _update_version_tags(self, name: str, number: int, update: dict[str, Any]) -> None:
-        _, version = await find_version(self.database, name, number)
-        result = await versions_in(self.database).update_one({"_id": version["_id"]}, update)
+        model = await find_model_of_version(self.database, name, number, {"_id": 1})
+        key = version_id(model["_id"], number)
+        result = await versions_in(self.database).update_one({"_id": key}, update)
         if not result.matched_count:
             refuse_unknown_version(name, number)
 

@@ -18,6 +18,7 @@ from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import append_to_uri_path, resolve_uri_if_local
 from mlflow.utils.validation import (
+    _parse_experiment_id,
     _parse_experiment_ids,
     _validate_experiment_artifact_location_length,
     _validate_experiment_name,
@@ -32,7 +33,7 @@ from genesis_flow.database.operation import Area, long_operation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import CounterFields, ExperimentFields, MetricHeadFields, RunFields
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.entities import experiment_entity
 from genesis_flow.documents.keys import escape
 from genesis_flow.query.experiments import experiment_page
@@ -123,7 +124,7 @@ class Experiments(Area):
         validate_max_results(max_results)
         page = experiment_page(view_type, filter_string, order_by, page_token)
         found = await self._experiments.find(
-            scoped(page.query), sort=page.sort, limit=max_results + 1
+            scoped(page.query), sort=page.sort, limit=max_results + 1, batch_size=BATCH
         ).to_list()
         token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
         return PagedList([experiment_entity(document) for document in found[:max_results]], token)
@@ -153,7 +154,8 @@ class Experiments(Area):
 
         ``pending`` says that the runs may not have followed yet: the same call after a crash goes on.
         """
-        number = experiment_number(experiment_id)
+        # Unlike elsewhere no id is not the default experiment: nobody deletes that by forgetting to name one.
+        number = _parse_experiment_id(experiment_id)
         movable = {"$or": [{"lifecycle_stage": source}, {"lifecycle_stage": target, "pending": target}]}
         now = get_current_time_millis()
         moved = await self._experiments.update_one(
@@ -182,14 +184,15 @@ class Experiments(Area):
 
     @operation
     async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
-        field = f"tags.{escape(key)}"
-        query = {**self._active(experiment_id), field: {"$exists": True}}
-        result = await self._experiments.update_one(query, {"$unset": {field: ""}})
-        if not result.matched_count:
-            await self._refuse_inactive(experiment_id)
-            raise MlflowException(
-                f"No tag with name: {key} in experiment with id {experiment_id}", RESOURCE_DOES_NOT_EXIST
-            )
+        if key:  # without a key there is no tag, and no path to one
+            field = f"tags.{escape(key)}"
+            query = {**self._active(experiment_id), field: {"$exists": True}}
+            if (await self._experiments.update_one(query, {"$unset": {field: ""}})).matched_count:
+                return
+        await self._refuse_inactive(experiment_id)
+        raise MlflowException(
+            f"No tag with name: {key} in experiment with id {experiment_id}", RESOURCE_DOES_NOT_EXIST
+        )
 
     @operation
     async def filter_active_experiment_ids(self, experiment_ids: list[str]) -> list[str]:

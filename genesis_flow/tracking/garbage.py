@@ -15,6 +15,7 @@ from genesis_flow.documents import (
     MetricHeadFields,
     RunFields,
 )
+from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.keys import children_of
 from genesis_flow.tracking.guards import DELETED, experiment_number, find_run, refuse_unknown_experiment
 
@@ -24,7 +25,7 @@ class Garbage(Area):
     async def _get_deleted_runs(self, older_than: int = 0) -> list[str]:
         until = get_current_time_millis() - older_than
         query = scoped({"deleted_time": {"$lte": until}, "lifecycle_stage": DELETED})
-        runs = self.database.collection(RunFields).find(query, {"_id": 1})
+        runs = self.database.collection(RunFields).find(query, {"_id": 1}, batch_size=BATCH)
         return [run["_id"] async for run in runs]
 
     @long_operation

@@ -1,5 +1,7 @@
 """Checks that several areas share: areas meet here, not in each other."""
 
+import math
+import numbers
 from typing import Any, NoReturn
 
 from mlflow.entities import LifecycleStage
@@ -8,6 +10,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.utils.validation import _parse_experiment_id
 
+from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Database, Session
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import RunFields
@@ -72,6 +75,19 @@ def check_experiment_active(document: dict[str, Any]) -> None:
 def active(run_id: str) -> dict[str, Any]:
     """The filter of a write: the run, if it is active."""
     return scoped({"_id": run_id, "lifecycle_stage": ACTIVE})
+
+
+def milliseconds(name: str, value: Any) -> int:
+    """A time as it is stored; one with a fraction, as ``time.time() * 1000`` gives it, is cut."""
+    if value is None:
+        raise invalid(f"{name} cannot be None")
+    if not _is_finite(value):
+        raise invalid(f"{name} must be a time in milliseconds since 1970, not {value!r}.")
+    return int(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def validate_max_results(max_results: int | None, *, allow_null: bool = False) -> None:

@@ -18,7 +18,7 @@ from pymongo import UpdateOne
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.documents import DatasetFields, RunFields
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.tracking.guards import active, find_active_run
 
 _MAX_DATASET_SUMMARIES = 1000
@@ -74,7 +74,10 @@ class Inputs(Area):
         query = scoped({"experiment_id": {"$in": _parse_experiment_ids([*experiment_ids])}})
         fields = {"experiment_id": 1, "name": 1, "digest": 1, "contexts": 1}
         summaries: list[_DatasetSummary] = []
-        async for dataset in self._dataset_documents.find(query, fields, limit=_MAX_DATASET_SUMMARIES):
+        found = self._dataset_documents.find(
+            query, fields, limit=_MAX_DATASET_SUMMARIES, batch_size=BATCH
+        )
+        async for dataset in found:
             for context in dataset["contexts"]:
                 summaries.append(
                     _DatasetSummary(

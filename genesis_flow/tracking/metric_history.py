@@ -6,6 +6,7 @@ its way from one to the other is then seen twice, which is once in a set, and ne
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from itertools import islice
 from typing import Any
@@ -15,8 +16,10 @@ from mlflow.entities.metric import MetricWithRunId
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 
+from genesis_flow.core.errors import invalid
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields
+from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.keys import children_of, head_id
 from genesis_flow.documents.points import Point, distinct, history_order, step_order, unpack
 from genesis_flow.query.tokens import create_token, parse_token, refuse_position
@@ -30,6 +33,11 @@ class MetricHistory(Area):
     async def get_metric_history(
         self, run_id: str, metric_key: str, max_results: int | None = None, page_token: str | None = None
     ) -> PagedList[Metric]:
+        if max_results is not None and max_results < 1:
+            raise invalid(
+                f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a positive "
+                "integer."
+            )
         question = [run_id, metric_key]
         after = _position(parse_token(page_token, question))
         points: list[Point] = []
@@ -48,10 +56,11 @@ class MetricHistory(Area):
         self, run_ids: list[str], metric_key: str, max_results: int
     ) -> list[MetricWithRunId]:
         found: list[MetricWithRunId] = []
+        limit = _limit(max_results)
         async for run_id, points in self._histories(sorted(set(run_ids)), metric_key):
-            room = max_results - len(found)
+            room = limit - len(found)
             found += [_with_run(run_id, metric_key, point) for point in islice(points, room)]
-            if len(found) >= max_results:
+            if len(found) >= limit:
                 break
         return found
 
@@ -62,7 +71,7 @@ class MetricHistory(Area):
         wanted = set(steps)
         points = [point for point in await self._history(run_id, metric_key) if point[1] in wanted]
         points.sort(key=step_order)
-        return [_with_run(run_id, metric_key, point) for point in points[:max_results]]
+        return [_with_run(run_id, metric_key, point) for point in points[: _limit(max_results)]]
 
     @operation
     async def get_metric_history_bulk_interval(
@@ -109,7 +118,9 @@ class MetricHistory(Area):
             query: dict[str, Any] = {"_id": children_of(identity)}
             if after is not None:
                 query["last_timestamp"] = {"$gte": after[0]}
-            blocks = self.database.collection(MetricBlockFields).find(query, sort=[("_id", 1)])
+            blocks = self.database.collection(MetricBlockFields).find(
+                query, sort=[("_id", 1)], batch_size=BATCH
+            )
             async for block in blocks:
                 first = block["first_timestamp"]
                 ready = [point for point in pending if point[0] < first]
@@ -131,6 +142,10 @@ def evenly(points: list[Point], count: int) -> list[Point]:
     starts = [group * size + min(group, larger) for group in range(count)]
     # The first point of the last group gives way to the last point of all, the end of the curve.
     return [points[start] for start in starts[:-1]] + [points[-1]]
+
+
+def _limit(max_results: int | None) -> int:
+    return sys.maxsize if max_results is None else max(0, max_results)
 
 
 def _behind(points: list[Point], after: Point | None) -> list[Point]:

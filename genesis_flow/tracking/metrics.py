@@ -23,6 +23,7 @@ from mlflow.utils.validation import (
 from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
+from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import current_workspace
@@ -225,7 +226,13 @@ class Metrics(Area):
 def _by_key(metrics: list[Metric]) -> Points:
     points: Points = {}
     for metric in metrics:
-        point = (int(metric.timestamp), int(metric.step), float(metric.value))
+        try:
+            point = (int(metric.timestamp), int(metric.step), float(metric.value))
+        except (ArithmeticError, TypeError, ValueError) as error:  # MLflow lets infinite times pass, for one
+            raise invalid(
+                f"Metric '{metric.key}' cannot be logged: {error}. Its value must be a real number, its "
+                "timestamp and step whole ones."
+            ) from error
         points.setdefault(metric.key, []).append(point)
     return {key: distinct(each) for key, each in points.items()}
 

@@ -48,12 +48,13 @@ class ParamsTags(Area):
 
     @operation
     async def delete_tag(self, run_id: str, key: str) -> None:
-        field = f"tags.{escape(key)}"
-        query = {**active(run_id), field: {"$exists": True}}
-        result = await self._run_documents.update_one(query, {"$unset": {field: ""}})
-        if not result.matched_count:
-            await find_active_run(self.database, run_id)
-            raise MlflowException(f"No tag with name: {key} in run with id {run_id}", RESOURCE_DOES_NOT_EXIST)
+        if key:  # without a key there is no tag, and no path to one
+            field = f"tags.{escape(key)}"
+            query = {**active(run_id), field: {"$exists": True}}
+            if (await self._run_documents.update_one(query, {"$unset": {field: ""}})).matched_count:
+                return
+        await find_active_run(self.database, run_id)
+        raise MlflowException(f"No tag with name: {key} in run with id {run_id}", RESOURCE_DOES_NOT_EXIST)
 
     @operation
     async def record_logged_model(self, run_id: str, mlflow_model: Any) -> None:

@@ -16,14 +16,16 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, _get_run_name_from_tags
 from mlflow.utils.name_utils import _generate_random_name
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import append_to_uri_path
+from mlflow.utils.validation import missing_value
 from pymongo import ReturnDocument
 
+from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import DatasetFields, ExperimentFields, MetricHeadFields, RunFields
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.entities import run_entity, run_info_entity
 from genesis_flow.documents.keys import children_of, escape
 from genesis_flow.tracking.guards import (
@@ -34,6 +36,7 @@ from genesis_flow.tracking.guards import (
     experiment_number,
     find_active_run,
     find_run,
+    milliseconds,
     refuse_unknown_experiment,
 )
 
@@ -63,6 +66,8 @@ class Runs(Area):
         if experiment is None:
             refuse_unknown_experiment(number)
         check_experiment_active(experiment)
+        if user_id is None:
+            raise invalid("user_id cannot be None")
         tags = _with_name(tags, run_name)
         run_id = uuid.uuid4().hex
         document: dict[str, Any] = {
@@ -72,21 +77,22 @@ class Runs(Area):
             "name": _get_run_name_from_tags(tags),
             "user_id": user_id,
             "status": RunStatus.to_string(RunStatus.RUNNING),
-            "start_time": start_time,
+            "start_time": milliseconds("start_time", start_time),
             "end_time": None,
             "lifecycle_stage": ACTIVE,
             "artifact_uri": append_to_uri_path(experiment["artifact_location"], run_id, ARTIFACTS_FOLDER),
             "params": {},
             "tags": {escape(tag.key): tag.value for tag in tags},
         }
-        await insert_once(self._runs, document)
+        # Made before it is stored: what MLflow refuses to represent must not be kept either.
         run = run_entity(document, [], {}, with_model_inputs=True)
+        await insert_once(self._runs, document)
         return Run(run.info, run.data, RunInputs(dataset_inputs=[]))
 
     @operation
     async def get_run(self, run_id: str) -> Run:
         heads = self.database.collection(MetricHeadFields).find(
-            {"_id": children_of(run_id)}, {"key": 1, "latest": 1}
+            {"_id": children_of(run_id)}, {"key": 1, "latest": 1}, batch_size=BATCH
         )
         run, metrics = await asyncio.gather(find_run(self.database, run_id), heads.to_list())
         datasets: dict[str, dict[str, Any]] = {}
@@ -104,7 +110,7 @@ class Runs(Area):
         if run_status is not None:
             change["status"] = RunStatus.to_string(run_status)
         if end_time is not None:
-            change["end_time"] = end_time
+            change["end_time"] = milliseconds("end_time", end_time)
         if run_name:
             change["name"] = change[RUN_NAME_FIELD] = run_name
         if not change:
@@ -142,7 +148,10 @@ class Runs(Area):
 
 def _with_name(tags: list[RunTag] | None, run_name: str | None) -> list[RunTag]:
     """The tags of a new run with its name among them; a run and its tag never disagree."""
-    tags = list(tags or [])
+    if any(tag.key is None for tag in tags or []):
+        raise invalid(missing_value("tags.key"))
+    # An empty name is none, as when it is set later.
+    tags = [tag for tag in tags or [] if tag.key != MLFLOW_RUN_NAME or tag.value]
     tagged = _get_run_name_from_tags(tags)
     if run_name and tagged and run_name != tagged:
         raise MlflowException(

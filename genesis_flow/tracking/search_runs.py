@@ -1,10 +1,11 @@
 """The search of runs, which the UI does all day.
 
 Round trips: how the page is found is in ``genesis_flow.query.runs.plans``, one or two in the usual cases;
-then the runs that were not read on the way, their metric heads and, if any has inputs, their datasets, one
-each.
+then one for the runs that were not read on the way, and one for their metric heads with, side by side, one
+for their datasets if any has inputs.
 """
 
+import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from mlflow.utils.validation import _parse_experiment_ids
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import DatasetFields, MetricHeadFields, RunFields
+from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.entities import run_entity
 from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.query.runs import (
@@ -26,7 +28,6 @@ from genesis_flow.query.runs import (
     parse_order,
     parse_position,
 )
-from genesis_flow.query.runs.scan import BATCH
 from genesis_flow.query.tokens import create_token, parse_token
 from genesis_flow.tracking.guards import validate_max_results
 
@@ -81,8 +82,9 @@ class RunSearch(Area):
         for run_ids in _portions(missing):
             query = scoped({"_id": {"$in": run_ids}})
             documents |= {run["_id"]: run async for run in runs.find(query, hint="_id_", batch_size=BATCH)}
-        heads = await self._heads(list(documents))
-        datasets = await self._datasets(list(documents.values()))
+        heads, datasets = await asyncio.gather(
+            self._heads(list(documents)), self._datasets(list(documents.values()))
+        )
         return [
             run_entity(document, heads.get(found.run_id, []), datasets, with_model_inputs=False)
             for found in page

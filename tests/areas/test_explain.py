@@ -151,7 +151,17 @@ async def test_round_trips(ours: RunSearch, asked: dict[str, Any], round_trips: 
     assert len((await searched(ours, EXPERIMENTS[:1], **asked)).queries) == round_trips
 
 
-async def test_beyond_the_merge_limit_runs_come_in_index_order(ours: RunSearch) -> None:
-    answer = await searched(ours, [str(number) for number in range(1, 300)])
-    assert len(answer.run_ids) == PAGE
-    assert not [query for query in answer.on("runs") if query.blocking_sort]
+@pytest.mark.parametrize("count", [plans.MOST_MERGED_EXPERIMENTS, plans.MOST_MERGED_EXPERIMENTS + 1, 300])
+@pytest.mark.parametrize("view", [ViewType.ACTIVE_ONLY, ViewType.ALL])
+@pytest.mark.parametrize("order", ["start_time DESC", "start_time"])
+async def test_many_experiments_come_in_index_order(
+    ours: RunSearch, count: int, view: int, order: str
+) -> None:
+    experiments = [str(number) for number in range(1, count + 1)]
+    token = None
+    for _ in range(2):
+        answer = await searched(ours, experiments, view=view, order_by=[order], token=token)
+        assert len(answer.run_ids) == PAGE
+        assert not [query for query in answer.on("runs") if query.blocking_sort]
+        assert sum(query.documents for query in answer.on("runs")) <= 4 * PAGE
+        token = answer.token

@@ -174,7 +174,7 @@ async def test_the_orders_of_an_index_page_like_sql(
     asked = {"filter_string": clause, "order_by": [order], "view": ViewType.ACTIVE_ONLY}
     expected = sql_ids(both, both.experiments, asked)
     assert len(expected) > 10
-    for size in (1, 4, 1000):
+    for size in (3, 1000):
         assert await paged_ids(both.ours, both.experiments, size, **asked) == expected
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from genesis_flow import embedded
 
@@ -67,16 +68,35 @@ def run_command(*command: str, cwd: Path | None = None, **environment: str) -> O
 
 
 def program_command(name: str, *arguments: str) -> list[str]:
-    """The command line of one of the programs, with Python's development mode on."""
-    return [sys.executable, "-X", "dev", str(PROGRAMS / f"{name}.py"), *arguments]
+    return [sys.executable, str(PROGRAMS / f"{name}.py"), *arguments]
 
 
-@pytest.fixture
-def run_program(tmp_path: Path) -> Run:
+@pytest.fixture(scope="session")
+def run_program(tmp_path_factory: pytest.TempPathFactory) -> Run:
     def run(name: str, *arguments: str, **environment: str) -> Outcome:
-        return run_command(*program_command(name, *arguments), cwd=tmp_path, **environment)
+        folder = tmp_path_factory.mktemp(name)
+        return run_command(*program_command(name, *arguments), cwd=folder, **environment)
 
     return run
+
+
+def read(uri: str, run_id: str) -> dict[str, Any]:
+    """What this process, another than the one that logged it, sees of a run."""
+    client = MlflowClient(uri)
+    run = client.get_run(run_id)
+    return {
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "experiment": run.info.experiment_id,
+        "params": run.data.params,
+        "metrics": run.data.metrics,
+        "tags": run.data.tags,
+        "histories": {
+            key: [(point.step, point.value) for point in client.get_metric_history(run_id, key)]
+            for key in run.data.metrics
+        },
+        "artifacts": sorted(file.path for file in client.list_artifacts(run_id)),
+    }
 
 
 @pytest.fixture(scope="session")

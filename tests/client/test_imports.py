@@ -10,12 +10,12 @@ from tests.client.conftest import run_command
 MEASURE = """
 import json, sys, time
 begin = time.perf_counter()
-import mlflow
-between = time.perf_counter()
 import genesis_flow
+between = time.perf_counter()
+import mlflow  # which imports what our entry points name
 end = time.perf_counter()
 heavy = [name for name in ("beanie", "pymongo", "genesis_flow.sync") if name in sys.modules]
-print(json.dumps({"mlflow": between - begin, "genesis_flow": end - between, "heavy": heavy}))
+print(json.dumps({"genesis_flow": between - begin, "mlflow": end - between, "heavy": heavy}))
 """
 
 
@@ -23,5 +23,5 @@ def test_importing_the_package_loads_no_driver(capsys: pytest.CaptureFixture[str
     found = json.loads(run_command(sys.executable, "-c", MEASURE).stdout)
     mlflow, ours = found["mlflow"], found["genesis_flow"] * 1000
     with capsys.disabled():
-        print(f"\nimport mlflow {mlflow:.2f} s, then genesis_flow {ours:.1f} ms")
+        print(f"\nimport genesis_flow {ours:.1f} ms, then mlflow {mlflow:.2f} s")
     assert found["heavy"] == []

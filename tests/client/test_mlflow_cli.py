@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from tests.client.conftest import Outcome, Run, run_command
+from tests.client.conftest import Outcome, Run, read, run_command
 
 
 @pytest.fixture
@@ -26,12 +28,10 @@ def test_experiments_create_and_search(mlflow, unique_name: str) -> None:
     assert unique_name in mlflow("experiments", "search").stdout
 
 
-def test_runs_list_and_describe(mlflow, run_program: Run, genesis_uri: str, unique_name: str) -> None:
+def test_runs_list(mlflow, run_program: Run, genesis_uri: str, unique_name: str) -> None:
     trained = run_program("train", genesis_uri, unique_name).answer
     listed = mlflow("runs", "list", "--experiment-id", trained["experiment"]).stdout
     assert all(run_id in listed for run_id in (trained["parent"], *trained["children"]))
-    described = mlflow("runs", "describe", "--run-id", trained["parent"]).stdout
-    assert '"epochs": "3"' in described
 
 
 def test_gc_removes_deleted_runs_and_only_those(
@@ -39,10 +39,9 @@ def test_gc_removes_deleted_runs_and_only_those(
 ) -> None:
     trained = run_program("train", genesis_uri, unique_name).answer
     removed, kept = trained["children"]
-    mlflow("runs", "delete", "--run-id", removed)
+    MlflowClient(genesis_uri).delete_run(removed)
     mlflow("gc", "--backend-store-uri", genesis_uri, "--run-ids", removed)
-    outcome = run_program("read", genesis_uri, removed)
-    assert outcome.code == 1
-    assert f"Run with id={removed} not found" in outcome.stderr
+    with pytest.raises(MlflowException, match=f"Run with id={removed} not found"):
+        read(genesis_uri, removed)
     assert not list(data_directory.glob(f"artifacts/**/{removed}/**/notes.txt"))
-    assert run_program("read", genesis_uri, kept).answer["params"]["learning.rate"] == "0.2"
+    assert read(genesis_uri, kept)["params"]["learning.rate"] == "0.2"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.conftest import Run, program_command, user_environment
+from tests.client.conftest import Run, program_command, read, user_environment
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 
@@ -106,9 +106,9 @@ def test_forked_children_log_and_the_parent_goes_on(
 ) -> None:
     outcome = run_program("fork", genesis_uri, unique_name)
     assert outcome.answer["exit_codes"] == [0, 0, 0]
-    assert "Traceback" not in outcome.stderr
-    run = run_program("read", genesis_uri, outcome.answer["run"]).answer
-    assert run["metrics"] == {"parent": "3.0", "child 0": "0.0", "child 1": "1.0", "child 2": "2.0"}
+    assert not [line for line in outcome.stderr.splitlines() if "mlflow.tracking.fluent" not in line]
+    run = read(genesis_uri, outcome.answer["run"])
+    assert run["metrics"] == {"parent": 3.0, "child 0": 0.0, "child 1": 1.0, "child 2": 2.0}
     assert run["params"] == {f"child {number}": str(number) for number in range(3)}
 
 

@@ -142,6 +142,6 @@ def _told(result: Any) -> Iterator[None]:
     drawn = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=result.info.run_id))
     with (
         mock.patch(f"{ORACLE_MODULE}.uuid", drawn),
-        mock.patch(f"{ORACLE_MODULE}._generate_random_name", lambda: result.info.run_name),
+        mock.patch(f"{ORACLE_MODULE}._generate_random_name", return_value=result.info.run_name),
     ):
         yield

@@ -23,5 +23,3 @@ def new_run(
     start = next(_start_times) if start_time is None else start_time
     run_id: str = pair.create_run(experiment_id, "someone", start, tags or [], name).info.run_id
     return run_id
-
-

@@ -61,7 +61,9 @@ def test_odd_artifact_locations_are_treated_alike(pair: Pair, location: str) -> 
         pair.get_experiment(ours.result)
 
 
-@pytest.mark.parametrize("name", ["n" * 500, "'quoted\"", "a/b", " ", "naïve ☃ 𝄞", "line\nbreak", "$set", "a.b"])
+@pytest.mark.parametrize(
+    "name", ["n" * 500, "'quoted\"", "a/b", " ", "naïve ☃ 𝄞", "line\nbreak", "$set", "a.b"]
+)
 def test_any_text_up_to_500_characters_is_a_name(pair: Pair, name: str) -> None:
     experiment_id = pair.create_experiment(name)
     assert pair.get_experiment(experiment_id).name == name

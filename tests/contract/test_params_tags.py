@@ -6,7 +6,22 @@ from mlflow.entities import Metric, Param, RunTag
 from tests.contract.pair import Pair
 from tests.contract.scenes import UNKNOWN_RUN, new_run
 
-BAD_KEYS = [None, "", "a//b", "../up", "/root", "a/../b", ".", "..", "k\t", "k$", "k%", "k|k", "k" * 251, "k=v"]
+BAD_KEYS = [
+    None,
+    "",
+    "a//b",
+    "../up",
+    "/root",
+    "a/../b",
+    ".",
+    "..",
+    "k\t",
+    "k$",
+    "k%",
+    "k|k",
+    "k" * 251,
+    "k=v",
+]
 GOOD_KEYS = ["k" * 250, "a.b", "a b", "a/b/c", "a:b", "ünïcode", "-_.", "0", ".hidden", "_id", "a..b"]
 
 
@@ -33,7 +48,10 @@ def test_keys(pair: Pair, run_id: str) -> None:
 def test_bad_keys_are_refused(pair: Pair, run_id: str, key: str | None) -> None:
     for method, entity in (("log_param", Param(key, "v")), ("set_tag", RunTag(key, "v"))):
         assert pair.refused(method, run_id, entity).error_code == "INVALID_PARAMETER_VALUE"
-    for batch in (([], [Param("good", "v"), Param(key, "v")], []), ([], [], [RunTag("good", "v"), RunTag(key, "v")])):
+    for batch in (
+        ([], [Param("good", "v"), Param(key, "v")], []),
+        ([], [], [RunTag("good", "v"), RunTag(key, "v")]),
+    ):
         assert pair.refused("log_batch", run_id, *batch).error_code == "INVALID_PARAMETER_VALUE"
     assert "good" not in pair.get_run(run_id).data.tags
 

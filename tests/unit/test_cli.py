@@ -49,7 +49,7 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
         command = cli.get_command(context, name)
         assert command is not None
         (line,) = (line for line in output.splitlines() if line.split()[:1] == [name])
-        assert line.split(maxsplit=1)[1] == command.get_short_help_str(limit=200) + "."
+        assert line.split(maxsplit=1)[1] == command.get_short_help_str(limit=200)
 
 
 def test_an_unknown_command_is_named() -> None:

@@ -15,9 +15,10 @@ params, tags and attributes.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.keys import head_id
 from genesis_flow.query.runs.filters import RunFilter
 from genesis_flow.query.runs.memory import (
@@ -36,7 +37,7 @@ from genesis_flow.query.runs.order import (
     OrderKey,
     rank,
 )
-from genesis_flow.query.runs.scan import BATCH, Place, Scan, all_of, value_at
+from genesis_flow.query.runs.scan import Place, Scan, all_of, value_at
 
 Document = dict[str, Any]
 
@@ -249,33 +250,22 @@ class RunFinder:
         size = limit * 2 if selective else limit + limit // 4
         projection = {"_id": 0, "run_uuid": 1, START_TIME: 1, VALUE: 1}
         heads = Scan(self._heads, all_of(self._heads_with(key.field), *own), "run_uuid", projection)
+        join = partial(self._join, others)
         found: list[Found] = []
-
-        async def join(rows: list[Document]) -> list[Found]:
-            return await self._join(rows, others)
-
         if reached == NUMBER_RANK:
-
-            async def numbers(behind: tuple[float, Place] | None, count: int) -> list[Document]:
-                return await heads.by_number(VALUE, key.ascending, behind, count)
-
-            start = None if after is None or place is None else (after[0], place)
-            found += await _collect(numbers, join, _head_place, start, limit, size)
+            read = partial(heads.by_number, VALUE, key.ascending)
+            start = None if after is None else (after[0], place)
+            found += await _collect(read, join, _value_place, start, limit, size)
         if reached <= NAN_RANK and len(found) < limit:
-
-            async def not_numbers(behind: Place | None, count: int) -> list[Document]:
-                return await heads.newest_first(behind, count, {VALUE: float("nan")})
-
-            start_nan = place if reached == NAN_RANK else None
-            found += await _collect(
-                not_numbers, join, lambda row: _head_place(row)[1], start_nan, limit - len(found), size
-            )
+            read = partial(heads.newest_first, within={VALUE: float("nan")})
+            nan_start = place if reached == NAN_RANK else None
+            found += await _collect(read, join, _head_place, nan_start, limit - len(found), size)
         if not own and len(found) < limit:
-            start_missing = place if reached == MISSING_RANK else None
-            found += await self._without_metric(key.field, others, start_missing, limit - len(found))
+            missing_start = place if reached == MISSING_RANK else None
+            found += await self._without_metric(key.field, others, missing_start, limit - len(found))
         return found
 
-    async def _join(self, heads: list[Document], others: Conditions) -> list[Found]:
+    async def _join(self, others: Conditions, heads: list[Document]) -> list[Found]:
         """Heads in order with their runs, as far as these match."""
         run_ids = await self._satisfying([head["run_uuid"] for head in heads], others)
         if not run_ids:
@@ -329,5 +319,9 @@ def _run_place(row: Document) -> Place:
     return row.get(START_TIME), row["_id"]
 
 
-def _head_place(row: Document) -> tuple[float, Place]:
-    return row["latest"]["value"], (row.get(START_TIME), row["run_uuid"])
+def _head_place(row: Document) -> Place:
+    return row.get(START_TIME), row["run_uuid"]
+
+
+def _value_place(row: Document) -> tuple[float, Place]:
+    return row["latest"]["value"], _head_place(row)

@@ -10,15 +10,13 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.query.runs.order import START_TIME
 
 Document = dict[str, Any]
 Place = tuple[int | None, str]
 """Start time and run id: where a read goes on among entries that are equal otherwise."""
 
-# Entries in one reply, size permitting. Unasked, the server sends 101 and waits for a second request.
-BATCH = 10_000
 
 # Comparing with a number leaves out null and NaN, so this means "any number".
 ANY_NUMBER = {"$gte": float("-inf")}

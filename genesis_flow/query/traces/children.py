@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from bson.regex import Regex
 
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.keys import SEPARATOR
-from genesis_flow.query.runs.scan import BATCH, all_of
+from genesis_flow.query.runs.scan import all_of
 from genesis_flow.query.traces.filters import AssessmentCondition, SpanCondition
 
 Document = dict[str, Any]

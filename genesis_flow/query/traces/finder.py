@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genesis_flow.documents.binding import Collection
+from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.query.runs.memory import Position, top_pipeline
 from genesis_flow.query.runs.order import OrderKey
-from genesis_flow.query.runs.scan import BATCH, all_of
+from genesis_flow.query.runs.scan import all_of
 from genesis_flow.query.traces.children import AssessmentCheck, Check, Collections, SpanCheck
 from genesis_flow.query.traces.filters import TraceFilter
 from genesis_flow.query.traces.order import COMPUTED, NEWEST_FIRST, REQUEST_TIME

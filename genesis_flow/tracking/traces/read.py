@@ -23,11 +23,11 @@ from genesis_flow.database.connection import Database
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import SpanFields, SpanPayloadFields, TraceFields
+from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.keys import payload_key
 from genesis_flow.documents.trace_entities import trace_info_entity
 from genesis_flow.documents.traces import KNOWN
 from genesis_flow.tracking.traces.shared import (
-    BATCH,
     assessments_of,
     find_trace,
     known,

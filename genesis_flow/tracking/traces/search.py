@@ -21,10 +21,11 @@ from genesis_flow.database.connection import Database
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import AssessmentFields, SpanFields, TraceFields
+from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.trace_entities import trace_info_entity
 from genesis_flow.documents.traces import KNOWN
 from genesis_flow.query.runs import parse_position
-from genesis_flow.query.runs.scan import BATCH, all_of
+from genesis_flow.query.runs.scan import all_of
 from genesis_flow.query.tokens import create_token, parse_token
 from genesis_flow.query.traces import FoundTrace, TraceFinder, parse_trace_filter, parse_trace_order
 from genesis_flow.query.traces.children import Collections

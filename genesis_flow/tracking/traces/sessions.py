@@ -3,6 +3,8 @@
 Round trips: two; with a filter one more for each 1,000 sessions.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 from mlflow.utils.validation import _parse_experiment_id
@@ -10,9 +12,10 @@ from mlflow.utils.validation import _parse_experiment_id
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import TraceFields
+from genesis_flow.documents.binding import BATCH
 from genesis_flow.query.traces import parse_trace_filter
 from genesis_flow.tracking.traces.search import trace_finder
-from genesis_flow.tracking.traces.shared import BATCH, portions
+from genesis_flow.tracking.traces.shared import portions
 
 if TYPE_CHECKING:
     from mlflow.genai.scorers.online.entities import CompletedSession
@@ -29,7 +32,7 @@ class TraceSessions(Area):
         max_last_trace_timestamp_ms: int,
         max_results: int | None = None,
         filter_string: str | None = None,
-    ) -> list["CompletedSession"]:
+    ) -> list[CompletedSession]:
         """Sessions whose last trace began within a time window, and whose first one satisfies a filter."""
         from mlflow.genai.scorers.online.entities import CompletedSession
 

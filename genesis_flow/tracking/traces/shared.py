@@ -14,6 +14,7 @@ from mlflow.utils.uri import append_to_uri_path
 from genesis_flow.database.connection import Database
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import AssessmentFields, ExperimentFields, SpanFields, TraceFields
+from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.keys import SEPARATOR, children_of
 from genesis_flow.documents.traces import KNOWN
 from genesis_flow.tracking.guards import refuse_unknown_experiment
@@ -23,7 +24,6 @@ T = TypeVar("T")
 
 # Traces whose spans are here; those of others lie in artifacts and must not get new ones.
 HERE: Document = {"spans_location": {"$in": [None, SpansLocation.TRACKING_STORE.value]}}
-BATCH = 10_000
 IDS_AT_ONCE = 1_000
 
 # More than any count of calls: computed values give way to those that a client stated.

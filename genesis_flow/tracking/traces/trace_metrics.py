@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import AssessmentFields, SpanFields, TraceFields
+from genesis_flow.documents.binding import BATCH
 from genesis_flow.query.runs.scan import all_of
 from genesis_flow.query.traces.metrics import (
     Grouping,
@@ -31,7 +32,7 @@ from genesis_flow.query.traces.metrics import (
     parse_metric_filters,
     time_range,
 )
-from genesis_flow.tracking.traces.shared import BATCH, portions, spans_within
+from genesis_flow.tracking.traces.shared import portions, spans_within
 
 Document = dict[str, Any]
 

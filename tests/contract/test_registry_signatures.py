@@ -1,0 +1,47 @@
+"""The blocking registry takes what MLflow's registries take: its server and clients call by keyword."""
+
+import inspect
+
+import pytest
+from mlflow.store.model_registry.abstract_store import AbstractStore
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+
+from genesis_flow.aio import MongoDBModelRegistryStore as AsyncRegistry
+from genesis_flow.database.operation import Area
+from genesis_flow.sync.registry import MongoDBModelRegistryStore
+
+METHODS = sorted(
+    name
+    for name, member in inspect.getmembers(SqlAlchemyStore, inspect.isfunction)
+    if not name.startswith("_")
+)
+
+
+def _parameters(function: object) -> list[tuple[str, object, object]]:
+    signature = inspect.signature(function)  # type: ignore[arg-type]
+    return [(each.name, each.kind, each.default) for each in signature.parameters.values()]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_signatures(name: str) -> None:
+    assert _parameters(getattr(MongoDBModelRegistryStore, name)) == _parameters(
+        getattr(SqlAlchemyStore, name)
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_ours_and_awaitable_too(name: str) -> None:
+    definer = next(cls for cls in MongoDBModelRegistryStore.__mro__ if name in vars(cls))
+    assert definer is not AbstractStore
+    assert inspect.iscoroutinefunction(inspect.unwrap(getattr(AsyncRegistry, name)))
+
+
+def test_areas_do_not_hide_each_other() -> None:
+    """A name that two areas define would be one method in the joined store."""
+    seen: dict[str, type] = {}
+    for cls in AsyncRegistry.__mro__:
+        if cls in Area.__mro__ or not issubclass(cls, Area) or cls.__module__ == AsyncRegistry.__module__:
+            continue
+        for name in vars(cls):
+            if not name.startswith("__"):
+                assert seen.setdefault(name, cls) is cls, f"{name}: {seen[name]} and {cls}"

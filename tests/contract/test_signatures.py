@@ -1,0 +1,97 @@
+"""The blocking store has MLflow's signatures, and its areas do not get into each other's way."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from mlflow.store.tracking.abstract_store import AbstractStore
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from genesis_flow.database.operation import Area, operation
+from genesis_flow.sync.base import SyncFacade
+from genesis_flow.sync.tracking import MongoDBStore
+from genesis_flow.tracking.store import AsyncTrackingStore
+
+# Area's hooks, which a store calls in every area that has them.
+HOOKS = {"open", "opened", "close", "database", "connected", "settings"}
+
+
+def defined_by_us(cls: type) -> Iterator[str]:
+    """The methods of MLflow's interface that are written here, whichever class of ours has them."""
+    for name, member in inspect.getmembers(cls, inspect.isfunction):
+        if not name.startswith("__") and member.__module__.startswith("genesis_flow."):
+            yield name
+
+
+def mlflows(name: str) -> Callable[..., Any] | None:
+    """MLflow's method of that name; the SQL store's signature is the one its server calls."""
+    return getattr(SqlAlchemyStore, name, None) or getattr(AbstractStore, name, None)
+
+
+def shape(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
+    return [
+        (parameter.name, parameter.kind, parameter.default)
+        for parameter in inspect.signature(function).parameters.values()
+    ]
+
+
+SHARED = sorted(name for name in defined_by_us(MongoDBStore) if mlflows(name) is not None)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_signature(name: str) -> None:
+    theirs = mlflows(name)
+    assert theirs is not None
+    assert shape(getattr(MongoDBStore, name)) == shape(theirs)
+
+
+def test_the_core_is_among_the_compared() -> None:
+    core = {"create_run", "log_metric", "log_batch", "search_experiments", "_search_runs", "_hard_delete_run"}
+    assert core <= set(SHARED)
+
+
+def test_nothing_public_is_named_otherwise_than_in_mlflow() -> None:
+    own = {name for name in defined_by_us(MongoDBStore) if not name.startswith("_") and mlflows(name) is None}
+    assert own - {name for name in vars(SyncFacade) if not name.startswith("_")} == set()
+
+
+def areas() -> list[type]:
+    return [cls for cls in AsyncTrackingStore.__mro__ if issubclass(cls, Area) and cls is not Area]
+
+
+def test_no_two_areas_define_the_same_name() -> None:
+    owner: dict[str, type] = {}
+    for area in areas():
+        for name in vars(area):
+            if name in HOOKS or (name.startswith("__") and name.endswith("__")):
+                continue
+            assert name not in owner, f"{name} is defined by {owner[name].__name__} and {area.__name__}"
+            owner[name] = area
+    assert len(owner) > 40
+
+
+@operation
+async def _an_operation(self: Area) -> None:
+    """Shows what the decorator makes of a method."""
+
+
+def is_operation(member: object) -> bool:
+    return getattr(member, "__code__", None) is _an_operation.__code__
+
+
+def test_every_public_async_method_is_an_operation() -> None:
+    bare = [
+        f"{area.__name__}.{name}"
+        for area in areas()
+        for name, member in vars(area).items()
+        if inspect.iscoroutinefunction(member) and not name.startswith("_") and name not in HOOKS
+        if not is_operation(member)
+    ]
+    assert bare == []
+
+
+def test_every_operation_is_in_the_blocking_store() -> None:
+    operations = {name for area in areas() for name, member in vars(area).items() if is_operation(member)}
+    assert "log_metric" in operations
+    assert operations <= set(defined_by_us(MongoDBStore))

@@ -1,0 +1,209 @@
+"""Many runs at once, and a lock that is lost."""
+
+import dataclasses
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pymongo
+import pytest
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from genesis_flow.migrate import command
+from genesis_flow.migrate.config import MigrateConfig
+from genesis_flow.migrate.errors import LOCKED, Locked, LockLost
+from genesis_flow.migrate.fence import _COLLECTION_WRITES, _DATABASE_WRITES, FencedDatabase
+from genesis_flow.migrate.lock import Lease
+from tests.migration.helpers import PROCESSES, add_step, database, up_child
+
+PROCESS_COUNT = 20
+COUNTED = """
+    loses = ""
+
+    def upgrade(self):
+        self.collection("applications").update_one({"_id": "NAME"}, {"$inc": {"times": 1}}, upsert=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_twenty_processes_at_once_apply_each_step_once(config: MigrateConfig, store_uri: str) -> None:
+    for number in range(4, 8):
+        add_step(
+            config.script_location, f"2027010100000{number}", "counted", COUNTED.replace("NAME", str(number))
+        )
+    barrier = PROCESSES.Barrier(PROCESS_COUNT)
+    patient = dataclasses.replace(config, lock_wait=120.0)
+    children = [PROCESSES.Process(target=up_child, args=(patient, barrier)) for _ in range(PROCESS_COUNT)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(200)
+    assert [child.exitcode for child in children] == [0] * PROCESS_COUNT
+    with database(store_uri) as db:
+        assert [found["times"] for found in db["applications"].find()] == [1, 1, 1, 1]
+        assert db["schema_history"].count_documents({"action": "up"}) == 7
+        assert db["schema_lock"].count_documents({}) == 0
+
+
+WRITES_SLOWLY = """
+    loses = ""
+
+    def upgrade(self):
+        import os, time
+        for number in range(150):
+            self.collection("log").insert_one({"pid": os.getpid(), "number": number})
+            time.sleep(0.02)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_run_that_was_frozen_until_another_took_over_writes_nothing_more(
+    config: MigrateConfig, store_uri: str
+) -> None:
+    add_step(config.script_location, "20270101000004", "slow", WRITES_SLOWLY)
+    config = dataclasses.replace(config, lock_lease=1.0)
+    child = PROCESSES.Process(target=up_child, args=(config,))
+    child.start()
+    with database(store_uri) as db:
+        while db["log"].count_documents({}) < 10:
+            time.sleep(0.02)
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGSTOP)
+        try:
+            command.up(config)
+            before = db["log"].count_documents({"pid": child.pid})
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+        child.join(60)
+        assert child.exitcode == LOCKED
+        # A write that had left the process when it was frozen may still arrive; none is begun after that.
+        assert db["log"].count_documents({"pid": child.pid}) <= before + 1
+        assert db["log"].count_documents({"pid": os.getpid()}) == 150
+    assert [step.state for step in command.status(config).steps] == ["applied"] * 4
+
+
+STEALS = """
+    loses = ""
+
+    def upgrade(self):
+        import time
+        import pymongo
+        with pymongo.MongoClient(URI) as client:
+            client.get_default_database()["schema_lock"].update_one({}, {"$set": {"holder": "another"}})
+        time.sleep(1.0)
+        AFTER
+        self.db.client.get_default_database()["survivors"].insert_one({})
+"""
+
+
+@pytest.mark.parametrize(
+    "after", ['self.collection("log").insert_one({})', 'self.collection("log").find_one()']
+)
+def test_a_lock_taken_by_force_stops_the_run(config: MigrateConfig, store_uri: str, after: str) -> None:
+    body = STEALS.replace("URI", repr(store_uri)).replace("AFTER", after)
+    add_step(config.script_location, "20270101000004", "robbed", body)
+    with pytest.raises(LockLost, match="stopped before its next write"):
+        command.up(dataclasses.replace(config, lock_lease=1.5))
+    with database(store_uri) as db:
+        assert {"log", "survivors"}.isdisjoint(db.list_collection_names())
+        entry = db["schema_migrations"].find_one({"name": "robbed"})
+        assert entry is not None
+        assert entry["state"] == "applying", "a run without the lock does not touch the ledger either"
+
+
+def test_a_lease_that_cannot_be_renewed_is_lost_in_time(store_uri: str) -> None:
+    """By the holder's own clock, before the server would call it expired."""
+    lost: list[float] = []
+    appname = "lease-test"
+    with pymongo.MongoClient[dict[str, Any]](store_uri, appname=appname) as client:
+        lease = Lease(
+            client.get_default_database(),
+            "",
+            seconds=1.0,
+            wait=0.0,
+            on_lost=lambda: lost.append(time.monotonic()),
+        )
+        with lease:
+            lease.check()
+            renewed = time.monotonic()
+            failing = {"failCommands": ["update"], "errorCode": 8, "appName": appname}
+            client.admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": failing})
+            try:
+                while not lost and time.monotonic() < renewed + 5:
+                    time.sleep(0.01)
+            finally:
+                client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+            with pytest.raises(LockLost, match="could not be renewed"):
+                lease.check()
+        assert lost
+        assert lost[0] - renewed < 1.0
+
+
+def test_of_many_that_see_an_expired_lock_one_takes_it(store_uri: str) -> None:
+    def attempt(_: int) -> bool:
+        try:
+            lease = Lease(db, "", seconds=30.0, wait=0.0, on_lost=lambda: None)
+            lease._acquire()
+        except Locked:
+            return False
+        return True
+
+    with database(store_uri) as db, ThreadPoolExecutor(10) as pool:
+        for _ in range(10):
+            dead = {"holder": "dead", "who": "someone@else", "pid": 7, "lease_seconds": 0.0}
+            now = {"$currentDate": {"acquired_at": True, "renewed_at": True}}
+            db["schema_lock"].update_one({"_id": "migrations"}, {"$set": dead, **now}, upsert=True)
+            time.sleep(0.05)
+            assert sum(pool.map(attempt, range(10))) == 1
+
+
+def test_every_write_asks_first(store_uri: str) -> None:
+    class Stop(Exception):
+        pass
+
+    def check() -> None:
+        raise Stop
+
+    with database(store_uri) as plain:
+        fenced = FencedDatabase(plain, check)
+        collections = (
+            fenced["a"],
+            fenced.a,
+            fenced["a"]["b"],
+            fenced.get_collection("a"),
+            fenced["a"].with_options(write_concern=pymongo.WriteConcern(1)),
+            fenced.with_options()["a"],
+        )
+        for collection in collections:
+            for name in _COLLECTION_WRITES:
+                with pytest.raises(Stop):
+                    getattr(collection, name)
+            assert collection.find_one() is None
+        for name in _DATABASE_WRITES:
+            with pytest.raises(Stop):
+                getattr(fenced, name)
+        assert plain.list_collection_names() == []
+
+
+READS = {
+    "codec_options count_documents database distinct estimated_document_count find find_one find_raw_batches",
+    "full_name index_information list_indexes list_search_indexes name next options read_concern",
+    "read_preference watch with_options write_concern client dereference get_collection",
+    "list_collection_names list_collections validate_collection",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "writes"),
+    [(Collection, _COLLECTION_WRITES), (Database, _DATABASE_WRITES)],
+    ids=["collection", "db"],
+)
+def test_the_fence_knows_every_method_of_the_driver(kind: type, writes: frozenset[str]) -> None:
+    """A write that a new PyMongo adds must not slip past it."""
+    reads = {name for line in READS for name in line.split()}
+    public = {name for name in dir(kind) if not name.startswith("_")}
+    assert public - writes - reads == set()

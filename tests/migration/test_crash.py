@@ -1,0 +1,112 @@
+"""Killed at every database command, then run again: the state of one clean run."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+
+from genesis_flow.migrate import command
+from genesis_flow.migrate.config import MigrateConfig
+from tests.migration.dumping import Dump, dump
+from tests.migration.helpers import PROCESSES, add_step, killed_child, make_config, real_steps
+from tests.mongod import Mongod
+
+KILLED = -9
+AT_ONCE = 4
+
+FILL = """
+    loses = "the numbers"
+
+    def upgrade(self):
+        for number in range(40):
+            self.collection("numbers").update_one({"_id": number}, {"$set": {"value": 1}}, upsert=True)
+
+    def downgrade(self):
+        self.collection("numbers").drop()
+"""
+CHANGE = """
+    loses = ""
+
+    def upgrade(self):
+        for batch in self.batches("numbers"):
+            ids = [document["_id"] for document in batch]
+            self.collection("numbers").update_many({"_id": {"$in": ids}}, {"$set": {"doubled": 2}})
+
+    def downgrade(self):
+        for batch in self.batches("numbers"):
+            ids = [document["_id"] for document in batch]
+            self.collection("numbers").update_many({"_id": {"$in": ids}}, {"$unset": {"doubled": ""}})
+"""
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> Path:
+    """The real steps, and two that write documents, one of them in batches."""
+    folder = real_steps(tmp_path / "steps")
+    add_step(folder, "20270101000001", "fill", FILL.replace("range(40)", "range(6)"))
+    add_step(folder, "20270101000002", "change", CHANGE)
+    return folder
+
+
+class Sweep:
+    """Kills one child after the other, each on a database of its own."""
+
+    def __init__(self, mongod: Mongod, name: str, location: Path, direction: str, moment: str) -> None:
+        self.mongod, self.name, self.location = mongod, name, location
+        self.direction, self.moment = direction, moment
+
+    def config(self, number: int | str) -> MigrateConfig:
+        uri = self.mongod.database_uri(f"{self.name}_{number}")
+        return make_config(uri, self.location, lock_lease=60.0, batch_size=2)
+
+    def one(self, number: int) -> tuple[int | None, Dump]:
+        """How the child that was to be killed at its n-th command ended, and what `up` then made of it."""
+        config = self.config(number)
+        if self.direction == "down":
+            command.up(config)
+        child = PROCESSES.Process(target=killed_child, args=(config, self.direction, number, self.moment))
+        child.start()
+        child.join(60)
+        lock = command.unlock(config, force=True)  # as an operator may, rather than wait for its end
+        assert lock is None or lock.pid == child.pid
+        command.up(config)
+        return child.exitcode, self.dumped(number)
+
+    def clean(self) -> Dump:
+        command.up(self.config("clean"))
+        return self.dumped("clean")
+
+    def dumped(self, number: int | str) -> Dump:
+        with pymongo.MongoClient[dict[str, Any]](self.mongod.uri) as client:
+            name = f"{self.name}_{number}"
+            found = dump(client[name])
+            client.drop_database(name)
+        return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("direction", "moment"),
+    [("up", "started"), ("up", "succeeded"), ("down", "started"), ("down", "succeeded")],
+)
+def test_kill_at_every_command_then_up(
+    mongod: Mongod, database_name: str, location: Path, direction: str, moment: str
+) -> None:
+    sweep = Sweep(mongod, database_name, location, direction, moment)
+    expected = sweep.clean()
+    assert len(expected["numbers"]["documents"]) == 6
+    killed = 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for first in range(1, 500, AT_ONCE):
+            results = list(pool.map(sweep.one, range(first, first + AT_ONCE)))
+            for number, (exitcode, found) in enumerate(results, first):
+                assert exitcode in (KILLED, 0), f"command {number} of {direction}"
+                assert found == expected, f"killed when command {number} of {direction} had {moment}"
+            killed += sum(exitcode == KILLED for exitcode, _ in results)
+            if any(exitcode == 0 for exitcode, _ in results):
+                break
+    assert killed > 30, "the sweep went over the whole run"
+    print(f"{direction}/{moment}: {killed} commands")
