@@ -35,6 +35,9 @@ METADATA_FIELDS = {
     TraceMetadataKey.TRACE_SESSION: "session_id",
     TraceMetadataKey.SOURCE_RUN: "source_run",
     TraceMetadataKey.SIZE_STATS: "size_stats",
+    TraceMetadataKey.SIZE_BYTES: "size_bytes",
+    TraceMetadataKey.INPUTS: "inputs",
+    TraceMetadataKey.OUTPUTS: "outputs",
     TraceMetadataKey.TRACE_INFO_FINALIZED: "finalized",
 }
 
@@ -67,6 +70,9 @@ class TraceFields(BaseModel):
     archive_location: str | None = None
     archival_failure: str | None = None
     size_stats: str | None = None
+    size_bytes: str | None = None
+    inputs: str | None = None
+    outputs: str | None = None
     finalized: str | None = None
     # By MLflow's names of tokens and costs.
     tokens: dict[str, int] | None = None

@@ -46,6 +46,7 @@ from genesis_flow.tracking.guards import (
     refuse_unknown_experiment,
     validate_max_results,
 )
+from genesis_flow.tracking.traces.closure import erase_assessments_of_runs
 
 
 class Experiments(Area):
@@ -170,6 +171,9 @@ class Experiments(Area):
             if target == DELETED
             else {"$set": {"lifecycle_stage": ACTIVE}, "$unset": {"deleted_time": ""}}
         )
+        if target == DELETED:
+            run_ids = [run["_id"] async for run in runs.find({"experiment_id": number}, {"_id": 1})]
+            await erase_assessments_of_runs(self.database, run_ids)
         await runs.update_many({"experiment_id": number}, change)
         await heads.update_many({"experiment_id": number}, {"$set": {"active": target == ACTIVE}})
         await self._experiments.update_one({"_id": number, "pending": target}, {"$unset": {"pending": ""}})

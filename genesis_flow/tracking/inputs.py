@@ -74,9 +74,7 @@ class Inputs(Area):
         query = scoped({"experiment_id": {"$in": _parse_experiment_ids([*experiment_ids])}})
         fields = {"experiment_id": 1, "name": 1, "digest": 1, "contexts": 1}
         summaries: list[_DatasetSummary] = []
-        found = self._dataset_documents.find(
-            query, fields, limit=_MAX_DATASET_SUMMARIES, batch_size=BATCH
-        )
+        found = self._dataset_documents.find(query, fields, limit=_MAX_DATASET_SUMMARIES, batch_size=BATCH)
         async for dataset in found:
             for context in dataset["contexts"]:
                 summaries.append(

@@ -34,6 +34,9 @@ FIELDS: dict[tuple[str, str], Exemption] = {
     ("RunInputs", "model_inputs"): Exemption(Rule.UNORDERED, "SQL reads them without an order"),
     ("RunOutputs", "model_outputs"): Exemption(Rule.UNORDERED, "SQL reads them without an order"),
     ("DatasetInput", "tags"): Exemption(Rule.UNORDERED, "SQL joins them without an order"),
+    ("TraceInfo", "assessments"): Exemption(Rule.UNORDERED, "SQL selects them without an order"),
+    ("Feedback", "last_update_time_ms"): Exemption(Rule.CLOSE_TIME, "each store reads its clock"),
+    ("Expectation", "last_update_time_ms"): Exemption(Rule.CLOSE_TIME, "each store reads its clock"),
     ("PagedList", "token"): Exemption(Rule.BOTH_OR_NEITHER, "ours holds a position, MLflow's an offset"),
 }
 

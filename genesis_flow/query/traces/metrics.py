@@ -41,6 +41,7 @@ TIME_BUCKET = "time_bucket"
 # Sessions are counted once each.
 DISTINCT_SESSIONS = "$session_id"
 
+_ONE = {"$literal": 1}
 _COUNT = frozenset({AggregationType.COUNT})
 _SPREAD = frozenset(
     {AggregationType.AVG, AggregationType.MIN, AggregationType.MAX, AggregationType.PERCENTILE}
@@ -75,7 +76,7 @@ _JUDGED = {AssessmentMetricDimensionKey.ASSESSMENT_NAME: "name"}
 
 _TRACES: dict[str, Metric] = {
     TraceMetricKey.TRACE_COUNT: Metric(
-        1, _COUNT, _TRACE_NAME | {TraceMetricDimensionKey.TRACE_STATUS: "status"}
+        _ONE, _COUNT, _TRACE_NAME | {TraceMetricDimensionKey.TRACE_STATUS: "status"}
     ),
     TraceMetricKey.SESSION_COUNT: Metric(DISTINCT_SESSIONS, _COUNT, {}, _there("session_id")),
     TraceMetricKey.LATENCY: Metric(DURATION, _SPREAD, _TRACE_NAME, _there("end_time")),
@@ -93,7 +94,7 @@ _TRACES: dict[str, Metric] = {
 _COSTS = (SpanMetricKey.INPUT_COST, SpanMetricKey.OUTPUT_COST, SpanMetricKey.TOTAL_COST)
 _SPANS: dict[str, Metric] = {
     SpanMetricKey.SPAN_COUNT: Metric(
-        1, _COUNT, _SPAN_NAME | {SpanMetricDimensionKey.SPAN_TYPE: "type"} | _SPAN_STATUS | _MODEL
+        _ONE, _COUNT, _SPAN_NAME | {SpanMetricDimensionKey.SPAN_TYPE: "type"} | _SPAN_STATUS | _MODEL
     ),
     SpanMetricKey.LATENCY: Metric("$latency", _SPREAD, _SPAN_NAME | _SPAN_STATUS, _there("latency")),
     **{
@@ -104,7 +105,7 @@ _SPANS: dict[str, Metric] = {
 }
 _ASSESSMENTS: dict[str, Metric] = {
     AssessmentMetricKey.ASSESSMENT_COUNT: Metric(
-        1, _COUNT, _JUDGED | {AssessmentMetricDimensionKey.ASSESSMENT_VALUE: "value"}
+        _ONE, _COUNT, _JUDGED | {AssessmentMetricDimensionKey.ASSESSMENT_VALUE: "value"}
     ),
     AssessmentMetricKey.ASSESSMENT_VALUE: Metric("$number", _SPREAD, _JUDGED, _there("number")),
 }

@@ -117,7 +117,8 @@ class Assessments(Area):
                 "metadata": document.get("metadata"),
             }
             if await self._replace_assessment(self._assessment(trace_id, assessment_id) | unchanged, fields):
-                return changed
+                stored = {field: value for field, value in (document | fields).items() if value is not None}
+                return assessment_entity(stored)
 
     async def _replace_assessment(self, query: Document, fields: Document) -> bool:
         fixed = {field: value for field, value in fields.items() if value is not None}

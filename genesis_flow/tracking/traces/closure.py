@@ -32,7 +32,7 @@ async def erase_assessments_of_runs(database: Database, run_ids: Sequence[str]) 
         await database.collection(AssessmentFields).delete_many(scoped({"source_run": {"$in": some}}))
 
 
-async def erase_experiment(database: Database, experiment_id: int) -> None:
+async def erase_traces_of_experiment(database: Database, experiment_id: int) -> None:
     """Delete all traces of an experiment."""
     traces = database.collection(TraceFields).find(scoped({"experiment_id": experiment_id}), {"_id": 1})
     trace_ids = [trace["_id"] async for trace in traces]

@@ -37,6 +37,7 @@ from genesis_flow.tracking.traces.shared import (
 
 Document = dict[str, Any]
 
+pause = asyncio.sleep
 # Waits before a trace whose spans are still on their way counts as not there.
 _PATIENCE_SECONDS = (1, 2)
 _CONTENT = {"trace_id": 1, "parent_id": 1, "start_time": 1, "content": 1, "payload": 1, "chunks": 1}
@@ -63,7 +64,7 @@ class TraceReads(Area):
             if await self.database.collection(TraceFields).find_one(known(trace_id), {"_id": 1}) is None:
                 raise MlflowException(f"Trace with ID {trace_id} is not found.", RESOURCE_DOES_NOT_EXIST)
             if wait is not None:
-                await asyncio.sleep(wait)
+                await pause(wait)
         raise MlflowException(
             f"Trace with ID {trace_id} is not fully exported yet, please try again later.",
             RESOURCE_DOES_NOT_EXIST,
@@ -74,10 +75,9 @@ class TraceReads(Area):
         self, trace_ids: list[str], location: str | None = None, experiment_ids: list[str] | None = None
     ) -> list[Trace]:
         """Whole traces in the order asked for, without those that are not there or not complete."""
-        unique = list(dict.fromkeys(trace_ids))
         return [
             trace
-            for some in portions(unique, _WHOLE_AT_ONCE)
+            for some in portions(_unique(trace_ids), _WHOLE_AT_ONCE)
             for trace in await self._whole_traces(some, experiment_ids, allow_partial=False)
         ]
 
@@ -86,7 +86,7 @@ class TraceReads(Area):
         self, trace_ids: list[str], location: str | None = None, experiment_ids: list[str] | None = None
     ) -> list[TraceInfo]:
         infos = []
-        for some in portions(list(dict.fromkeys(trace_ids))):
+        for some in portions(_unique(trace_ids)):
             traces, assessments = await asyncio.gather(
                 self._trace_documents(some, experiment_ids), assessments_of(self.database, some)
             )
@@ -128,6 +128,11 @@ class TraceReads(Area):
                     Trace(info, TraceData([LazySpan.from_stored_content(content) for content in contents]))
                 )
         return whole
+
+
+def _unique(trace_ids: list[str]) -> list[str]:
+    """Each id once; as in MLflow, one that is named again is meant where it is named last."""
+    return list(dict.fromkeys(reversed(trace_ids)))[::-1]
 
 
 async def _archived_spans(info: TraceInfo) -> list[Span]:
