@@ -13,6 +13,7 @@ from genesis_flow.sync._generated.tracking_metrics import SyncMetrics
 from genesis_flow.sync._generated.tracking_params_tags import SyncParamsTags
 from genesis_flow.sync._generated.tracking_runs import SyncRuns
 from genesis_flow.sync._generated.tracking_search_runs import SyncRunSearch
+from genesis_flow.sync._generated.tracking_traces_archive import SyncTraceArchive
 from genesis_flow.sync._generated.tracking_traces_assessments import SyncAssessments
 from genesis_flow.sync._generated.tracking_traces_deletion import SyncTraceDeletion
 from genesis_flow.sync._generated.tracking_traces_ingest import SyncSpanIngest
@@ -43,6 +44,7 @@ class MongoDBStore(  # type: ignore[misc]
     SyncTraceMetrics,
     SyncTraceSessions,
     SyncTraceDeletion,
+    SyncTraceArchive,
     SyncGarbage,
     AbstractStore,
 ):
@@ -64,6 +66,10 @@ class MongoDBStore(  # type: ignore[misc]
     @property
     def artifact_root_uri(self) -> str:
         return self._settings.artifact_root
+
+    @property
+    def supports_trace_archival(self) -> bool:
+        return True
 
     @property
     def supports_workspaces(self) -> bool:

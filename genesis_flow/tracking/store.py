@@ -8,6 +8,7 @@ from genesis_flow.tracking.metrics import Metrics
 from genesis_flow.tracking.params_tags import ParamsTags
 from genesis_flow.tracking.runs import Runs
 from genesis_flow.tracking.search_runs import RunSearch
+from genesis_flow.tracking.traces.archive import TraceArchive
 from genesis_flow.tracking.traces.assessments import Assessments
 from genesis_flow.tracking.traces.deletion import TraceDeletion
 from genesis_flow.tracking.traces.ingest import SpanIngest
@@ -36,6 +37,7 @@ class AsyncTrackingStore(
     TraceMetrics,
     TraceSessions,
     TraceDeletion,
+    TraceArchive,
     Garbage,
 ):
     """MLflow's tracking store on MongoDB, awaitable."""

@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracing.constant import SpansLocation
+from mlflow.tracing.otel.otel_archival import TRACE_ARCHIVAL_FILENAME
 from mlflow.utils.validation import _parse_experiment_id
 
 from genesis_flow.database.blocking import in_thread
@@ -22,8 +23,6 @@ from genesis_flow.tracking.traces.closure import erase_traces
 Document = dict[str, Any]
 
 _logger = logging.getLogger(__name__)
-
-ARCHIVE_FILE = "traces.pb"
 
 
 class TraceDeletion(Area):
@@ -81,7 +80,7 @@ async def _archive_is_gone(trace: Document) -> bool:
     if trace.get("spans_location") != SpansLocation.ARCHIVE_REPO.value or location is None:
         return True
     try:
-        await in_thread(lambda: get_artifact_repository(location).delete_artifacts(ARCHIVE_FILE))
+        await in_thread(lambda: get_artifact_repository(location).delete_artifacts(TRACE_ARCHIVAL_FILENAME))
     except Exception as error:  # whatever the libraries of artifact stores raise
         if not _says_missing(error):
             _logger.error(

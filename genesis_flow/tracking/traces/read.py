@@ -116,12 +116,16 @@ class TraceReads(Area):
         whole = []
         for trace in traces:
             info = trace_info_entity(trace, assessments.get(trace["_id"], []))
+            own = spans.get(trace["_id"], [])
+            if _are_gone(own):
+                # They went to an archive after the trace was read.
+                trace = await find_trace(self.database, trace["_id"])
+                info = trace_info_entity(trace, assessments.get(trace["_id"], []))
             if trace.get("spans_location") == SpansLocation.ARCHIVE_REPO.value:
                 whole.append(Trace(info, TraceData(await _archived_spans(info))))
                 continue
             if trace.get("spans_location") != SpansLocation.TRACKING_STORE.value:
                 raise MlflowTracingException("Trace data not stored in tracking store")
-            own = spans.get(trace["_id"], [])
             if allow_partial or (own and len(own) >= _announced(trace)):
                 contents = await load_contents(self.database, own)
                 whole.append(
@@ -176,11 +180,15 @@ async def load_contents(database: Database, spans: list[Document]) -> list[str]:
     contents = []
     for span in spans:
         keys = pieces.get(span["_id"])
-        if keys is None:
+        if keys is None and "content" in span:
             contents.append(span["content"])
-        elif all(key in texts for key in keys):
+        elif keys and all(key in texts for key in keys):
             contents.append("".join(texts[key] for key in keys))
     return contents
+
+
+def _are_gone(spans: list[Document]) -> bool:
+    return any("content" not in span and "payload" not in span for span in spans)
 
 
 def _announced(trace: Document) -> int:
