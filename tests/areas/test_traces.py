@@ -65,7 +65,9 @@ async def test_racing_deliveries_come_to_one_trace(store: MongoDBStore, store_ur
         assert getattr(info, field) == getattr(expected, field), field
     assert info.trace_metadata == expected.trace_metadata
     assert len((await store.get_trace(ONE)).data.spans) == 4
-    times = {each["trace_time"] async for each in store.database.collection(SpanFields).find({"trace_id": ONE})}
+    times = {
+        each["trace_time"] async for each in store.database.collection(SpanFields).find({"trace_id": ONE})
+    }
     assert times == {expected.request_time}
 
 

@@ -81,7 +81,9 @@ def test_what_is_not_archived(pair: Pair, archives: Archives) -> None:
     pair.start_trace(stated(TWO))  # no spans
     pair.log_spans("0", family(THREE))
     assert archives.archive("999999d") == 0
-    kept = pair.create_experiment("kept", None, [ExperimentTag("mlflow.trace.archivalRetention", _duration("999999d"))])
+    kept = pair.create_experiment(
+        "kept", None, [ExperimentTag("mlflow.trace.archivalRetention", _duration("999999d"))]
+    )
     pair.log_spans(kept, family(trace_id(4)))
     assert archives.archive("1d", long_retention_allowlist=[kept]) == 1
     assert archives.archive("1d") == 1
@@ -102,7 +104,9 @@ def test_archiving_now(pair: Pair, archives: Archives) -> None:
     assert NOW not in pair.get_experiment("0").tags
 
 
-def test_a_span_that_cannot_be_archived(pair: Pair, archives: Archives, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_span_that_cannot_be_archived(
+    pair: Pair, archives: Archives, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair.log_spans("0", family(ONE))
     pair.ours.log_spans("0", family(ONE))
 

@@ -1,5 +1,6 @@
 """Spans and traces as they arrive: what a trace becomes in MLflow's SQL store and in ours."""
 
+import asyncio
 import itertools
 import json
 from typing import Any
@@ -285,3 +286,19 @@ def test_the_second_version_of_the_interface(pair: Pair) -> None:
     assert {key: ended.tags[key] for key in ("t", "u")} == {"t": "1", "u": "2"}
     refusal = pair.refused("deprecated_end_trace_v2", "tr-none", 9, TraceStatus.OK, {}, {})
     assert refusal.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_a_server_logs_spans_without_blocking_its_loop(pair: Pair) -> None:
+    """MLflow's server awaits this on its event loop, which must go on meanwhile."""
+
+    async def serve() -> int:
+        ticks = 0
+        logging = asyncio.ensure_future(pair.ours.log_spans_async("0", family(ONE)))
+        while not logging.done():
+            await asyncio.sleep(0)
+            ticks += 1
+        await logging
+        return ticks
+
+    assert asyncio.run(serve()) > 10
+    assert len(pair.ours.get_trace(ONE).data.spans) == 4

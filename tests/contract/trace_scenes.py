@@ -34,7 +34,7 @@ def span(
     attributes: dict[str, Any] | None = None,
     resource: dict[str, Any] | None = None,
 ) -> Span:
-    """Span ``number`` of a trace; times are milliseconds since STARTED, attributes are written as MLflow does."""
+    """Span ``number`` of a trace; times are milliseconds since STARTED."""
     given = {SpanAttributeKey.REQUEST_ID: trace_id, **(attributes or {})}
     if kind is not None:
         given[SpanAttributeKey.SPAN_TYPE] = kind
