@@ -43,7 +43,9 @@ def start(directory: Path, as_json: bool) -> None:
 @db.command()
 @_directory
 @_as_json
-@click.option("--force", is_flag=True, help="Stop it even if programs use it; their calls fail.")
+@click.option(
+    "--force", is_flag=True, help="Stop it even if programs use it; their next call starts it again."
+)
 def stop(directory: Path, as_json: bool, force: bool) -> None:
     """Stop the MongoDB in DIRECTORY. Nothing that was acknowledged is lost.
 

@@ -3,10 +3,12 @@
 import asyncio
 from typing import Any
 
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from genesis_flow.database.error_edge import retry_delay
 from genesis_flow.documents.binding import Collection
+
+_DUPLICATE_KEY = 11000
 
 
 async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
@@ -30,3 +32,22 @@ async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
                 raise
         attempt += 1
         await asyncio.sleep(delay)
+
+
+async def insert_missing(collection: Collection, documents: list[dict[str, Any]]) -> None:
+    """Insert the documents whose ``_id`` is not there; for ids that come from the content of a document."""
+    try:
+        await collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if not only_duplicates(error):
+            raise
+
+
+def only_duplicates(error: BulkWriteError) -> bool:
+    """Whether all that went wrong is that something was there already."""
+    failures = error.details.get("writeErrors") or []
+    return (
+        bool(failures)
+        and all(failure.get("code") == _DUPLICATE_KEY for failure in failures)
+        and not error.details.get("writeConcernErrors")
+    )

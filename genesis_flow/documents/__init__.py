@@ -2,7 +2,13 @@
 
 from genesis_flow.documents.binding import Documents, bind_documents
 from genesis_flow.documents.datasets import DatasetFields
+from genesis_flow.documents.evaluation import (
+    DatasetRecordFields,
+    EntityAssociationFields,
+    EvaluationDatasetFields,
+)
 from genesis_flow.documents.experiments import CounterFields, ExperimentFields
+from genesis_flow.documents.logged_models import LoggedModelFields, ModelMetricFields
 from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.runs import RunFields
@@ -13,10 +19,15 @@ __all__ = [
     "AssessmentFields",
     "CounterFields",
     "DatasetFields",
+    "DatasetRecordFields",
     "Documents",
+    "EntityAssociationFields",
+    "EvaluationDatasetFields",
     "ExperimentFields",
+    "LoggedModelFields",
     "MetricBlockFields",
     "MetricHeadFields",
+    "ModelMetricFields",
     "ModelVersionFields",
     "RegisteredModelFields",
     "RunFields",

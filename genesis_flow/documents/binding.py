@@ -15,7 +15,13 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 from genesis_flow.documents.datasets import DatasetFields
+from genesis_flow.documents.evaluation import (
+    DatasetRecordFields,
+    EntityAssociationFields,
+    EvaluationDatasetFields,
+)
 from genesis_flow.documents.experiments import CounterFields, ExperimentFields
+from genesis_flow.documents.logged_models import LoggedModelFields, ModelMetricFields
 from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.runs import RunFields
@@ -41,6 +47,11 @@ DECLARED: tuple[type[BaseModel], ...] = (
     SpanFields,
     SpanPayloadFields,
     AssessmentFields,
+    LoggedModelFields,
+    ModelMetricFields,
+    EvaluationDatasetFields,
+    DatasetRecordFields,
+    EntityAssociationFields,
 )
 
 

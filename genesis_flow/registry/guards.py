@@ -18,7 +18,7 @@ from genesis_flow.documents.registry import version_id
 
 Document = dict[str, Any]
 
-# Of one model; also the largest that a version number can be in MLflow's SQL store.
+# The largest that a version number can be in MLflow's SQL store as well.
 LARGEST_VERSION = 2**31 - 1
 
 

@@ -5,9 +5,14 @@ from typing import ClassVar
 from mlflow.store.tracking.abstract_store import AbstractStore
 
 from genesis_flow.core.settings import Settings
+from genesis_flow.sync._generated.tracking_associations import SyncAssociations
+from genesis_flow.sync._generated.tracking_dataset_records import SyncDatasetRecords
+from genesis_flow.sync._generated.tracking_evaluation_datasets import SyncEvaluationDatasets
 from genesis_flow.sync._generated.tracking_experiments import SyncExperiments
 from genesis_flow.sync._generated.tracking_garbage import SyncGarbage
 from genesis_flow.sync._generated.tracking_inputs import SyncInputs
+from genesis_flow.sync._generated.tracking_logged_model_search import SyncLoggedModelSearch
+from genesis_flow.sync._generated.tracking_logged_models import SyncLoggedModels
 from genesis_flow.sync._generated.tracking_metric_history import SyncMetricHistory
 from genesis_flow.sync._generated.tracking_metrics import SyncMetrics
 from genesis_flow.sync._generated.tracking_params_tags import SyncParamsTags
@@ -45,6 +50,11 @@ class MongoDBStore(  # type: ignore[misc]
     SyncTraceSessions,
     SyncTraceDeletion,
     SyncTraceArchive,
+    SyncLoggedModels,
+    SyncLoggedModelSearch,
+    SyncEvaluationDatasets,
+    SyncDatasetRecords,
+    SyncAssociations,
     SyncGarbage,
     AbstractStore,
 ):

@@ -63,6 +63,10 @@ def refuse_unknown_experiment(number: int) -> NoReturn:
     raise MlflowException(f"No Experiment with id={number} exists", RESOURCE_DOES_NOT_EXIST)
 
 
+def refuse_unknown_dataset(dataset_id: str) -> NoReturn:
+    raise MlflowException(f"Evaluation dataset with id '{dataset_id}' not found", RESOURCE_DOES_NOT_EXIST)
+
+
 def check_experiment_active(document: dict[str, Any]) -> None:
     if document["lifecycle_stage"] != ACTIVE:
         raise MlflowException(

@@ -19,9 +19,10 @@ from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.documents import DatasetFields, RunFields
 from genesis_flow.documents.binding import BATCH, Collection
-from genesis_flow.tracking.guards import active, find_active_run
+from genesis_flow.tracking.guards import CHILD_FIELDS, active, find_active_run
 
 _MAX_DATASET_SUMMARIES = 1000
+_KNOWN_INPUTS = {**CHILD_FIELDS, "inputs.id": 1}
 
 
 class Inputs(Area):
@@ -41,8 +42,11 @@ class Inputs(Area):
             if not isinstance(datasets, list):
                 raise TypeError(f"Argument 'datasets' should be a list, got '{type(datasets)}'")
             _validate_dataset_inputs(datasets)
-        run = await find_active_run(self.database, run_id)
+        run = await find_active_run(self.database, run_id, _KNOWN_INPUTS)
+        known = {each["id"] for each in run.get("inputs") or []}
         used = _first_of_each(datasets or [], run["experiment_id"])
+        # An input that the run has already keeps its context, so the dataset gets no other one either.
+        used = {_id: each for _id, each in used.items() if _id not in known}
         if used:
             await self._dataset_documents.bulk_write(
                 [_dataset_upsert(_id, run["experiment_id"], each) for _id, each in used.items()],

@@ -2,6 +2,7 @@
 
 Round trips: log_metric one. log_batch with params and tags alone, or with points of one known metric: one;
 with more metrics two (the points and the commit); four to six the first time that a run's metrics appear.
+Metrics that name a logged model: two more, one before (is the model there) and one behind (its points).
 
 A point is appended to the tail of its metric's head, which also keeps the latest point and a copy of
 whether the run is active, so that one update checks and writes. A tail that has grown to TAIL_LIMIT points
@@ -27,12 +28,19 @@ from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import current_workspace
+from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields, RunFields
 from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.keys import head_id
 from genesis_flow.documents.points import Point, distinct, latest, pack
 from genesis_flow.tracking.guards import CHILD_FIELDS, active, find_active_run
-from genesis_flow.tracking.params_tags import param_update, refuse_changed_params, tag_update
+from genesis_flow.tracking.model_metrics import experiments_of_models, write_model_metrics
+from genesis_flow.tracking.params_tags import (
+    param_update,
+    refuse_changed_params,
+    tag_update,
+    within_limit,
+)
 
 TAIL_LIMIT = 128
 # From this many points of one metric in one batch on, a block of their own is the better place.
@@ -60,10 +68,13 @@ class Metrics(Area):
     @operation
     async def log_metric(self, run_id: str, metric: Metric) -> None:
         _validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
+        models = await experiments_of_models(self.database, [metric])
         points = _by_key([metric])
         (update,) = _appends(run_id, points)
         if not (await self._metric_heads.update_one(*update)).matched_count:
             await self._log_batch(run_id, points, [], [])
+        # Behind the run's, which tells whether the run may be written; both are safe to repeat.
+        await write_model_metrics(self.database, run_id, [metric], models)
 
     @operation
     async def log_batch(
@@ -73,12 +84,14 @@ class Metrics(Area):
         metrics, params, tags = _validate_batch_log_data(metrics, params, tags)
         _validate_batch_log_limits(metrics, params, tags)
         _validate_param_keys_unique(params)
+        params = within_limit(params, self.settings.max_param_value_length)
+        models = await experiments_of_models(self.database, metrics)
         points = _by_key(metrics)
         small = all(len(each) < BLOCK_FROM for each in points.values())
         likely_known = points and small and not params and not tags and run_id in self._written
-        if likely_known and await self._append_to_known(run_id, points):
-            return
-        await self._log_batch(run_id, points, params, tags)
+        if not (likely_known and await self._append_to_known(run_id, points)):
+            await self._log_batch(run_id, points, params, tags)
+        await write_model_metrics(self.database, run_id, metrics, models)
 
     async def _append_to_known(self, run_id: str, points: Points) -> bool:
         """Append to heads that are believed to be there; False, and nothing written, if one is not."""
@@ -112,7 +125,7 @@ class Metrics(Area):
                 try:
                     full = await self.database.atomically(write)
                 except BulkWriteError as error:
-                    if not _only_duplicates(error):
+                    if not only_duplicates(error):
                         raise
                     # Another client made the same metric's head first: it is there now.
         self._remember(run_id)
@@ -279,8 +292,3 @@ def _new_head(run_id: str, run: dict[str, Any], key: str, points: list[Point]) -
         "tail": [] if packed else [list(point) for point in points],
         "packed": int(packed),
     }
-
-
-def _only_duplicates(error: BulkWriteError) -> bool:
-    failures = error.details.get("writeErrors", [])
-    return bool(failures) and all(failure.get("code") == 11000 for failure in failures)

@@ -10,7 +10,7 @@ from mlflow.entities import Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_MODELS, MLFLOW_RUN_NAME
-from mlflow.utils.validation import _validate_param, _validate_tag
+from mlflow.utils.validation import _validate_length_limit, _validate_param, _validate_tag
 
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.documents import RunFields
@@ -26,7 +26,9 @@ class ParamsTags(Area):
 
     @operation
     async def log_param(self, run_id: str, param: Param) -> None:
-        param = _validate_param(param.key, param.value)
+        (param,) = within_limit(
+            [_validate_param(param.key, param.value)], self.settings.max_param_value_length
+        )
         conditions, change = param_update([param])
         while True:
             query = {**active(run_id), **conditions}
@@ -78,6 +80,14 @@ class ParamsTags(Area):
             )
             if result.matched_count:
                 return
+
+
+def within_limit(params: list[Param], limit: int) -> list[Param]:
+    """``params`` cut to a limit below MLflow's, or refused, by the rule and the switch that MLflow has."""
+    return [
+        Param(param.key, _validate_length_limit("Param value", limit, param.value, truncate=True))
+        for param in params
+    ]
 
 
 def param_update(params: list[Param]) -> tuple[dict[str, Any], dict[str, Any]]:

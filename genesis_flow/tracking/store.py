@@ -1,8 +1,13 @@
 """The asynchronous tracking store: the areas, joined. This is its table of contents."""
 
+from genesis_flow.tracking.associations import Associations
+from genesis_flow.tracking.dataset_records import DatasetRecords
+from genesis_flow.tracking.evaluation_datasets import EvaluationDatasets
 from genesis_flow.tracking.experiments import Experiments
 from genesis_flow.tracking.garbage import Garbage
 from genesis_flow.tracking.inputs import Inputs
+from genesis_flow.tracking.logged_model_search import LoggedModelSearch
+from genesis_flow.tracking.logged_models import LoggedModels
 from genesis_flow.tracking.metric_history import MetricHistory
 from genesis_flow.tracking.metrics import Metrics
 from genesis_flow.tracking.params_tags import ParamsTags
@@ -38,6 +43,11 @@ class AsyncTrackingStore(
     TraceSessions,
     TraceDeletion,
     TraceArchive,
+    LoggedModels,
+    LoggedModelSearch,
+    EvaluationDatasets,
+    DatasetRecords,
+    Associations,
     Garbage,
 ):
     """MLflow's tracking store on MongoDB, awaitable."""

@@ -190,14 +190,14 @@ async def test_of_conflicting_params_one_wins(store: MongoDBStore, run_id: str) 
 
 async def test_params_too_large_for_a_document_are_refused_whole(store: MongoDBStore, run_id: str) -> None:
     value = "x" * 6000
-    with pytest.raises(MlflowException, match="16 MB") as refused:
+
+    async def fill() -> None:
         for batch in range(40):
-            await store.log_batch(
-                run_id,
-                [Metric(f"m{batch}", 1, 1, 1)],
-                [Param(f"p{batch}_{index}", value) for index in range(100)],
-                [],
-            )
+            params = [Param(f"p{batch}_{index}", value) for index in range(100)]
+            await store.log_batch(run_id, [Metric(f"m{batch}", 1, 1, 1)], params, [])
+
+    with pytest.raises(MlflowException, match="16 MB") as refused:
+        await fill()
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
     run = await store.get_run(run_id)
     assert len(run.data.params) == 100 * len(run.data.metrics)

@@ -1,9 +1,10 @@
 """The pair of stores under comparison: genesis_flow and MLflow's SQL store on SQLite."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pymongo
 import pytest
@@ -15,6 +16,7 @@ from pymongo.database import Database
 from genesis_flow.migrate.initialise import LEDGER
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.contract.pair import Pair
+from tests.contract.scenes import Clock
 from tests.mongod import Mongod
 
 # Both stores: artifact locations are then the same text.
@@ -57,6 +59,25 @@ def pair(mongod: Mongod, contract_database: Database[dict[str, Any]], oracle: Sq
     _empty_database(contract_database)
     _empty_oracle(oracle)
     return Pair(MongoDBStore(mongod.database_uri(contract_database.name), ARTIFACT_ROOT), oracle)
+
+
+# Where the stores read the time for logged models and evaluation datasets.
+_CLOCKS = (
+    "genesis_flow.tracking.logged_models",
+    "genesis_flow.tracking.evaluation_datasets",
+    "genesis_flow.tracking.dataset_records",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.tracking.dbmodels.models",
+)
+
+
+@pytest.fixture(scope="module")
+def clock() -> Iterator[Clock]:
+    made = Clock()
+    with ExitStack() as patches:
+        for module in _CLOCKS:
+            patches.enter_context(mock.patch(f"{module}.get_current_time_millis", made.read))
+        yield made
 
 
 @pytest.fixture(scope="module")

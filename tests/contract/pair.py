@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
-from mlflow.entities import Run
+from mlflow.entities import EvaluationDataset, LoggedModel, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import sqlalchemy_store
@@ -135,13 +135,34 @@ def _token(result: Any) -> str | None:
 
 @contextmanager
 def _told(result: Any) -> Iterator[None]:
-    """Let the oracle draw what the store under test drew for a new run."""
-    if not isinstance(result, Run):
+    """Let the oracle draw what the store under test drew for something new."""
+    drawn = _drawn(result)
+    if drawn is None:
         yield
         return
-    drawn = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=result.info.run_id))
+    random_id, name = drawn
     with (
-        mock.patch(f"{ORACLE_MODULE}.uuid", drawn),
-        mock.patch(f"{ORACLE_MODULE}._generate_random_name", return_value=result.info.run_name),
+        mock.patch(f"{ORACLE_MODULE}.uuid", SimpleNamespace(uuid4=lambda: _Drawn(random_id))),
+        mock.patch(f"{ORACLE_MODULE}._generate_random_name", return_value=name),
     ):
         yield
+
+
+class _Drawn(str):
+    """A random id as MLflow's store uses one: as a text, or by its hexadecimal digits."""
+
+    @property
+    def hex(self) -> str:
+        return str(self)
+
+
+def _drawn(result: Any) -> tuple[str, str | None] | None:
+    """The random id and name in what a call returned."""
+    match result:
+        case Run():
+            return result.info.run_id, result.info.run_name
+        case LoggedModel():
+            return result.model_id.removeprefix("m-"), result.name
+        case EvaluationDataset():
+            return result.dataset_id.removeprefix("d-"), None
+    return None

@@ -11,6 +11,19 @@ _start_times = itertools.count(1_700_000_000_000)
 UNKNOWN_RUN = "0" * 32
 
 
+class Clock:
+    """The time of both stores, so that times and the orders by them are the same."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000_000
+
+    def tick(self) -> None:
+        self.now += 1
+
+    def read(self) -> int:
+        return self.now
+
+
 def new_run(
     pair: Pair,
     experiment_id: str = "0",

@@ -52,6 +52,8 @@ def test_an_input_keeps_its_first_tags(pair: Pair, run_id: str) -> None:
     pair.log_inputs(run_id, [used(tags={CONTEXT: "again"}), used("new", tags={CONTEXT: "again"})])
     inputs = pair.get_run(run_id).inputs.dataset_inputs
     assert sorted(tag.value for each in inputs for tag in each.tags) == ["again", "train"]
+    contexts = {(summary.name, summary.context) for summary in pair._search_datasets(["0"])}
+    assert contexts == {("data", "train"), ("new", "again")}
 
 
 def test_models(pair: Pair, run_id: str) -> None:

@@ -8,52 +8,15 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import pymongo
 import pytest
 from click.testing import CliRunner
 
 from genesis_flow import embedded
 from genesis_flow.cli.db import NOT_RUNNING, db
 from genesis_flow.embedded import EmbeddedInUse, EmbeddedUnavailable
-
-LINGER = 0.5
-
-
-@pytest.fixture(autouse=True)
-def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GENESIS_FLOW_EMBEDDED_LINGER", str(LINGER))
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "my data ü"
-    yield folder
-    for used in (folder, tmp_path / "moved"):
-        embedded.stop(used, force=True)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
-def has_ended(pid: int | None) -> bool:
-    assert pid is not None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
-def client(uri: str) -> "pymongo.MongoClient[dict[str, Any]]":
-    return pymongo.MongoClient(uri, w="majority", serverSelectionTimeoutMS=20_000)
+from tests.embedded.helpers import LINGER, client, has_ended, wait_until
 
 
 def user(directory: Path, body: str) -> "subprocess.Popen[str]":

@@ -1,0 +1,101 @@
+"""MLflow's search of evaluation datasets as one query: filter, order and page in a single round trip."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.utils.search_utils import SearchEvaluationDatasetsUtils
+from pymongo import ASCENDING, DESCENDING
+
+from genesis_flow.documents.keys import escape
+from genesis_flow.query.compare import condition
+from genesis_flow.query.keyset import behind
+from genesis_flow.query.runs.parsing import parsed
+from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+
+_NUMBER = ("=", "!=", "<", "<=", ">", ">=")
+_TEXT = ("=", "!=", "LIKE", "ILIKE")
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPage:
+    query: dict[str, Any]
+    sort: list[tuple[str, int]]
+    question: list[Any]
+
+    def token_after(self, document: dict[str, Any]) -> str:
+        return create_token(self.question, [document[field] for field, _ in self.sort])
+
+
+def dataset_page(
+    experiment_ids: list[str] | None,
+    filter_string: str | None,
+    order_by: list[str] | None,
+    page_token: str | None,
+) -> DatasetPage:
+    """The page, but for the condition that the datasets belong to ``experiment_ids``."""
+    sort = _sort(order_by)
+    question = ["evaluation datasets", experiment_ids or [], filter_string or "", order_by or []]
+    clauses = (
+        parsed(SearchEvaluationDatasetsUtils.parse_search_filter, filter_string, "filter")
+        if filter_string
+        else []
+    )
+    conditions = [_clause(clause) for clause in clauses]
+    position = parse_token(page_token, question)
+    if position is not None:
+        kinds = [str if field in ("name", "_id") else int for field, _ in sort]
+        if len(position) != len(sort) or not all(map(isinstance, position, kinds)):
+            refuse_position()
+        conditions.append(behind(sort, position))
+    return DatasetPage({"$and": conditions} if conditions else {}, sort, question)
+
+
+def _sort(order_by: list[str] | None) -> list[tuple[str, int]]:
+    sort: dict[str, int] = {}
+    for clause in order_by or ["created_time DESC"]:
+        kind, key, ascending = parsed(
+            SearchEvaluationDatasetsUtils.parse_order_by_for_search_evaluation_datasets,
+            clause,
+            "order_by clause",
+        )
+        if kind != "attribute":
+            raise MlflowException.invalid_parameter_value(f"Invalid order_by entity: {kind}")
+        # A field that is named again cannot change the order any more.
+        sort.setdefault(key, ASCENDING if ascending else DESCENDING)
+    sort["_id"] = DESCENDING
+    return list(sort.items())
+
+
+def _clause(parsed_clause: dict[str, Any]) -> dict[str, Any]:
+    kind, key, comparator, value = (parsed_clause[part] for part in ("type", "key", "comparator", "value"))
+    if kind == "tag":
+        _allow(comparator, _TEXT, "tag")
+        return {f"tags.{escape(key)}": condition(comparator, value)}
+    if kind != "attribute":
+        raise MlflowException.invalid_parameter_value(f"Invalid token type: {kind}")
+    if key in SearchEvaluationDatasetsUtils.NUMERIC_ATTRIBUTES:
+        _allow(comparator, _NUMBER, "numeric attribute")
+        return {key: condition(comparator, _number(key, value))}
+    _allow(comparator, (*_TEXT, *_NUMBER, "IN") if key == "name" else (*_TEXT, *_NUMBER), "string attribute")
+    return {key: condition(comparator, value)}
+
+
+def _number(key: str, value: Any) -> int | float:
+    try:
+        if isinstance(value, float):
+            raise ValueError("not a whole number")
+        number = int(value)
+    except (TypeError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(
+            f"Invalid value for numeric attribute '{key}': {str(value)!r}"
+        ) from error
+    if number in _INT64:
+        return number
+    return float("inf") if number > 0 else float("-inf")
+
+
+def _allow(comparator: str, allowed: tuple[str, ...], what: str) -> None:
+    if comparator not in allowed:
+        raise MlflowException.invalid_parameter_value(f"Invalid comparator for {what}: {comparator}")
