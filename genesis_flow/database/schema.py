@@ -15,7 +15,7 @@ from genesis_flow.migrate.initialise import INITIALISED, LEDGER, initialise
 from genesis_flow.migrate.ledger import State
 
 # Collections whose documents make a database not empty.
-_DATA = ("experiments", "runs", "latest_metrics", "metrics", "registered_models", "model_versions")
+_DATA = ("experiments", "runs", "latest_metrics", "metrics", "registered_models", "model_versions", "traces")
 
 Connect = Callable[[], pymongo.MongoClient[dict[str, Any]]]
 

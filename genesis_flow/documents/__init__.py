@@ -12,9 +12,11 @@ from genesis_flow.documents.logged_models import LoggedModelFields, ModelMetricF
 from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.runs import RunFields
+from genesis_flow.documents.traces import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.webhooks import WebhookFields
 
 __all__ = [
+    "AssessmentFields",
     "CounterFields",
     "DatasetFields",
     "DatasetRecordFields",
@@ -29,6 +31,9 @@ __all__ = [
     "ModelVersionFields",
     "RegisteredModelFields",
     "RunFields",
+    "SpanFields",
+    "SpanPayloadFields",
+    "TraceFields",
     "WebhookFields",
     "bind_documents",
 ]

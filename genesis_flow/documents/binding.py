@@ -25,6 +25,7 @@ from genesis_flow.documents.logged_models import LoggedModelFields, ModelMetricF
 from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.runs import RunFields
+from genesis_flow.documents.traces import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.webhooks import WebhookFields
 
 Collection = AsyncCollection[dict[str, Any]]
@@ -42,6 +43,10 @@ DECLARED: tuple[type[BaseModel], ...] = (
     RegisteredModelFields,
     ModelVersionFields,
     WebhookFields,
+    TraceFields,
+    SpanFields,
+    SpanPayloadFields,
+    AssessmentFields,
     LoggedModelFields,
     ModelMetricFields,
     EvaluationDatasetFields,

@@ -37,3 +37,12 @@ def block_id(run_id: str, key: str, suffix: str) -> str:
 def children_of(prefix: str) -> dict[str, str]:
     """A condition on ``_id``: every id that starts with ``prefix`` and the separator."""
     return {"$gte": f"{prefix}{SEPARATOR}", "$lt": f"{prefix}{_AFTER_SEPARATOR}"}
+
+
+def span_key(trace_id: str, span_id: str) -> str:
+    return f"{trace_id}{SEPARATOR}{span_id}"
+
+
+def payload_key(span: str, digest: str, piece: int) -> str:
+    """``span`` is the key of the span."""
+    return f"{span}{SEPARATOR}{digest}{SEPARATOR}{piece:04d}"

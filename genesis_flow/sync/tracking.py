@@ -18,10 +18,21 @@ from genesis_flow.sync._generated.tracking_metrics import SyncMetrics
 from genesis_flow.sync._generated.tracking_params_tags import SyncParamsTags
 from genesis_flow.sync._generated.tracking_runs import SyncRuns
 from genesis_flow.sync._generated.tracking_search_runs import SyncRunSearch
+from genesis_flow.sync._generated.tracking_traces_archive import SyncTraceArchive
+from genesis_flow.sync._generated.tracking_traces_assessments import SyncAssessments
+from genesis_flow.sync._generated.tracking_traces_deletion import SyncTraceDeletion
+from genesis_flow.sync._generated.tracking_traces_ingest import SyncSpanIngest
+from genesis_flow.sync._generated.tracking_traces_read import SyncTraceReads
+from genesis_flow.sync._generated.tracking_traces_search import SyncTraceSearch
+from genesis_flow.sync._generated.tracking_traces_sessions import SyncTraceSessions
+from genesis_flow.sync._generated.tracking_traces_start import SyncTraceStart
+from genesis_flow.sync._generated.tracking_traces_tags import SyncTraceTags
+from genesis_flow.sync._generated.tracking_traces_trace_metrics import SyncTraceMetrics
 from genesis_flow.tracking.store import AsyncTrackingStore
 
 
-class MongoDBStore(
+# MLflow annotates the values of update_assessment and the points of query_trace_metrics as what they are not.
+class MongoDBStore(  # type: ignore[misc]
     SyncExperiments,
     SyncRuns,
     SyncRunSearch,
@@ -29,6 +40,16 @@ class MongoDBStore(
     SyncMetricHistory,
     SyncParamsTags,
     SyncInputs,
+    SyncSpanIngest,
+    SyncTraceStart,
+    SyncTraceReads,
+    SyncTraceSearch,
+    SyncTraceTags,
+    SyncAssessments,
+    SyncTraceMetrics,
+    SyncTraceSessions,
+    SyncTraceDeletion,
+    SyncTraceArchive,
     SyncLoggedModels,
     SyncLoggedModelSearch,
     SyncEvaluationDatasets,
@@ -55,6 +76,10 @@ class MongoDBStore(
     @property
     def artifact_root_uri(self) -> str:
         return self._settings.artifact_root
+
+    @property
+    def supports_trace_archival(self) -> bool:
+        return True
 
     @property
     def supports_workspaces(self) -> bool:

@@ -46,6 +46,8 @@ from genesis_flow.tracking.guards import (
     refuse_unknown_experiment,
     validate_max_results,
 )
+from genesis_flow.tracking.traces.closure import erase_assessments_of_runs
+from genesis_flow.tracking.traces.retention import with_retention
 
 
 class Experiments(Area):
@@ -105,12 +107,12 @@ class Experiments(Area):
 
     @operation
     async def get_experiment(self, experiment_id: str) -> Experiment:
-        return experiment_entity(await self._find(experiment_id, ViewType.ALL))
+        return _entity(await self._find(experiment_id, ViewType.ALL))
 
     @operation
     async def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
         document = await self._experiments.find_one(scoped({"name": experiment_name}))
-        return None if document is None else experiment_entity(document)
+        return None if document is None else _entity(document)
 
     @operation
     async def search_experiments(
@@ -127,7 +129,7 @@ class Experiments(Area):
             scoped(page.query), sort=page.sort, limit=max_results + 1, batch_size=BATCH
         ).to_list()
         token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
-        return PagedList([experiment_entity(document) for document in found[:max_results]], token)
+        return PagedList([_entity(document) for document in found[:max_results]], token)
 
     @operation
     async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
@@ -170,6 +172,9 @@ class Experiments(Area):
             if target == DELETED
             else {"$set": {"lifecycle_stage": ACTIVE}, "$unset": {"deleted_time": ""}}
         )
+        if target == DELETED:
+            run_ids = [run["_id"] async for run in runs.find({"experiment_id": number}, {"_id": 1})]
+            await erase_assessments_of_runs(self.database, run_ids)
         await runs.update_many({"experiment_id": number}, change)
         await heads.update_many({"experiment_id": number}, {"$set": {"active": target == ACTIVE}})
         await self._experiments.update_one({"_id": number, "pending": target}, {"$unset": {"pending": ""}})
@@ -227,6 +232,10 @@ async def next_number(database: Database, kind: str) -> int:
         {"_id": kind}, {"$inc": {"last": 1}}, upsert=True, return_document=ReturnDocument.AFTER
     )
     return int(counter["last"])
+
+
+def _entity(document: dict[str, Any]) -> Experiment:
+    return with_retention(experiment_entity(document))
 
 
 def _refuse_taken(name: str, error: Exception | None = None) -> NoReturn:

@@ -23,6 +23,7 @@ from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.keys import children_of
 from genesis_flow.tracking.guards import DELETED, experiment_number, find_run, refuse_unknown_experiment
 from genesis_flow.tracking.model_metrics import refuse_unknown_model
+from genesis_flow.tracking.traces.closure import erase_traces_of_experiment
 
 
 class Garbage(Area):
@@ -61,6 +62,7 @@ class Garbage(Area):
             refuse_unknown_experiment(number)
         async for run in self.database.collection(RunFields).find({"experiment_id": number}, {"_id": 1}):
             await self._erase_run(run["_id"])
+        await erase_traces_of_experiment(self.database, number)
         async for model in self.database.collection(LoggedModelFields).find(
             {"experiment_id": number}, {"_id": 1}
         ):

@@ -39,6 +39,7 @@ from genesis_flow.tracking.guards import (
     milliseconds,
     refuse_unknown_experiment,
 )
+from genesis_flow.tracking.traces.closure import erase_assessments_of_runs
 
 RUN_NAME_FIELD = f"tags.{escape(MLFLOW_RUN_NAME)}"
 _INFO = {"params": 0, "tags": 0, "inputs": 0, "model_inputs": 0, "model_outputs": 0}
@@ -125,6 +126,8 @@ class Runs(Area):
     async def delete_run(self, run_id: str) -> None:
         await find_run(self.database, run_id, {"_id": 1})
         change = {"$set": {"lifecycle_stage": DELETED, "deleted_time": get_current_time_millis()}}
+        # What evaluations in it have found goes for good, as in MLflow.
+        await erase_assessments_of_runs(self.database, [run_id])
         await self._move_run(run_id, change, heads_active=False)
 
     @operation

@@ -13,6 +13,16 @@ from genesis_flow.tracking.metrics import Metrics
 from genesis_flow.tracking.params_tags import ParamsTags
 from genesis_flow.tracking.runs import Runs
 from genesis_flow.tracking.search_runs import RunSearch
+from genesis_flow.tracking.traces.archive import TraceArchive
+from genesis_flow.tracking.traces.assessments import Assessments
+from genesis_flow.tracking.traces.deletion import TraceDeletion
+from genesis_flow.tracking.traces.ingest import SpanIngest
+from genesis_flow.tracking.traces.read import TraceReads
+from genesis_flow.tracking.traces.search import TraceSearch
+from genesis_flow.tracking.traces.sessions import TraceSessions
+from genesis_flow.tracking.traces.start import TraceStart
+from genesis_flow.tracking.traces.tags import TraceTags
+from genesis_flow.tracking.traces.trace_metrics import TraceMetrics
 
 
 class AsyncTrackingStore(
@@ -23,6 +33,16 @@ class AsyncTrackingStore(
     MetricHistory,
     ParamsTags,
     Inputs,
+    SpanIngest,
+    TraceStart,
+    TraceReads,
+    TraceSearch,
+    TraceTags,
+    Assessments,
+    TraceMetrics,
+    TraceSessions,
+    TraceDeletion,
+    TraceArchive,
     LoggedModels,
     LoggedModelSearch,
     EvaluationDatasets,

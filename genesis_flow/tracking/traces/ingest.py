@@ -1,0 +1,284 @@
+"""Spans as they arrive: in any order, more than once, from several processes at the same time.
+
+Round trips of ``log_spans``, however many spans: three. One reads what is known of the traces (and of the
+experiment, beside it), one writes the spans, one updates each trace. A trace that existed before and whose
+spans count tokens or cost takes two more: the sums are made anew from all its spans.
+
+Why the result does not depend on the order of arrival:
+
+- Spans are written before their trace says so. The id of a span is its key, so a repetition replaces it.
+- The trace is changed by one conditional update. Times go by ``$min`` and ``$max``. What the first to know
+  decides (status, previews, session, user) is set only where it is still open, and the update holds only
+  as long as that is true; if not, it is made again from what is there then.
+- ``generation`` counts these updates. Sums carry the generation that was read before the spans were, and
+  only ever give way to those of a later one: those have seen every span that these have.
+- What a client stated with ``start_trace`` stands against what spans suggest.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from mlflow.entities import Span
+from mlflow.entities.trace_state import TraceState
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_STATE, TEMPORARILY_UNAVAILABLE
+from mlflow.tracing.constant import SpansLocation, TraceMetadataKey
+from pymongo import ReplaceOne, ReturnDocument, UpdateOne
+from pymongo.errors import DuplicateKeyError
+
+from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.scoping import scoped
+from genesis_flow.documents import SpanFields, SpanPayloadFields, TraceFields
+from genesis_flow.documents.keys import children_of
+from genesis_flow.documents.traces import metadata_path, tag_path
+from genesis_flow.tracking.guards import experiment_number
+from genesis_flow.tracking.traces.shared import (
+    HERE,
+    STATED,
+    artifact_location,
+    experiment_of,
+    make_children_earlier,
+    move_children,
+    portions,
+)
+from genesis_flow.tracking.traces.summary import TraceBatch, batches_of, spent
+
+Document = dict[str, Any]
+
+_OPEN = (None, TraceState.IN_PROGRESS.value, TraceState.STATE_UNSPECIFIED.value)
+_USER = metadata_path(TraceMetadataKey.TRACE_USER)
+# What decides how a trace changes.
+_STATE = {
+    "experiment_id": 1,
+    "request_time": 1,
+    "status": 1,
+    "request_preview": 1,
+    "response_preview": 1,
+    "session_id": 1,
+    "spans_location": 1,
+    "finalized": 1,
+    "generation": 1,
+    "tokens_of": 1,
+    "cost_of": 1,
+    _USER: 1,
+}
+# Not null, which an upsert would write.
+_ABSENT = {"$exists": False}
+_TRACES_AT_ONCE = 16
+# What is open can close a handful of times; more tries mean that something else is wrong.
+_TRIES = 10
+
+
+class SpanIngest(Area):
+    @operation
+    async def log_spans(
+        self, location: str, spans: list[Span], tracking_uri: str | None = None
+    ) -> list[Span]:
+        """Log spans of any traces; a trace that is not there yet is made in the experiment ``location``."""
+        if not spans:
+            return []
+        batches = batches_of(spans)
+        number = experiment_number(location)
+        states = await self._trace_states([batch.trace_id for batch in batches])
+        experiment: Document | None = None
+        if any("experiment_id" not in states.get(batch.trace_id, {}) for batch in batches):
+            experiment = await experiment_of(self.database, number)
+        _refuse_moved(states)
+        for batch in batches:
+            _stamp(batch, states.get(batch.trace_id, {}), number)
+        await self._write_spans(batches)
+        for some in portions(batches, _TRACES_AT_ONCE):
+            await asyncio.gather(
+                *(self._update_trace(batch, states.get(batch.trace_id), number, experiment) for batch in some)
+            )
+        return spans
+
+    async def _trace_states(self, trace_ids: list[str]) -> dict[str, Document]:
+        traces = self.database.collection(TraceFields)
+        return {
+            trace["_id"]: trace
+            for some in portions(trace_ids)
+            async for trace in traces.find(scoped({"_id": {"$in": some}}), _STATE)
+        }
+
+    async def _write_spans(self, batches: Iterable[TraceBatch]) -> None:
+        """Write spans, long contents first: a span never points to a content that is not there."""
+        payloads = [payload for batch in batches for payload in batch.payloads]
+        for collection, documents in (
+            (SpanPayloadFields, payloads),
+            (SpanFields, [span for batch in batches for span in batch.spans]),
+        ):
+            if documents:
+                await self.database.collection(collection).bulk_write(
+                    [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents],
+                    ordered=False,
+                )
+
+    async def _update_trace(
+        self, batch: TraceBatch, state: Document | None, number: int, experiment: Document | None
+    ) -> None:
+        """Let the trace know of its new spans, again until nobody else has changed it meanwhile."""
+        traces = self.database.collection(TraceFields)
+        sums = spent(batch.spans) if batch.counts else {}
+        for _ in range(_TRIES):
+            is_new = state is None or "experiment_id" not in state
+            if is_new and experiment is None:  # deleted since it was read
+                experiment = await experiment_of(self.database, number)
+            guard, change = _trace_change(batch, state or {}, number, experiment, sums)
+            before: Document | None = None
+            refused = False
+            try:
+                before = await traces.find_one_and_update(
+                    scoped({"_id": batch.trace_id, **HERE, **guard}),
+                    change,
+                    _STATE,
+                    upsert=is_new,
+                    return_document=ReturnDocument.BEFORE,
+                )
+            except DuplicateKeyError:
+                refused = True
+            if before is not None or (is_new and not refused):
+                await self._follow_spans(batch, before)
+                return
+            # The trace is not, or not any more, in the state that the change is for.
+            states = await self._trace_states([batch.trace_id])
+            _refuse_moved(states)
+            state = states.get(batch.trace_id)
+        raise MlflowException(
+            f"Trace {batch.trace_id} is changed by others all the time; its spans are logged but not summed "
+            "up. Log them again.",
+            TEMPORARILY_UNAVAILABLE,
+        )
+
+    async def _follow_spans(self, batch: TraceBatch, before: Document | None) -> None:
+        """Children of a trace that began elsewhere or earlier than they say, and sums over all spans."""
+        if before is None or "experiment_id" not in before:
+            if before is not None and batch.counts:  # a stub: its sums are not among what was inserted
+                await self._sum_up_spans(batch.trace_id, before)
+            return
+        time, stamped = int(before["request_time"]), batch.spans[0]
+        now = time if before.get("finalized") else min(time, batch.start)
+        if before["experiment_id"] != stamped["experiment_id"] or (
+            before.get("finalized") and stamped["trace_time"] != now
+        ):
+            await move_children(self.database, batch.trace_id, before["experiment_id"], now)
+        elif now != time or now != stamped["trace_time"]:
+            await make_children_earlier(self.database, batch.trace_id, now)
+        # Even a span that spends nothing may tell that one is below another.
+        if batch.counts or "tokens_of" in before or "cost_of" in before:
+            await self._sum_up_spans(batch.trace_id, before)
+
+    async def _sum_up_spans(self, trace_id: str, before: Document) -> None:
+        """Sum up tokens and cost of a trace over all its spans."""
+        generation = before.get("generation", 0) + 1
+        inferred = [name for name in ("tokens", "cost") if before.get(f"{name}_of", 0) < STATED]
+        if not inferred:
+            return
+        spans = await (
+            self.database.collection(SpanFields)
+            .find({"_id": children_of(trace_id)}, {"parent_id": 1, "usage": 1, "cost": 1})
+            .to_list()
+        )
+        sums = spent(spans)
+        updates = [
+            UpdateOne(
+                # Absent is not greater either.
+                {"_id": trace_id, f"{name}_of": {"$not": {"$gte": generation}}},
+                {"$set": {name: sums[name], f"{name}_of": generation}},
+            )
+            for name in inferred
+            if sums[name] or f"{name}_of" in before
+        ]
+        if updates:
+            await self.database.collection(TraceFields).bulk_write(updates, ordered=False)
+
+
+def _stamp(batch: TraceBatch, state: Document, number: int) -> None:
+    """Copy the experiment and the time of the trace, as far as they are known, to its new spans."""
+    time = batch.start
+    if "request_time" in state:
+        time = state["request_time"] if state.get("finalized") else min(time, state["request_time"])
+    for span in batch.spans:
+        span["experiment_id"] = state.get("experiment_id", number)
+        span["trace_time"] = time
+
+
+def _trace_change(
+    batch: TraceBatch, state: Document, number: int, experiment: Document | None, sums: Document
+) -> tuple[Document, Document]:
+    """How new spans change a trace in ``state``, and the condition on which this is right."""
+    guard: Document = {}
+    change: Document = {
+        "$inc": {"generation": 1},
+        "$set": {"spans_location": SpansLocation.TRACKING_STORE.value},
+    }
+    fixed, first = change["$set"], {}
+    fixed |= {tag_path(key): value for key, value in batch.tags.items()}
+    if "experiment_id" not in state:
+        guard["experiment_id"] = _ABSENT
+        assert experiment is not None  # _update_trace() has seen to it
+        first = {
+            "experiment_id": number,
+            "artifact_location": artifact_location(experiment, batch.trace_id),
+        }
+        # A stub may have been there, so that this is not the insertion.
+        fixed |= first
+        for name, values in sums.items():
+            if values and not state:
+                guard["generation"] = _ABSENT
+                fixed |= {name: values, f"{name}_of": 1}
+    guard["finalized"] = state.get("finalized", _ABSENT)
+    if not state.get("finalized"):
+        change["$min"] = {"request_time": batch.start}
+        if batch.end is not None:
+            change["$max"] = {"end_time": batch.end}
+    status = state.get("status")
+    if status in _OPEN and (batch.root_status or status is None):
+        guard["status"] = status or _ABSENT
+        fixed["status"] = batch.root_status or TraceState.IN_PROGRESS.value
+    inferred: Document = {**batch.previews, "session_id": batch.session_id, _USER: batch.user_id}
+    for path, value in inferred.items():
+        if value is not None and _value_at(state, path) is None:
+            guard[path] = _ABSENT
+            fixed[path] = value
+    return guard, change
+
+
+def _value_at(document: Document, path: str) -> Any:
+    value: Any = document
+    for step in path.split("."):
+        value = (value or {}).get(step)
+    return value
+
+
+def _refuse_moved(states: dict[str, Document]) -> None:
+    """Raise if spans of a trace are not here any more."""
+    moved = {
+        trace_id: state["spans_location"]
+        for trace_id, state in sorted(states.items())
+        if state.get("spans_location") not in (None, SpansLocation.TRACKING_STORE.value)
+    }
+    if moved:
+        _refuse(moved)
+
+
+def _refuse(moved: dict[str, str]) -> NoReturn:
+    archived = [trace_id for trace_id, where in moved.items() if where == SpansLocation.ARCHIVE_REPO.value]
+    others = [trace_id for trace_id in moved if trace_id not in archived]
+
+    def listed(trace_ids: list[str]) -> str:
+        return ", ".join(f"'{trace_id}'" for trace_id in trace_ids)
+
+    if not others:
+        raise MlflowException(f"Cannot log spans to archived traces: {listed(archived)}.", INVALID_STATE)
+    groups = [
+        f"{kind}={listed(trace_ids)}"
+        for kind, trace_ids in (("archived", archived), ("other", others))
+        if trace_ids
+    ]
+    raise MlflowException(
+        "Cannot log spans because one or more traces are unavailable for DB-backed span writes: "
+        + "; ".join(groups),
+        INVALID_STATE,
+    )

@@ -1,0 +1,34 @@
+"""How long the spans of an experiment's traces stay in the database, if the MLflow server archives them."""
+
+import logging
+
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.utils.trace_archival import _resolve_effective_trace_archival_retention
+from mlflow.tracing.trace_archival_config import get_trace_archival_server_config
+from mlflow.utils.validation import _validate_trace_archival_retention_string
+
+_logger = logging.getLogger(__name__)
+
+
+def with_retention(experiment: Experiment) -> Experiment:
+    """Let an experiment say how long; without archival, which is configured for a server, it says nothing."""
+    try:
+        config = get_trace_archival_server_config()
+        if config is None or not config.enabled:
+            return experiment
+        broader = _validate_trace_archival_retention_string(config.retention)
+    except MlflowException:
+        _logger.warning(
+            "The trace archival configuration is not valid, so experiments do not say how long their spans "
+            "stay.",
+            exc_info=True,
+        )
+        return experiment
+    experiment.effective_trace_archival_retention = _resolve_effective_trace_archival_retention(
+        experiment_id=experiment.experiment_id,
+        experiment_tags=experiment.tags,
+        broader_retention=broader,
+        long_retention_allowlist=set(config.long_retention_allowlist),
+    )
+    return experiment

@@ -1,0 +1,149 @@
+"""The search of traces, and what compares two searches.
+
+Round trips of a page, newest first: two (the traces, their assessments); one more for each condition on spans
+or assessments, and for traces that were found by their keys alone.
+"""
+
+import asyncio
+from typing import Any
+
+from mlflow.entities import TraceInfo
+from mlflow.store.analytics import trace_correlation
+from mlflow.store.tracking import SEARCH_TRACES_DEFAULT_MAX_RESULTS
+from mlflow.tracing.analysis import TraceFilterCorrelationResult
+from mlflow.utils.validation import (
+    _parse_experiment_id,
+    _parse_experiment_ids,
+    _resolve_experiment_ids_and_locations,
+)
+
+from genesis_flow.database.connection import Database
+from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.scoping import scoped
+from genesis_flow.documents import AssessmentFields, SpanFields, TraceFields
+from genesis_flow.documents.binding import BATCH
+from genesis_flow.documents.trace_entities import trace_info_entity
+from genesis_flow.documents.traces import KNOWN
+from genesis_flow.query.runs import parse_position
+from genesis_flow.query.runs.scan import all_of
+from genesis_flow.query.tokens import create_token, parse_token
+from genesis_flow.query.traces import FoundTrace, TraceFinder, parse_trace_filter, parse_trace_order
+from genesis_flow.query.traces.children import Collections
+from genesis_flow.tracking.guards import validate_max_results
+from genesis_flow.tracking.traces.read import load_contents
+from genesis_flow.tracking.traces.shared import assessments_of, portions
+
+Document = dict[str, Any]
+
+_INT64 = range(-(2**63), 2**63)
+
+
+class TraceSearch(Area):
+    @operation
+    async def search_traces(
+        self,
+        experiment_ids: list[str] | None = None,
+        filter_string: str | None = None,
+        max_results: int = SEARCH_TRACES_DEFAULT_MAX_RESULTS,
+        order_by: list[str] | None = None,
+        page_token: str | None = None,
+        model_id: str | None = None,
+        locations: list[str] | None = None,
+    ) -> tuple[list[TraceInfo], str | None]:
+        locations = _resolve_experiment_ids_and_locations(experiment_ids, locations)
+        validate_max_results(max_results)
+        numbers = None if locations is None else sorted({_parse_experiment_id(each) for each in locations})
+        order = parse_trace_order(order_by)
+        asked = [numbers, filter_string or "", list(order_by or [])]
+        after = parse_token(page_token, asked)
+        if after is not None:
+            after = parse_position(order, after)
+        finder = trace_finder(self.database, numbers, filter_string)
+        found = await finder.page(order, after, max_results)
+        # As MLflow does: a full page has a token, even if it turns out to be the last.
+        token = create_token(asked, found[-1].position) if len(found) == max_results else None
+        return await self._trace_infos(found), token
+
+    async def _trace_infos(self, found: list[FoundTrace]) -> list[TraceInfo]:
+        ids = [each.trace_id for each in found]
+        documents = {each.trace_id: each.document for each in found if each.document is not None}
+        assessments, missing = await asyncio.gather(
+            assessments_of(self.database, ids),
+            self._documents_of([trace_id for trace_id in ids if trace_id not in documents]),
+        )
+        documents |= missing
+        return [
+            trace_info_entity(documents[trace_id], assessments.get(trace_id, []))
+            for trace_id in ids
+            if trace_id in documents  # deleted meanwhile
+        ]
+
+    async def _documents_of(self, trace_ids: list[str]) -> dict[str, Document]:
+        traces = self.database.collection(TraceFields)
+        return {
+            trace["_id"]: trace
+            for some in portions(trace_ids)
+            async for trace in traces.find(scoped({"_id": {"$in": some}, **KNOWN}), batch_size=BATCH)
+        }
+
+    @operation
+    async def calculate_trace_filter_correlation(
+        self,
+        experiment_ids: list[str],
+        filter_string1: str,
+        filter_string2: str,
+        base_filter: str | None = None,
+    ) -> TraceFilterCorrelationResult:
+        """How much two filters have to do with each other, among the traces that satisfy ``base_filter``."""
+        numbers = _parse_experiment_ids([*experiment_ids])
+        first, second = (
+            f"{base_filter} and {each}" if base_filter else each for each in (filter_string1, filter_string2)
+        )
+        finders = [trace_finder(self.database, numbers, each) for each in (base_filter, first, second)]
+        total, in_first, in_second, in_both = await self._correlation_counts(*finders)
+        npmi = trace_correlation.calculate_npmi_from_counts(in_both, in_first, in_second, total)
+        return TraceFilterCorrelationResult(
+            npmi=npmi.npmi,
+            npmi_smoothed=npmi.npmi_smoothed,
+            filter1_count=in_first,
+            filter2_count=in_second,
+            joint_count=in_both,
+            total_count=total,
+        )
+
+    async def _correlation_counts(
+        self, base: TraceFinder, first: TraceFinder, second: TraceFinder
+    ) -> list[int]:
+        """How many traces each finds, and how many the last two both find."""
+        conditions = [await finder.conditions() for finder in (base, first, second)]
+        plain = [condition for condition in conditions if condition is not None]
+        if len(plain) == len(conditions):
+            traces = self.database.collection(TraceFields)
+            queries = [*plain, all_of(plain[1], plain[2])]
+            return list(await asyncio.gather(*(traces.count_documents(query) for query in queries)))
+        in_base, in_first, in_second = [await finder.ids() for finder in (base, first, second)]
+        return [len(ids) for ids in (in_base, in_first, in_second, in_first & in_second)]
+
+
+def trace_finder(
+    database: Database,
+    experiment_ids: list[int] | None,
+    filter_string: str | None,
+    match: Document | None = None,
+) -> TraceFinder:
+    """Finds the traces of experiments, or of all of them, that satisfy a filter."""
+    scope = KNOWN
+    if experiment_ids is not None:
+        scope = {"experiment_id": {"$in": [number for number in experiment_ids if number in _INT64]}}
+
+    async def contents(spans: list[Document]) -> list[str]:
+        return await load_contents(database, spans)
+
+    collections = Collections(
+        database.collection(TraceFields),
+        database.collection(SpanFields),
+        database.collection(AssessmentFields),
+        contents,
+    )
+    trace_filter = parse_trace_filter(filter_string)
+    return TraceFinder(collections, scope, scoped({**scope, **(match or {})}), trace_filter)

@@ -1,0 +1,197 @@
+"""Traces as clients state them: created or merged into what spans have said already.
+
+Round trips of ``start_trace``: two (the experiment, the trace), a third if the trace was there already, for
+its assessments and for the copies that its children hold, and one to write assessments.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from mlflow.entities import TraceInfo
+from mlflow.entities.trace_info_v2 import TraceInfoV2
+from mlflow.entities.trace_state import TraceState
+from mlflow.entities.trace_status import TraceStatus
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_STATE
+from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
+from mlflow.tracing.utils import generate_request_id_v2
+from pymongo import ReplaceOne, ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.scoping import current_workspace, scoped
+from genesis_flow.database.writes import insert_once
+from genesis_flow.documents import AssessmentFields, TraceFields
+from genesis_flow.documents.trace_entities import assessment_document, trace_info_entity
+from genesis_flow.documents.traces import metadata_path, tag_path
+from genesis_flow.documents.usage import NUMBER_FIELDS, json_object, numbers
+from genesis_flow.tracking.guards import check_experiment_active, experiment_number
+from genesis_flow.tracking.traces.shared import (
+    HERE,
+    STATED,
+    artifact_location,
+    assessments_of,
+    experiment_of,
+    known,
+    move_children,
+    refuse_unknown_trace,
+)
+from genesis_flow.tracking.traces.summary import checked_name, checked_session
+
+Document = dict[str, Any]
+
+
+class TraceStart(Area):
+    @operation
+    async def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
+        trace_id = trace_info.trace_id
+        checked_name(trace_info.tags.get(TraceTagKey.TRACE_NAME))
+        number = experiment_number(trace_info.experiment_id)
+        experiment = await experiment_of(self.database, number)
+        check_experiment_active(experiment)
+        stated: Document = {
+            "experiment_id": number,
+            "request_time": trace_info.request_time,
+            "end_time": _end(trace_info.request_time, trace_info.execution_duration),
+            "status": trace_info.state.value,
+            "client_request_id": trace_info.client_request_id,
+            "artifact_location": artifact_location(experiment, trace_id),
+            "finalized": "true",
+            **_paths(trace_info.tags, trace_info.trace_metadata),
+        }
+        for preview in ("request_preview", "response_preview"):
+            if (text := getattr(trace_info, preview)) is not None:
+                stated[preview] = text
+        trace = await self._merge_trace(trace_id, stated)
+        if trace_info.assessments:
+            documents = [
+                assessment_document(assessment, trace_id, trace) for assessment in trace_info.assessments
+            ]
+            await self.database.collection(AssessmentFields).bulk_write(
+                [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
+            )
+        if trace["generation"] == 1 and not trace_info.assessments:
+            return trace_info_entity(trace, [])  # nobody can have known of it before
+        assessments, _ = await asyncio.gather(
+            assessments_of(self.database, [trace_id]),
+            move_children(self.database, trace_id, number, trace["request_time"]),
+        )
+        return trace_info_entity(trace, assessments.get(trace_id, []))
+
+    async def _merge_trace(self, trace_id: str, stated: Document) -> Document:
+        """Make a trace as stated, whatever is known of it; returns the whole of it."""
+        change = _change(stated) | {"$inc": {"generation": 1}}
+        traces = self.database.collection(TraceFields)
+        for _ in range(2):
+            with suppress(DuplicateKeyError):
+                trace: Document | None = await traces.find_one_and_update(
+                    scoped({"_id": trace_id, **HERE}),
+                    change,
+                    upsert=True,
+                    return_document=ReturnDocument.AFTER,
+                )
+                if trace is not None:
+                    return trace
+            # Another client made it at the same moment; if it fails again, its spans are in an archive.
+        raise MlflowException(
+            f"Cannot update traces that are no longer DB-backed: '{trace_id}'.", INVALID_STATE
+        )
+
+    @operation
+    async def deprecated_start_trace_v2(
+        self,
+        experiment_id: str,
+        timestamp_ms: int,
+        request_metadata: dict[str, str],
+        tags: dict[str, str],
+    ) -> TraceInfoV2:
+        checked_name(tags.get(TraceTagKey.TRACE_NAME))
+        number = experiment_number(experiment_id)
+        experiment = await experiment_of(self.database, number)
+        check_experiment_active(experiment)
+        trace_id = generate_request_id_v2()
+        trace: Document = {
+            "_id": trace_id,
+            "workspace": current_workspace(),
+            "experiment_id": number,
+            "request_time": timestamp_ms,
+            "status": TraceState.IN_PROGRESS.value,
+            "generation": 1,
+            "artifact_location": artifact_location(experiment, trace_id),
+        }
+        for path, value in _paths(tags, request_metadata).items():
+            _put(trace, path, value)
+        await insert_once(self.database.collection(TraceFields), trace)
+        return TraceInfoV2.from_v3(trace_info_entity(trace, []))
+
+    @operation
+    async def deprecated_end_trace_v2(
+        self,
+        request_id: str,
+        timestamp_ms: int,
+        status: TraceStatus,
+        request_metadata: dict[str, str],
+        tags: dict[str, str],
+    ) -> TraceInfoV2:
+        checked_name(tags.get(TraceTagKey.TRACE_NAME))
+        stated = {
+            "end_time": timestamp_ms,
+            "status": TraceStatus(status).to_state().value,
+            **_paths(tags, request_metadata),
+        }
+        trace = await self.database.collection(TraceFields).find_one_and_update(
+            known(request_id), _change(stated), return_document=ReturnDocument.AFTER
+        )
+        if trace is None:
+            refuse_unknown_trace(request_id)
+        assessments = await assessments_of(self.database, [request_id])
+        return TraceInfoV2.from_v3(trace_info_entity(trace, assessments.get(request_id, [])))
+
+
+def _end(start: int, duration: int | None) -> int | None:
+    return None if duration is None else start + duration
+
+
+def _paths(tags: dict[str, str], metadata: dict[str, str]) -> Document:
+    """Tags and metadata by the place where a trace keeps them; a None among the fields means absent."""
+    fields: Document = {tag_path(key): value for key, value in tags.items()}
+    for key, value in metadata.items():
+        if key == TraceMetadataKey.TRACE_SESSION:
+            fields["session_id"] = checked_session(value)
+        elif key in NUMBER_FIELDS:
+            fields |= _numbers(key, value)
+        else:
+            fields[metadata_path(key)] = value
+    return fields
+
+
+def _numbers(key: str, value: Any) -> Document:
+    """Token usage or cost: only the numbers that are named replace what spans say."""
+    name, keys = NUMBER_FIELDS[key]
+    given = json_object(value)
+    usable = numbers(name, given)
+    fields: Document = {f"{name}.{each}": usable.get(each) for each in keys if each in given}
+    if usable:
+        fields[f"{name}_of"] = STATED
+    return fields
+
+
+def _change(stated: Document) -> Document:
+    """The update that makes fields so. Tags and metadata may be null, all else is absent instead."""
+    fixed = {path: value for path, value in stated.items() if value is not None or _may_be_null(path)}
+    gone = {path: "" for path in stated if path not in fixed}
+    return {"$set": fixed, **({"$unset": gone} if gone else {})}
+
+
+def _may_be_null(path: str) -> bool:
+    return path.startswith(("tags.", "metadata."))
+
+
+def _put(document: Document, path: str, value: Any) -> None:
+    if value is None and not _may_be_null(path):
+        return
+    *parents, name = path.split(".")
+    for parent in parents:
+        document = document.setdefault(parent, {})
+    document[name] = value

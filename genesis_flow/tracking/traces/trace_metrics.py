@@ -1,0 +1,164 @@
+"""Metrics over traces, spans and assessments.
+
+Round trips: one, as the documents copy what the usual questions ask of their trace. A filter on traces in a
+question about spans or assessments takes one more, and one for each 1,000 traces that satisfy it.
+"""
+
+from typing import Any
+
+from mlflow.entities.trace_metrics import (
+    AggregationType,
+    MetricAggregation,
+    MetricDataPoint,
+    MetricViewType,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.store.entities.paged_list import PagedList
+from mlflow.utils.validation import _parse_experiment_ids
+from pydantic import BaseModel
+
+from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.scoping import scoped
+from genesis_flow.documents import AssessmentFields, SpanFields, TraceFields
+from genesis_flow.documents.binding import BATCH
+from genesis_flow.query.runs.scan import all_of
+from genesis_flow.query.traces.metrics import (
+    Grouping,
+    MetricFilters,
+    aggregate,
+    checked_metric,
+    group_pipeline,
+    histogram_pipeline,
+    parse_metric_filters,
+    time_range,
+)
+from genesis_flow.tracking.traces.shared import portions, spans_within
+
+Document = dict[str, Any]
+
+MAX_RESULTS = 1000
+_COLLECTIONS: dict[MetricViewType, type[BaseModel]] = {
+    MetricViewType.TRACES: TraceFields,
+    MetricViewType.SPANS: SpanFields,
+    MetricViewType.ASSESSMENTS: AssessmentFields,
+}
+_INT64 = range(-(2**63), 2**63)
+
+
+class TraceMetrics(Area):
+    @operation
+    async def query_trace_metrics(
+        self,
+        experiment_ids: list[str],
+        view_type: MetricViewType,
+        metric_name: str,
+        aggregations: list[MetricAggregation],
+        dimensions: list[str] | None = None,
+        filters: list[str] | None = None,
+        time_interval_seconds: int | None = None,
+        start_time_ms: int | None = None,
+        end_time_ms: int | None = None,
+        max_results: int = MAX_RESULTS,
+        page_token: str | None = None,
+    ) -> PagedList[MetricDataPoint]:
+        dimensions = dimensions or []
+        metric = checked_metric(view_type, metric_name, aggregations, dimensions)
+        if time_interval_seconds and (start_time_ms is None or end_time_ms is None):
+            raise MlflowException.invalid_parameter_value(
+                "start_time_ms and end_time_ms are required if time_interval_seconds is set"
+            )
+        numbers = [number for number in _parse_experiment_ids([*experiment_ids]) if number in _INT64]
+        scope: Document = {"experiment_id": {"$in": numbers}}
+        asked = parse_metric_filters(filters or [], view_type)
+        grouping = Grouping(view_type, metric, dimensions, time_interval_seconds or None)
+        match = grouping.condition(
+            scope if view_type == MetricViewType.SPANS else scoped(scope),
+            {"valid": True} if view_type == MetricViewType.ASSESSMENTS else {},
+            time_range(view_type, metric_name, start_time_ms, end_time_ms),
+            *asked.own,
+        )
+        if asked.of_traces or any(
+            aggregation.aggregation_type == AggregationType.PERCENTILE for aggregation in aggregations
+        ):
+            matches = await self._metric_matches(match, scope, asked, view_type)
+            points = await self._counted_points(grouping, matches, metric_name, aggregations)
+        else:
+            points = await self._grouped_points(grouping, match, metric_name, aggregations, max_results)
+        if not points and not grouping.names:
+            points = _nothing(grouping, metric_name, aggregations)
+        return PagedList(points[:max_results], None)
+
+    async def _grouped_points(
+        self,
+        grouping: Grouping,
+        match: Document,
+        name: str,
+        aggregations: list[MetricAggregation],
+        limit: int,
+    ) -> list[MetricDataPoint]:
+        pipeline = group_pipeline(grouping, match, aggregations, limit)
+        collection = self.database.collection(_COLLECTIONS[grouping.view])
+        cursor = await collection.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH)
+        points = []
+        async for row in cursor:
+            values = {
+                str(aggregation): _plain(row[f"v{index}"])
+                for index, aggregation in enumerate(aggregations)
+                if row[f"v{index}"] is not None
+            }
+            if values:
+                points.append(grouping.point(name, row["_id"], values))
+        return points
+
+    async def _metric_matches(
+        self, match: Document, scope: Document, asked: MetricFilters, view: MetricViewType
+    ) -> list[Document]:
+        """The condition, or one for each part of the traces that satisfy the filters on traces."""
+        if not asked.of_traces:
+            return [match]
+        traces = self.database.collection(TraceFields).find(
+            all_of(scoped(scope), *asked.of_traces), {"_id": 1}, batch_size=BATCH
+        )
+        trace_ids = [trace["_id"] async for trace in traces]
+        return [
+            all_of(
+                match,
+                {"_id": spans_within(some)} if view == MetricViewType.SPANS else {"trace_id": {"$in": some}},
+            )
+            for some in portions(trace_ids)
+        ]
+
+    async def _counted_points(
+        self,
+        grouping: Grouping,
+        matches: list[Document],
+        name: str,
+        aggregations: list[MetricAggregation],
+    ) -> list[MetricDataPoint]:
+        collection = self.database.collection(_COLLECTIONS[grouping.view])
+        groups: dict[tuple[Any, ...], dict[Any, int]] = {}
+        for match in matches:
+            pipeline = histogram_pipeline(grouping, match)
+            cursor = await collection.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH)
+            async for row in cursor:
+                *key, value = row["_id"].values()
+                histogram = groups.setdefault(tuple(key), {})
+                value = _plain(value)
+                histogram[value] = histogram.get(value, 0) + int(row["n"])
+        names = list(grouping.key())
+        points = []
+        for group in sorted(groups):
+            found = {str(each): aggregate(groups[group], each) for each in aggregations}
+            points.append(grouping.point(name, dict(zip(names, group, strict=True)), found))
+        return points
+
+
+def _nothing(grouping: Grouping, name: str, aggregations: list[MetricAggregation]) -> list[MetricDataPoint]:
+    """Without groups, nothing is counted as zero."""
+    counts = {str(each): 0 for each in aggregations if each.aggregation_type == AggregationType.COUNT}
+    return [grouping.point(name, {}, counts)] if counts else []
+
+
+def _plain(value: Any) -> Any:
+    """Without BSON's own kinds of numbers."""
+    return int(value) if isinstance(value, int) else value

@@ -1,0 +1,204 @@
+"""Traces: round trips, races, redelivery, long contents, and what the server reads for a page."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from mlflow.entities import Feedback
+from mlflow.exceptions import MlflowException
+
+from genesis_flow.aio import MongoDBStore
+from genesis_flow.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
+from tests.areas.explain import profiled
+from tests.commands import CommandRecorder
+from tests.contract.test_trace_ingest import family
+from tests.contract.trace_scenes import STARTED, span, stated, trace_id
+from tests.mongod import Mongod
+
+ONE, TWO = trace_id(1), trace_id(2)
+
+
+def plain(identifier: str, count: int = 10) -> list[Any]:
+    return [span(identifier, n, None if n == 1 else 1, start=n, end=50 + n) for n in range(1, count + 1)]
+
+
+async def test_round_trips(store: MongoDBStore, commands: CommandRecorder) -> None:
+    await store.log_spans("0", plain(TWO))
+    with commands.recording() as sent:
+        await store.log_spans("0", plain(ONE))
+    assert [name for name, _ in sent] == ["find", "find", "update", "findAndModify"]
+    with commands.recording() as sent:
+        await store.log_spans("0", [span(ONE, 11, 1, start=20)])
+    assert [name for name, _ in sent] == ["find", "update", "findAndModify"]
+    with commands.recording() as sent:
+        await store.start_trace(stated(trace_id(3)))
+    assert [name for name, _ in sent] == ["find", "findAndModify"]
+    with commands.recording() as sent:
+        await store.search_traces(["0"])
+    assert [name for name, _ in sent] == ["find", "find"]
+    with commands.recording() as sent:
+        await store.get_trace(ONE)
+    assert [name for name, _ in sent] == ["find", "find", "find"]
+    with commands.recording() as sent:
+        await store.set_trace_tag(ONE, "t", "v")
+    assert [name for name, _ in sent] == ["update"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_racing_deliveries_come_to_one_trace(store: MongoDBStore, store_uri: str, seed: int) -> None:
+    """Spans one by one, twice, from two clients at once, in any order, while the trace is stated."""
+    await store.log_spans("0", family(TWO))
+    expected = await store.get_trace_info(TWO)
+    dice = random.Random(seed)
+    other = MongoDBStore(store_uri)
+    await other.search_experiments()
+    calls = [client.log_spans("0", [each]) for client in (store, other) for each in family(ONE) * 2]
+    calls += [client.link_traces_to_run([ONE], "a" * 32) for client in (store, other)]
+    dice.shuffle(calls)
+    try:
+        await asyncio.gather(*calls)
+    finally:
+        await other.close()
+    info = await store.get_trace_info(ONE)
+    for field in ("request_time", "execution_duration", "state", "request_preview", "response_preview"):
+        assert getattr(info, field) == getattr(expected, field), field
+    assert info.trace_metadata == expected.trace_metadata
+    assert len((await store.get_trace(ONE)).data.spans) == 4
+    times = {
+        each["trace_time"] async for each in store.database.collection(SpanFields).find({"trace_id": ONE})
+    }
+    assert times == {expected.request_time}
+
+
+async def test_racing_statements_and_spans(store: MongoDBStore) -> None:
+    for number in range(10, 30):
+        identifier = trace_id(number)
+        statement = stated(identifier, start=0, duration=77, tags={"t": "1"})
+        calls = [store.log_spans("0", [each]) for each in family(identifier)]
+        await asyncio.gather(*calls, store.start_trace(statement), store.start_trace(statement))
+        info = await store.get_trace_info(identifier)
+        assert (info.request_time, info.execution_duration, info.tags["t"]) == (STARTED, 77, "1")
+        assert info.token_usage is not None
+        assert info.token_usage["input_tokens"] == 12
+
+
+async def test_sums_follow_a_span_that_changes(store: MongoDBStore) -> None:
+    await store.log_spans("0", family(ONE))
+    attributes = {"mlflow.chat.tokenUsage": {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}}
+    await store.log_spans("0", [span(ONE, 4, 1, attributes=attributes)])
+    usage = (await store.get_trace_info(ONE)).token_usage
+    assert usage == {"input_tokens": 8, "output_tokens": 2, "total_tokens": 10}
+
+
+async def test_a_parent_that_joins_two_sums(store: MongoDBStore) -> None:
+    """A span that spends nothing may tell that one which does lies below another that does."""
+    usage = {"mlflow.chat.tokenUsage": {"input_tokens": 5, "output_tokens": 0, "total_tokens": 5}}
+    await store.log_spans("0", [span(ONE, 1, attributes=usage), span(ONE, 3, 2, attributes=usage)])
+    assert (await store.get_trace_info(ONE)).token_usage["input_tokens"] == 10  # type: ignore[index]
+    await store.log_spans("0", [span(ONE, 2, 1)])
+    assert (await store.get_trace_info(ONE)).token_usage["input_tokens"] == 5  # type: ignore[index]
+
+
+async def test_long_contents(store: MongoDBStore) -> None:
+    text = "wörd " * 4_000_000  # 24 MB: more than a document holds
+    spans = [
+        span(ONE, 1, attributes={"mlflow.spanInputs": text}),
+        span(ONE, 2, 1, name="half", attributes={"mlflow.spanInputs": "n" * 70_000 + "needle"}),
+        span(ONE, 3, 1),
+    ]
+    await store.log_spans("0", spans)
+    await store.log_spans("0", plain(TWO))
+    read = (await store.get_trace(ONE)).data.spans
+    assert [each.inputs for each in read] == [text, "n" * 70_000 + "needle", None]
+    for words in ("wörd wörd", "needle"):
+        found, _ = await store.search_traces(["0"], f"trace.text LIKE '%{words}%'")
+        assert [info.trace_id for info in found] == [ONE]
+    assert (await store.search_traces(["0"], "trace.text LIKE '%needle%' AND span.name = 'step'"))[0] == []
+    pieces = [each async for each in store.database.collection(SpanPayloadFields).find({}, {"_id": 1})]
+    assert len(pieces) > 4
+    await store.log_spans("0", spans[2:])
+    assert await store.delete_traces("0", trace_ids=[ONE]) == 1
+    for fields in (SpanPayloadFields, AssessmentFields):
+        assert await store.database.collection(fields).count_documents({}) == 0
+    assert await store.database.collection(SpanFields).count_documents({}) == 10
+
+
+async def test_many_spans_and_assessments(store: MongoDBStore) -> None:
+    await store.log_spans("0", plain(ONE, 2_000))
+    await asyncio.gather(
+        *(store.create_assessment(Feedback(name=f"f{n % 7}", value=n, trace_id=ONE)) for n in range(1_000))
+    )
+    trace = await store.get_trace(ONE)
+    assert (len(trace.data.spans), len(trace.info.assessments)) == (2_000, 1_000)
+    found, _ = await store.search_traces(["0"], "feedback.f3 >= 990 AND span.name = 'step'")
+    assert [info.trace_id for info in found] == [ONE]
+
+
+async def test_archived_traces_take_no_spans(store: MongoDBStore) -> None:
+    await store.log_spans("0", plain(ONE))
+    await store.set_trace_tag(ONE, "mlflow.trace.spansLocation", "ARCHIVE_REPO")
+    with pytest.raises(MlflowException, match=f"Cannot log spans to archived traces: '{ONE}'"):
+        await store.log_spans("0", plain(ONE))
+    with pytest.raises(MlflowException, match="no longer DB-backed"):
+        await store.start_trace(stated(ONE))
+
+
+async def test_a_page_reads_no_more_than_a_page(store: MongoDBStore) -> None:
+    for number in range(300):
+        await store.log_spans("0", [span(trace_id(number + 1), 1, start=number // 3)])
+    seen: list[str] = []
+    token = None
+    for _ in range(6):
+        async with profiled(store.database.handle) as queries:
+            page, token = await store.search_traces(["0"], max_results=50, page_token=token)
+        reads = [query for query in queries if query.collection == "traces"]
+        assert len(reads) == 1
+        assert not reads[0].blocking_sort
+        assert reads[0].keys <= 60
+        seen += [info.trace_id for info in page]
+    expected = sorted(range(300), key=lambda number: (-(number // 3), trace_id(number + 1)))
+    assert seen == [trace_id(number + 1) for number in expected]
+
+
+QUERIES = [
+    "tags.a = '1'",
+    "metadata.k = '1'",
+    "name = 'x'",
+    "metadata.`mlflow.trace.session` = 's'",
+    f"run_id = '{'a' * 32}'",
+    "prompt = 'p/1'",
+    "span.name = 'x'",
+    "span.type = 'LLM'",
+    "span.status = 'ERROR'",
+    "trace.text LIKE '%x%'",
+    "feedback.f = 'x'",
+    "feedback.f IS NULL",
+    "issue.id = 'x'",
+    "execution_time > 5",
+]
+
+
+@pytest.mark.parametrize("text", QUERIES)
+async def test_no_search_scans_a_collection(store: MongoDBStore, text: str) -> None:
+    for number in range(20):
+        await store.log_spans("0", [span(trace_id(number + 1), 1, start=number)])
+    async with profiled(store.database.handle) as queries:
+        await store.search_traces(["0"], text)
+        await store.search_traces(None, text)
+    assert [query for query in queries if query.scans_collection] == []
+
+
+async def test_without_transactions(standalone: Mongod, database_name: str) -> None:
+    store = MongoDBStore(standalone.database_uri(database_name), "s3://bucket")
+    try:
+        await asyncio.gather(*(store.log_spans("0", [each]) for each in family(ONE) * 2))
+        old = await store.create_assessment(Feedback(name="f", value=1, trace_id=ONE))
+        new = Feedback(name="f", value=2, trace_id=ONE, overrides=old.assessment_id)
+        await store.delete_assessment(ONE, str((await store.create_assessment(new)).assessment_id))
+        info = await store.get_trace_info(ONE)
+        assert [each.valid for each in info.assessments] == [True]
+        assert info.token_usage is not None
+        assert await store.database.collection(TraceFields).count_documents({}) == 1
+    finally:
+        await store.close()
