@@ -13,7 +13,7 @@ def tracking_store(store_uri: str | None = None, artifact_uri: str | None = None
     from genesis_flow.sync.tracking import MongoDBStore
 
     _tell_of_rivals("mlflow.tracking_store", store_uri)
-    return MongoDBStore(store_uri, artifact_uri)  # type: ignore[abstract]  # traces are still to come
+    return MongoDBStore(store_uri, artifact_uri)
 
 
 def model_registry_store(store_uri: str | None = None, tracking_uri: str | None = None, **_: Any) -> Any:
