@@ -51,6 +51,9 @@ class Mongod:
                 *("--wiredTigerEngineConfigString", "log=(file_max=8MB,prealloc=false)"),
                 *("--setParameter", "diagnosticDataCollectionEnabled=false"),
                 *("--setParameter", "enableTestCommands=1"),
+                # By default the files of a dropped database stay open for five minutes, and a suite that
+                # makes a database for each test runs out of file descriptors.
+                *("--setParameter", "minSnapshotHistoryWindowInSeconds=0"),
                 *(("--replSet", "rs0") if self.replica_set else ()),
                 *self.options,
             ],
