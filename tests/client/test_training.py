@@ -64,7 +64,7 @@ def test_a_program_ends_without_a_word_from_us(training: Outcome) -> None:
     assert [line for line in training.stderr.splitlines() if any(word in line for word in noise)] == []
 
 
-@pytest.mark.parametrize("end", ["flush", "exit"])
+@pytest.mark.parametrize("end", ["flush", "end"])
 def test_asynchronous_logging_loses_nothing(
     run_program: Run, genesis_uri: str, unique_name: str, end: str
 ) -> None:

@@ -1,4 +1,8 @@
-"""Asynchronous logging. Arguments: URI, experiment name, "flush" or "exit" (which leaves that to MLflow)."""
+"""Asynchronous logging. Arguments: URI, experiment name, "flush" or "end".
+
+A program that exits with its run open may lose what MLflow's queue has not handed to the store by then:
+Python ends the queue's thread pool before MLflow's exit handler runs. Ending the run waits for the queue.
+"""
 
 import json
 import sys
@@ -15,4 +19,6 @@ for step in range(100):
 mlflow.set_tag("kind", "later", synchronous=False)
 if end == "flush":
     mlflow.flush_async_logging()
+else:
+    mlflow.end_run()
 print(json.dumps(run.info.run_id))
