@@ -62,7 +62,10 @@ class Inputs(Area):
             ids = [model.model_id for model in models]
             changes.append(UpdateOne(active(run_id), {"$addToSet": {"model_inputs": {"$each": ids}}}))
         if changes:
-            await self.database.collection(RunFields).bulk_write(changes, ordered=True)
+            result = await self.database.collection(RunFields).bulk_write(changes, ordered=True)
+            if result.matched_count < len(changes):
+                # Deleted since it was read, or another client logged the same: the first is an error.
+                await find_active_run(self.database, run_id)
 
     @operation
     async def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
