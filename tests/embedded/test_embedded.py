@@ -91,6 +91,7 @@ def test_killed_keeper_leaves_no_orphan_and_the_next_user_goes_on(directory: Pat
         before = embedded.status(directory).pid
         keeper = json.loads((directory / "server.json").read_text())["keeper"]
         os.kill(keeper, signal.SIGKILL)
+        wait_until(lambda: has_ended(keeper))  # until then it holds its lock, and all looks well
         with embedded.acquire(directory) as again, client(again.uri) as mongo:
             wait_until(lambda: embedded.status(directory).pid not in (None, before))
             assert mongo.db.things.find_one() == {"_id": 1}
