@@ -14,26 +14,20 @@ import pytest
 from click.testing import CliRunner
 
 import genesis_flow
+from tests.docs.pages import PAGES, ROOT, blocks, name_of, prose
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 
 
-def name_of(page: Path) -> str:
-    return page.relative_to(ROOT).as_posix()
-
-
 def code_in(text: str) -> Iterator[str]:
     """The lines of code blocks, then the code spans of the prose."""
-    for _, block in _BLOCK.findall(text):
-        yield from block.splitlines()
-    yield from _SPAN.findall(_BLOCK.sub("", text))
+    for block in blocks(text):
+        yield from block.code.splitlines()
+    yield from _SPAN.findall(prose(text))
 
 
 def mentioned_commands() -> list[tuple[str, ...]]:
@@ -89,7 +83,7 @@ def test_every_command_is_in_the_pages() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in _LINK.findall(_BLOCK.sub("", page.read_text(encoding="utf-8"))):
+    for target in _LINK.findall(prose(page.read_text(encoding="utf-8"))):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
@@ -101,7 +95,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def anchors(text: str) -> set[str]:
     """The anchors that a page's headings get."""
-    titles = re.findall(r"^#+ (.+)$", _BLOCK.sub("", text), re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
@@ -142,9 +136,9 @@ def test_extras_in_the_pages_exist() -> None:
 
 def test_python_in_the_pages_compiles() -> None:
     for page in PAGES:
-        for language, block in _BLOCK.findall(page.read_text(encoding="utf-8")):
-            if language == "python":
-                compile(block, name_of(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for block in blocks(page.read_text(encoding="utf-8")):
+            if block.language == "python":
+                compile(block.code, name_of(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_every_decision_is_listed() -> None:
