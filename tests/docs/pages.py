@@ -9,6 +9,7 @@ the line before it says otherwise:
     <!-- file: NAME -->          it is written to that file, which a later block uses
     <!-- exit code: N -->        it ends with that code
     <!-- output -->              for text: the block before it printed this; … stands for anything
+    <!-- provoked: NAME -->      for text: the function of that name in ``provoked.py`` makes it appear
 """
 
 import re
@@ -19,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
-MARKS = ("not run", "run by", "command", "file", "exit code", "output")
+MARKS = ("not run", "run by", "command", "file", "exit code", "output", "provoked")
 CODE = ("bash", "python")
 
 _FENCED = re.compile(
