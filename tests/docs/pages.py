@@ -22,6 +22,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 MARKS = ("not run", "run by", "command", "file", "exit code", "output", "provoked")
 CODE = ("bash", "python")
+# Nothing that could be run.
+DATA = ("text", "mermaid", "json", "ini", "yaml")
 
 _FENCED = re.compile(
     r"^(?:[ ]*<!--[ ]*(?P<mark>[^>]*?)[ ]*-->\n\s*)?"

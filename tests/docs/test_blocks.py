@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.docs.pages import CODE, MARKS, PAGES, ROOT, Block, blocks, name_of
+from tests.docs.pages import CODE, DATA, MARKS, PAGES, ROOT, Block, blocks, name_of
 from tests.docs.session import Session
 from tests.mongod import Mongod
 
@@ -52,7 +52,9 @@ def test_blocks_say_what_they_are(page: Path) -> None:
     assert page.read_text(encoding="utf-8").count("```") == 2 * len(found), "a block that is not understood"
     for number, block in enumerate(found):
         where = f"{name_of(page)}:{block.line}"
-        assert block.language, f"{where} names no language"
+        assert block.mark or block.language in CODE + DATA, (
+            f"{where}: {block.language or 'what'} runs nowhere"
+        )
         assert block.mark in ("", *MARKS), f"{where}: unknown mark {block.mark!r}"
         assert (block.mark == "output") <= (block.language == "text" and number > 0), where
         assert (block.mark in ("", "output")) or block.argument, f"{where}: {block.mark} of what?"
