@@ -23,6 +23,7 @@ def session(mongod: Mongod, database_name: str, store_uri: str) -> Iterator[Sess
     made.close()
 
 
+@pytest.mark.timeout(600)  # many programs that import MLflow, one after the other
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
 def test_the_blocks_of_a_page_run(page: Path, session: Session) -> None:
     printed = ""

@@ -14,6 +14,13 @@ import pytest
 from click.testing import CliRunner
 
 import genesis_flow
+from genesis_flow.core import configfile
+from genesis_flow.core.settings import DEFAULT_TIMEOUT
+from genesis_flow.documents.binding import DECLARED
+from genesis_flow.migrate.initialise import LEDGER
+from genesis_flow.migrate.schema_check import VIEWS
+from genesis_flow.tracking.metrics import BLOCK_FROM, TAIL_LIMIT
+from genesis_flow.tracking.traces.summary import INLINE_CHARACTERS
 from tests.docs.pages import PAGES, ROOT, blocks, name_of, prose
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -155,3 +162,39 @@ def test_every_decision_is_listed() -> None:
 
 def test_one_version() -> None:
     assert genesis_flow.__version__ == PROJECT["version"]
+
+
+_VARIABLE = re.compile(r"(?:GENESIS_FLOW|GENESIS_MIGRATE|MONGODB)_[A-Z_]+")
+
+
+def test_every_variable_of_the_code_is_in_the_configuration_and_no_other() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    read = {
+        node.value
+        for path in (ROOT / "genesis_flow").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _VARIABLE.fullmatch(node.value)
+    }
+    assert set(_VARIABLE.findall(page)) == read
+
+
+def test_every_key_of_the_file_is_in_the_configuration() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for section, keys in configfile.KEYS.items():
+        assert [key for key in keys if f"[{section}] {key}" not in page] == []
+
+
+def test_every_page_is_on_the_map() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages <= set(_LINK.findall((ROOT / "docs" / "README.md").read_text(encoding="utf-8")))
+
+
+def test_the_architecture_names_every_collection_and_the_right_limits() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    declared = {model.Settings.name for model in DECLARED}  # type: ignore[attr-defined]
+    assert {name for row in rows for name in _SPAN.findall(row)} == {*declared, *VIEWS, LEDGER}
+    for said in (f"`tail.{TAIL_LIMIT - 1}`", f"{TAIL_LIMIT} points fit", f"{BLOCK_FROM} points or more"):
+        assert said in " ".join(page.split())
+    assert f"up to {INLINE_CHARACTERS // 1024} kB" in page
+    assert f"({DEFAULT_TIMEOUT:g} s unless configured)" in page
