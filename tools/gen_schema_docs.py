@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,15 @@ PACKAGE = Path("genesis_flow")
 AREAS = (*AREA_PACKAGES, "query")
 NOTICE = "<!-- Made by tools/gen_schema_docs.py from genesis_flow/documents. Change the models instead. -->"
 
-_TYPES = {int: "integer", str: "text", float: "double", bool: "boolean", bytes: "binary", Any: "any"}
+_TYPES = {
+    int: "integer",
+    str: "text",
+    float: "double",
+    bool: "boolean",
+    bytes: "binary",
+    datetime: "date",
+    Any: "any",
+}
 
 
 class Undocumented(Exception):
