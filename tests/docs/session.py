@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +37,22 @@ class Session:
         }
         self.environment = user_environment(
             HOME=str(folder / "home"),
-            PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            PATH=os.pathsep.join(
+                (str(self._refusals()), str(Path(sys.executable).parent), os.environ["PATH"])
+            ),
             TMPDIR=str(folder),
         )
         (folder / "home").mkdir()
+
+    def _refusals(self) -> Path:
+        """Programs that no page may run here: they would change the environment that runs the tests."""
+        folder = self.folder / "refused"
+        folder.mkdir()
+        for name in ("pip", "pip3", "apt-get", "npm"):
+            program = folder / name
+            program.write_text("#!/bin/sh\necho 'This would install something: mark the block.'\nexit 1\n")
+            program.chmod(0o755)
+        return folder
 
     def run(self, block: Block) -> subprocess.CompletedProcess[str]:
         """Run a block; standard output and errors come as one text."""
@@ -72,7 +85,7 @@ class Session:
         return done
 
     def _process(self, command: list[str], **extra: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        process = subprocess.Popen(
             command,
             cwd=self.directory,
             env=self.environment | extra,
@@ -80,9 +93,15 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
+            start_new_session=True,
         )
+        try:
+            printed, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)
+            printed, _ = process.communicate()
+            raise AssertionError(f"does not end: {command[-1]}\n{printed}") from None
+        return subprocess.CompletedProcess(command, process.returncode, printed)
 
     def close(self) -> None:
         """Stop the embedded servers that the page started, and remove everything."""

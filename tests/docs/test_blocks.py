@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,10 +83,21 @@ def test_the_reader_of_pages_sees_marks_and_indented_blocks() -> None:
     assert all(block.language in CODE for block in blocks(text))
 
 
+def test_a_block_that_does_not_end_is_ended(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.docs.session.PATIENCE_SECONDS", 1)
+    with pytest.raises(AssertionError, match="does not end"):
+        session.run(Block(1, "bash", "sleep 600 & echo $! > pid; wait", "", ""))
+    pid = int((session.directory / "pid").read_text())
+    while Path(f"/proc/{pid}/stat").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        time.sleep(0.05)  # the test's own limit ends this
+
+
 def test_the_session_keeps_environment_directory_and_failures(session: Session) -> None:
     assert session.run(Block(1, "bash", "export A=7; mkdir d; cd d", "", "")).returncode == 0
     seen = session.run(Block(2, "bash", "echo $A ${PWD##*/}; false; echo on", "", ""))
     assert (seen.returncode, seen.stdout) == (1, "7 d\n")
     assert session.run(Block(3, "python", "await undefined", "", "")).returncode == 1
+    refused = session.run(Block(4, "bash", "pip install genesis-flow", "", ""))
+    assert (refused.returncode, refused.stdout) == (1, "This would install something: mark the block.\n")
     assert matches("7 …", seen.stdout)
     assert not matches("8", seen.stdout)
