@@ -252,8 +252,9 @@ class Bare:
         self.step = 0
 
     def prepare(self, experiments: list[str] | None = None) -> dict[str, Any]:
-        self.collection.insert_one({"_id": 0, "value": 0})
-        self.collection.insert_one({"_id": "read", "params": {f"p{index}": "value" for index in range(10)}})
+        read = {"params": {f"p{index}": "value" for index in range(10)}}
+        for _id, document in ((0, {"value": 0}), ("read", read)):
+            self.collection.replace_one({"_id": _id}, document, upsert=True)
         return {}
 
     def calls(self) -> dict[str, Call]:

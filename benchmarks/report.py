@@ -104,7 +104,7 @@ def _throughput(rows: Rows) -> str:
 def _disk(rows: Rows) -> str:
     lines = ["## Disk", "", "| store | what | bytes each |", "|---|---|---|"]
     for row in rows:
-        what = "points" if "points" in row else "runs"
+        what = next(each for each in ("runs", "traces", "points") if each in row)
         if row[what] > 1000:
             lines.append(f"| {row['store']} | {row[what]:,} {what} | {row['bytes'] / row[what]:,.0f} |")
     return "\n".join(lines)

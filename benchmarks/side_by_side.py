@@ -35,7 +35,30 @@ SLOW = {
     "10 pages by a metric": 1,
     "trace of 10 spans": 5,
 }
-READS = ("search", "10 pages", "trace metrics", "get_registered_model", "get_model_version")
+SEARCHES = {
+    "runs": (
+        "search newest 100",
+        "search ordered by a metric",
+        "search metric and param",
+        "search tag, all experiments",
+        "search metric > 0.999 ordered by it",
+        "10 pages by a metric",
+    ),
+    "traces": (
+        "search_traces newest 100",
+        "search_traces of a team",
+        "trace metrics: count",
+        "trace metrics: count a day by status",
+        "trace metrics: average latency",
+        "trace metrics: p95 latency a day",
+    ),
+}
+REGISTRY = (
+    "get_registered_model",
+    "get_model_version",
+    "search_registered_models",
+    "search_model_versions",
+)
 HISTORY = ("metric history", "bulk interval of 320 points")
 WRITES = (
     "create_run",
@@ -136,7 +159,7 @@ class Measurement:
         """Time an operation in all stores that have it; they take turns, in changing order."""
         times: dict[str, list[float]] = {}
         cpu: dict[str, float] = {}
-        calls = SLOW.get(operation, SLOW_CALLS if operation.startswith(READS + HISTORY) else CALLS)
+        calls = SLOW.get(operation, CALLS if operation in WRITES + REGISTRY else SLOW_CALLS)
         taking_part = [name for name in self.found if operation in self.names[name]]
         with contextlib.suppress(LookupError):
             for name in taking_part:
@@ -172,27 +195,30 @@ def stores_of(found: dict[str, Subject]) -> dict[str, Subject]:
     return {name: subject for name, subject in found.items() if name != "pymongo"}
 
 
-def grow(measurement: Measurement, sizes: list[int], largest: dict[str, int]) -> list[dict[str, Any]]:
-    """Reads at growing numbers of runs and traces, and what the database has grown by."""
+def grow(
+    measurement: Measurement, kind: str, sizes: list[int], largest: dict[str, int]
+) -> list[dict[str, Any]]:
+    """Reads at growing numbers of runs or traces, and what the database has grown by."""
     disk = []
+    before = dict.fromkeys(measurement.found, (0, 0))
     for size in sizes:
         for name, subject in stores_of(measurement.found).items():
             if size > largest.get(name, size):
                 measurement.names[name] -= {
-                    each for each in measurement.names[name] if each.startswith(READS)
+                    each for each in measurement.names[name] if each in SEARCHES[kind]
                 }
                 continue
-            before = disk_of(name, subject.uri)
-            runs = subject.ask("fill_runs", total=size)
-            after = disk_of(name, subject.uri)
-            disk.append({"store": name, "runs": runs, "bytes": after - before})
-            subject.ask("fill_traces", total=size)
-        for operation in sorted({each for names in measurement.names.values() for each in names}):
-            if (
-                operation.startswith(("search", "10 pages", "trace metrics"))
-                and "registered" not in operation
-            ):
-                measurement.of(operation, size)
+            count = subject.ask(f"fill_{kind}", total=size)
+            bytes_now = disk_of(name, subject.uri)
+            count_before, bytes_before = before[name]
+            disk.append(
+                {"store": name, kind: count - count_before, "bytes": bytes_now - bytes_before}
+                if count_before
+                else {"store": name, kind: 0, "bytes": 0}
+            )
+            before[name] = (count, bytes_now)
+        for operation in SEARCHES[kind]:
+            measurement.of(operation, size)
     return disk
 
 
@@ -240,12 +266,14 @@ def main() -> None:
     )
     parser.add_argument("--plugin", metavar="PYTHON", help="an interpreter with mlflow-mongodb")
     parser.add_argument("--stores", default=",".join(STORES), help="which of the stores")
-    parser.add_argument("--sizes", type=numbers, default=[1_000, 10_000], help="runs and traces to search")
+    parser.add_argument("--sizes", type=numbers, default=[1_000, 10_000], help="runs to search")
+    parser.add_argument("--traces", type=numbers, default=[1_000, 10_000], help="traces to search")
     parser.add_argument("--points", type=numbers, default=[1_000, 100_000], help="points of one metric")
     parser.add_argument(
         "--limit", action="append", default=[], metavar="STORE=SIZE", help="a store's largest size"
     )
     parser.add_argument("--threads", type=numbers, default=[1, 4, 16, 64])
+    parser.add_argument("--no-writes", dest="writes", action="store_false", help="time no single writes")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a throughput measurement")
     parser.add_argument("--models", type=int, default=100, help="registered models, with ten versions each")
     parser.add_argument("--output", type=Path, help="folder for the report; else only JSON is printed")
@@ -260,18 +288,14 @@ def main() -> None:
             subject.ask("fill_runs", total=0)
             subject.ask("fill_traces", total=0)
             subject.ask("fill_models", models=arguments.models, versions=10)
-        for operation in WRITES:
+        for operation in WRITES if arguments.writes else ():
             measurement.of(operation, 0)
-        for operation in (
-            "get_registered_model",
-            "get_model_version",
-            "search_registered_models",
-            "search_model_versions",
-        ):
+        for operation in REGISTRY:
             measurement.of(operation, arguments.models)
         rates = throughput(found, arguments.threads, arguments.seconds)
         disk = histories(measurement, arguments.points)
-        disk += grow(measurement, arguments.sizes, largest)
+        disk += grow(measurement, "runs", arguments.sizes, largest)
+        disk += grow(measurement, "traces", arguments.traces, largest)
         result = {
             "machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
             "command": "python " + " ".join(["benchmarks/side_by_side.py", *_public(sys.argv[1:])]),
