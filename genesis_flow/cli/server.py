@@ -80,7 +80,7 @@ from genesis_flow.cli.quickstart import SERVER_REQUIREMENT
 @click.option("--static-prefix", "static_prefix", envvar="MLFLOW_STATIC_PREFIX", default="", hidden=True)
 @click.argument("others", metavar="[MLFLOW OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def server(context: click.Context, **options: Any) -> None:
+def server(context: click.Context, /, **options: Any) -> None:
     """Run MLflow's server and web interface on a MongoDB.
 
     Prints the address once it answers; Ctrl-C or SIGTERM stops it and its workers. A password in the URI is
@@ -123,7 +123,8 @@ def require_server_packages() -> None:
         version("mlflow")
     except PackageNotFoundError as error:
         raise click.ClickException(
-            f'The server needs the whole of MLflow, not only mlflow-skinny: pip install "{SERVER_REQUIREMENT}"'
+            "The server needs the whole of MLflow, not only mlflow-skinny: "
+            f'pip install "{SERVER_REQUIREMENT}"'
         ) from error
 
 

@@ -25,7 +25,7 @@ EMBEDDED_WORKERS = 1
 _OWN_APPLICATION = ("--app-name", "--gunicorn-opts", "--waitress-opts", "--dev")
 _OTHER_SERVER_VARIABLES = ("MLFLOW_GUNICORN_OPTS",)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,11 @@ def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) ->
     if extended:
         options += ["--app-name", APP_NAME]
     host = _EVERYWHERE.get(wishes.host, wishes.host)
-    scheme = "https" if "--ssl-certfile" in " ".join((*wishes.others, environ.get("MLFLOW_UVICORN_OPTS", ""))) else "http"
+    scheme = (
+        "https"
+        if "--ssl-certfile" in " ".join((*wishes.others, environ.get("MLFLOW_UVICORN_OPTS", "")))
+        else "http"
+    )
     return Plan(
         command=(sys.executable, "-m", "mlflow", "server", *options, *wishes.others),
         environment=_environment(settings, environ),
@@ -165,5 +169,3 @@ _MLFLOW_URIS = (
     "MLFLOW_REGISTRY_STORE_URI",
     "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
 )
-
-

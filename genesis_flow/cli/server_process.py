@@ -82,8 +82,10 @@ def _answers(plan: Plan) -> bool:
     connection: http.client.HTTPConnection
     if where.scheme == "https":
         # Only whether something answers matters; what browsers think of the certificate is theirs.
-        context = ssl._create_unverified_context()  # noqa: S323
-        connection = http.client.HTTPSConnection(plan.host, where.port, timeout=_PROBE_SECONDS, context=context)
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection(
+            plan.host, where.port, timeout=_PROBE_SECONDS, context=context
+        )
     else:
         connection = http.client.HTTPConnection(plan.host, where.port, timeout=_PROBE_SECONDS)
     try:
@@ -121,7 +123,7 @@ def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> bool:
 
 
 def _is_alive(process: "subprocess.Popen[bytes]") -> bool:
-    """Whether any process of the group is; orphans that came to us, as to process 1 of a container, are reaped."""
+    """Whether any process of the group is; orphans that came to us, the first of a container, are reaped."""
     if process.poll() is None:
         return True
     if not hasattr(os, "killpg"):
