@@ -91,7 +91,7 @@ def topology(patient: Patient) -> Finding:
         return warn(
             "topology",
             "A standalone server: it has no transactions and no failover.",
-            "Make it a replica set, even of one member: then a crash in the middle of a batch leaves no part.",
+            "Make it a replica set, even of one member: a crash in a batch then leaves no part.",
             kind="standalone",
         )
     members = len(hello.get("hosts", [])) + len(hello.get("passives", []))
