@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from genesis_flow import embedded
 from tests.client.conftest import PATIENCE_SECONDS, user_environment
@@ -72,6 +72,7 @@ def site(chromium_path: str) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def browser(chromium_path: str) -> Iterator[Browser]:
+    expect.set_options(timeout=20_000)
     with chromium(chromium_path) as running:
         yield running
 
