@@ -219,7 +219,7 @@ def _traces(demo: Demo, now: int, chance: random.Random) -> None:
     mlflow.set_experiment(experiment_id=demo.experiments[ASSISTANT])
     for index in range(24):
         question, answer = _QUESTIONS[index % len(_QUESTIONS)]
-        begin = (now - 6 * 3_600_000 + index * 850_000) * 1_000_000
+        begin = (now - 6 * _DAY + index * 21_000_000) * 1_000_000
         demo.trace_ids.append(_trace(question, answer, begin, index, chance))
     mlflow.flush_trace_async_logging()
     for index, trace_id in enumerate(demo.trace_ids):
