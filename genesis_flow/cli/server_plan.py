@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import click
 
@@ -24,6 +25,7 @@ EMBEDDED_WORKERS = 1
 # Options that make `mlflow server` run another application or another kind of server than uvicorn.
 _OWN_APPLICATION = ("--app-name", "--gunicorn-opts", "--waitress-opts", "--dev")
 _OTHER_SERVER_VARIABLES = ("MLFLOW_GUNICORN_OPTS",)
+_SECRET_OPTIONS = ("tlsCertificateKeyFilePassword=", "AWS_SESSION_TOKEN:")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -62,6 +64,7 @@ class Plan:
 
 def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) -> Plan:
     """How to run `mlflow server` for these wishes on the store of ``settings``."""
+    _refuse_other_secrets(settings)
     options = [
         *("--backend-store-uri", settings.credential_free_uri.reveal()),
         *_option("--registry-store-uri", _same_login(wishes.registry, settings, environ)),
@@ -131,6 +134,17 @@ def _artifact_options(wishes: Wishes, settings: Settings) -> list[str]:
     ]
 
 
+def _refuse_other_secrets(settings: Settings) -> None:
+    """Those that a URI can hold beside the password, and that the environment cannot bring."""
+    uri = settings.credential_free_uri.reveal().lower()
+    for name in _SECRET_OPTIONS:
+        if name.lower() in unquote(uri):
+            raise click.UsageError(
+                f"The store URI has {name[:-1]}, which MLflow would print: use a key file without a password "
+                "that only this user can read; a token can come from the environment of AWS."
+            )
+
+
 def _same_login(uri: str | None, settings: Settings, environ: Mapping[str, str]) -> str | None:
     """Another store of ours that the server shall use: its password must come from the environment too."""
     if uri is None or scheme_of(uri) not in SCHEMES:
@@ -142,6 +156,7 @@ def _same_login(uri: str | None, settings: Settings, environ: Mapping[str, str])
             f"{other.store_uri} has another user or password than the backend store. Processes of the server "
             "get one of them, from the environment: use the same for both, or certificates."
         )
+    _refuse_other_secrets(other)
     return other.credential_free_uri.reveal()
 
 
