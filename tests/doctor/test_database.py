@@ -1,5 +1,6 @@
 """The checks of a database, each on a server that has the fault."""
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -208,3 +209,10 @@ def test_an_old_server() -> None:
     patient: Any = SimpleNamespace(command=lambda name: {"version": "4.4.29"})
     finding = server.version(patient)
     assert (finding.verdict, "6.0" in finding.advice) == ("warn", True)
+
+
+def test_the_page_lists_every_check(database: str, root: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \|", page.partition("| check |")[2], re.MULTILINE)
+    listed = [name for row in rows for name in row.split(", ") if not name.startswith("-")]
+    assert sorted(listed) == sorted(examine("--artifact-root", root, uri=database).checks)
