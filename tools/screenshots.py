@@ -103,7 +103,7 @@ def write(png: bytes, path: Path) -> int:
 
 def run_table(window: Window, demo: Demo) -> Page:
     page = window.go(f"/experiments/{demo.experiments[CHURN]}/runs")
-    page.get_by_text("matching runs").wait_for()
+    page.locator(".ag-pinned-left-cols-container .ag-row").first.wait_for()
     choose_columns(
         page,
         show=("validation_accuracy", "validation_loss", "auc", "family", "learning_rate", "max_depth"),

@@ -147,4 +147,6 @@ def open_store(settings: Any) -> None:
     """Connect, and bring an empty database to the newest schema, before any process of MLflow starts."""
     from genesis_flow.sync.tracking import MongoDBStore
 
-    MongoDBStore.from_settings(settings).client.admin.command("ping")
+    store = MongoDBStore.from_settings(settings)
+    store.client.admin.command("ping")
+    store.close()  # an embedded server stays in use by this process

@@ -44,7 +44,9 @@ def header(page: Page, name: str) -> Locator:
 
 def open_runs(window: Window, site: Site, name: str = CHURN) -> Page:
     page = window.go(f"/experiments/{site.demo.experiments[name]}/runs")
-    expect(page.get_by_text("matching runs")).to_be_visible()
+    # Before the runs are there, the page knows no columns of theirs.
+    expect(page.get_by_text(re.compile(r"^[1-9]\d* matching runs?"))).to_be_visible()
+    expect(page.locator(".ag-pinned-left-cols-container .ag-row").first).to_be_visible()
     return page
 
 
