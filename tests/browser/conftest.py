@@ -72,7 +72,7 @@ def site(chromium_path: str) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def browser(chromium_path: str) -> Iterator[Browser]:
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=60_000)  # a machine that is busy with other tests
     with chromium(chromium_path) as running:
         yield running
 

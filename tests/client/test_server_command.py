@@ -142,6 +142,15 @@ def test_a_guarded_server_and_its_bad_day(start: Callable[..., Server], guarded:
     assert sum("spawn_main" in line for line in group) == 2, group
     assert CANARY not in " ".join(group)
 
+    assert guarded.process is not None
+    guarded.process.send_signal(signal.SIGSTOP)  # takes connections and answers nothing
+    began = time.monotonic()
+    assert server.get("/genesis/ready").status_code == 503
+    assert time.monotonic() - began < 5
+    assert server.get("/genesis/live").ok
+    guarded.process.send_signal(signal.SIGCONT)
+    server.wait_until(lambda: server.get("/genesis/ready").ok)
+
     guarded.kill()
     server.wait_until(lambda: server.get("/genesis/ready").status_code == 503)
     began = time.monotonic()

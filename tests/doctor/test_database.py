@@ -1,6 +1,7 @@
 """The checks of a database, each on a server that has the fault."""
 
 import re
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -106,6 +107,19 @@ def test_a_server_that_is_away(root: str) -> None:
     assert "Check that the server runs" in report.told("connection")
     assert report.verdict("artifacts") == "ok", "the other checks go on"
     assert report.verdict("credentials") == "warn", "the password is in the URI"
+
+
+def test_a_server_that_hangs(guarded: Mongod, root: str) -> None:
+    assert guarded.process is not None
+    uri = f"mongodb://root:{CANARY}@127.0.0.1:{guarded.port}/mlflow?directConnection=true&authSource=admin"
+    began = time.monotonic()
+    guarded.process.send_signal(signal.SIGSTOP)
+    try:
+        report = examine("--artifact-root", root, "--timeout", "1", uri=uri)
+    finally:
+        guarded.process.send_signal(signal.SIGCONT)
+    assert time.monotonic() - began < 30
+    assert (report.code, report.verdict("connection")) == (1, "fail")
 
 
 def test_wrong_and_missing_logins(guarded: Mongod, root: str) -> None:

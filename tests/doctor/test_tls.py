@@ -90,5 +90,5 @@ def test_a_certificate_that_nobody_checks(secured: tuple[Mongod, Path], tmp_path
 )
 def test_plain_connections_matter_once_they_leave_the_machine(uri: str, verdict: str) -> None:
     settings = Settings.resolve(uri, environ={})
-    patient = Patient(settings, None, None, 1.0)  # type: ignore[arg-type] - decided by the URI alone
+    patient = Patient(settings, settings, None, None, 1.0)  # type: ignore[arg-type] - decided by the URI alone
     assert network.tls(patient).verdict == verdict

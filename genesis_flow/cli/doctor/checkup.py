@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 
+import pymongo
 from mlflow.exceptions import MlflowException
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -38,11 +39,11 @@ class Checkup:
     def __init__(
         self, uri: str | None, artifact_root: str | None, timeout: float, *, deep: bool, repair: bool
     ) -> None:
-        settings = Settings.resolve(uri, artifact_root=artifact_root)
+        self._given = given = Settings.resolve(uri, artifact_root=artifact_root)
         self._settings = dataclasses.replace(
-            settings,
-            server_selection_timeout=min(timeout, settings.server_selection_timeout),
-            timeout=min(timeout, settings.timeout),
+            given,
+            server_selection_timeout=min(timeout, given.server_selection_timeout),
+            timeout=min(timeout, given.timeout),
         )
         self._timeout = timeout
         self._deep = deep
@@ -73,8 +74,9 @@ class Checkup:
         config = MigrateConfig(settings=self._settings, script_location=folder())
         try:
             with opened(config) as target:
-                patient = Patient(self._settings, config, target.db, self._timeout)
-                connection = network.connection(patient)
+                patient = Patient(self._settings, self._given, config, target.db, self._timeout)
+                with pymongo.timeout(self._timeout):
+                    connection = network.connection(patient)
                 yield connection
                 yield network.tls(patient)
                 for name, check in _CHECKS:
@@ -98,13 +100,16 @@ class Checkup:
     def _leftovers(self, patient: Patient) -> Finding:
         if patient.has_transactions and not self._deep:
             return skip("half-done", "Not looked for: this server has transactions (--deep looks anyway).")
-        return _guarded("half-done", lambda who: leftovers.leftovers(who, repair=self._repair), patient)
+        finding, found = _guarded("half-done", leftovers.look, patient), patient.leftovers
+        # Repairing takes as long as it takes: each call has the deadline of its own that a store gives it.
+        return leftovers.repair(found) if self._repair and found else finding
 
 
 def _guarded(name: str, check: _Check, patient: Patient) -> Finding:
-    """A check that fails for a reason of its own must not hide the others."""
+    """A check that fails for a reason of its own, or hangs, must not hide the others."""
     try:
-        return check(patient)
+        with pymongo.timeout(patient.timeout):
+            return check(patient)
     except OperationFailure as error:
         return skip(name, f"Could not be looked at: {explain(error, patient.db.name, patient.where)}")
     except PyMongoError as error:

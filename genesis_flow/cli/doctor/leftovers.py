@@ -4,16 +4,15 @@ Every one of them is written in an order that lets the same call finish it. Repa
 again; nothing is guessed. What belongs to a parent that is gone cannot be reached any more and is removed.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import pymongo
 from mlflow.exceptions import MlflowException
+from pymongo.errors import PyMongoError
 
 from genesis_flow.cli.doctor.finding import Finding, ok, warn
-from genesis_flow.cli.doctor.patient import Patient
+from genesis_flow.cli.doctor.patient import Leftover, Patient
 from genesis_flow.core.settings import Settings
 from genesis_flow.documents import (
     ExperimentFields,
@@ -24,65 +23,57 @@ from genesis_flow.documents import (
 )
 from genesis_flow.documents.keys import children_of
 
-_NAMED = 5
 _DELETED = "deleted"
 
 
-@dataclass
-class Leftover:
-    """Half-done changes of one kind; ``names`` are people's names for where they are."""
-
-    kind: str
-    names: list[str] = field(default_factory=list)
-    finish: list[Callable[[], object]] = field(default_factory=list)
-
-    def add(self, name: str, finish: Callable[[], object]) -> None:
-        self.names.append(name)
-        self.finish.append(finish)
-
-    def describe(self) -> str:
-        more = f" and {len(self.names) - _NAMED} more" if len(self.names) > _NAMED else ""
-        return f"{len(self.names)} {self.kind} ({', '.join(self.names[:_NAMED])}{more})"
-
-
-def leftovers(patient: Patient, *, repair: bool) -> Finding:
-    with pymongo.timeout(patient.timeout):
-        found = [kind for kind in _kinds(patient) if kind.names]
+def look(patient: Patient) -> Finding:
+    found = patient.leftovers = [kind for kind in _kinds(patient) if kind.names]
     if not found:
         return ok("half-done", "No half-done changes.")
-    details: dict[str, Any] = {kind.kind: kind.names for kind in found}
-    said = "; ".join(kind.describe() for kind in found)
-    if not repair:
-        return warn(
-            "half-done",
-            f"Changes that are under way, or that a crash cut in two: {said}.",
-            "If nobody is making them now, `genesis-flow doctor --repair` finishes them.",
-            **details,
-        )
+    return warn(
+        "half-done",
+        f"Changes that are under way, or that a crash cut in two: {_described(found)}.",
+        "If nobody is making them now, `genesis-flow doctor --repair` finishes them.",
+        **_details(found),
+    )
+
+
+def repair(found: list[Leftover]) -> Finding:
     problems = [problem for kind in found for problem in _repair(kind)]
     if problems:
         return warn(
-            "half-done", f"Repaired, but for: {'; '.join(problems)}.", "Look at those by hand.", **details
+            "half-done",
+            f"Repaired, but for: {'; '.join(problems)}.",
+            "Look at those by hand.",
+            **_details(found),
         )
-    return ok("half-done", f"Repaired: {said}.", repaired=details)
+    return ok("half-done", f"Repaired: {_described(found)}.", repaired=_details(found))
+
+
+def _described(found: list[Leftover]) -> str:
+    return "; ".join(kind.describe() for kind in found)
+
+
+def _details(found: list[Leftover]) -> dict[str, Any]:
+    return {kind.kind: kind.names for kind in found}
 
 
 def _repair(kind: Leftover) -> Iterator[str]:
     for name, finish in zip(kind.names, kind.finish, strict=True):
         try:
             finish()
-        except MlflowException as error:
+        except (MlflowException, PyMongoError) as error:
             yield f"{name} ({error})"
 
 
 def _kinds(patient: Patient) -> Iterator[Leftover]:
     prefix, db = patient.settings.prefix, patient.db
-    yield _unfinished_experiments(db[_name(prefix, ExperimentFields)], patient.settings)
-    yield _unfinished_renames(db[_name(prefix, RegisteredModelFields)], patient.settings)
+    yield _unfinished_experiments(db[_name(prefix, ExperimentFields)], patient.for_stores)
+    yield _unfinished_renames(db[_name(prefix, RegisteredModelFields)], patient.for_stores)
     yield _orphaned_versions(db[_name(prefix, ModelVersionFields)], _name(prefix, RegisteredModelFields))
     runs, heads = db[_name(prefix, RunFields)], db[_name(prefix, MetricHeadFields)]
-    yield _metrics_of_deleted_runs(runs, heads, patient.settings)
-    yield _metrics_of_active_runs(runs, heads, patient.settings)
+    yield _metrics_of_deleted_runs(runs, heads, patient.for_stores)
+    yield _metrics_of_active_runs(runs, heads, patient.for_stores)
 
 
 def _name(prefix: str, document: Any) -> str:

@@ -1,5 +1,6 @@
 """The database that is looked at."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,24 @@ from genesis_flow.core.uri import MongoUri, parse
 from genesis_flow.migrate.config import MigrateConfig
 
 _LOOPBACK = ("127.", "localhost", "[::1]")
+_NAMED = 5
+
+
+@dataclass
+class Leftover:
+    """Half-done changes of one kind; ``names`` are people's names for where they are."""
+
+    kind: str
+    names: list[str] = field(default_factory=list)
+    finish: list[Callable[[], object]] = field(default_factory=list)
+
+    def add(self, name: str, finish: Callable[[], object]) -> None:
+        self.names.append(name)
+        self.finish.append(finish)
+
+    def describe(self) -> str:
+        more = f" and {len(self.names) - _NAMED} more" if len(self.names) > _NAMED else ""
+        return f"{len(self.names)} {self.kind} ({', '.join(self.names[:_NAMED])}{more})"
 
 
 @dataclass
@@ -18,10 +37,13 @@ class Patient:
     """A connection and what is known of it."""
 
     settings: Settings
+    """With the patience of the doctor, which is less than a store's."""
+    for_stores: Settings
     config: MigrateConfig
     db: Database[dict[str, Any]]
     timeout: float
     hello: dict[str, Any] = field(default_factory=dict)
+    leftovers: list[Leftover] = field(default_factory=list)
 
     @property
     def where(self) -> str:
