@@ -27,6 +27,7 @@ INSTALL = "Artifacts on Azure need another package: pip install 'genesis-flow[az
 
 LARGEST_BLOCK = 256 * 1024**2
 _RETRIES = {"retry_total": 4, "initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
+_SCOPE = "https://storage.azure.com/.default"
 # Each of these chooses another identity in DefaultAzureCredential.
 _IDENTITY_VARIABLES = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_USERNAME", "IDENTITY_ENDPOINT")
 
@@ -145,7 +146,10 @@ def _default_credential() -> Any:
     except ImportError as error:
         raise invalid(INSTALL) from error
     # AZURE_CLIENT_ID, which the library reads itself, names a user-assigned managed identity.
-    return DefaultAzureCredential()
+    credential = DefaultAzureCredential()
+    # The first request would repeat a refusal as if it were a failure of the network. The token is kept.
+    credential.get_token(_SCOPE)
+    return credential
 
 
 def _hide_tokens_in_logs() -> None:

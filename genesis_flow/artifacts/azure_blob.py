@@ -19,7 +19,7 @@ from mlflow.environment_variables import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ABORTED, INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
-from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artifact_path
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.utils.file_utils import ArtifactProgressBar
 
 from genesis_flow.artifacts.azure_account import LARGEST_BLOCK, Account, require_library
@@ -30,7 +30,7 @@ from genesis_flow.artifacts.azure_upload import upload
 from genesis_flow.artifacts.azure_uri import AzureUri, checked_path
 
 if TYPE_CHECKING:
-    from azure.storage.blob import BlobClient, ContainerClient
+    from azure.storage.blob import ContainerClient
 
 DEFAULT_TIMEOUT_SECONDS = 600
 # MLflow's default of 100 MiB would hold a gigabyte in memory with ten ranges on their way.
@@ -64,23 +64,21 @@ class AzureArtifactRepository(PresignedUrls, ArtifactRepository):
 
     def log_artifact(self, local_file: str | Path, artifact_path: str | None = None) -> None:
         """Upload one file into the directory ``artifact_path``."""
-        verify_artifact_path(artifact_path)
         source = Path(local_file)
         if not source.is_file():
             raise MlflowException(f"There is no file {source}.", error_code=INVALID_PARAMETER_VALUE)
-        self._upload(source, posixpath.join(artifact_path or "", source.name))
+        self._upload(source, posixpath.join(checked_path(artifact_path), source.name))
 
     def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
         """Upload all files below a local directory, several at a time."""
-        verify_artifact_path(artifact_path)
-        root = Path(local_dir)
+        root, target = Path(local_dir), checked_path(artifact_path)
         if not root.is_dir():
             raise MlflowException(f"There is no directory {root}.", error_code=INVALID_PARAMETER_VALUE)
         tasks: dict[str, Callable[[], None]] = {}
         for folder, _, names in os.walk(root):
             for name in names:
                 source = Path(folder, name)
-                path = posixpath.join(artifact_path or "", source.relative_to(root).as_posix())
+                path = posixpath.join(target, source.relative_to(root).as_posix())
                 tasks[path] = partial(self._upload, source, path)
         with ArtifactProgressBar.files("Uploading artifacts", len(tasks)) as bar:
             self._run_all(tasks, bar.update)
@@ -144,10 +142,10 @@ class AzureArtifactRepository(PresignedUrls, ArtifactRepository):
             raise MlflowException(message, error_code=ABORTED) from error
 
     def _upload(self, source: Path, path: str) -> None:
-        blob: BlobClient = self.container.get_blob_client(self.blob_name(path))
+        name = self.blob_name(path)
         with self.errors("upload", path):
             upload(
-                blob,
+                self.container.get_blob_client(name),
                 source,
                 block_size=_bounded(MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE.get()),
                 pool=self._block_pool,

@@ -45,13 +45,13 @@ def _translated(error: AzureError, action: str, place: str, credential: str) -> 
     status = getattr(error, "status_code", None)
     if code == "ContainerNotFound":
         sentence, kind = "the container does not exist: create it, or correct the URI", "missing"
+    elif isinstance(error, ClientAuthenticationError) and status not in _REFUSED:
+        sentence, kind = f"{credential} gave no token: {_said(error)}", "unknown"
     elif code == "BlobNotFound" or status == 404:
         sentence, kind = "there is no such blob", "missing"
     elif status in _REFUSED:
         sentence = f"the credentials from {credential} do not allow it ({code or status})"
         kind = "refused"
-    elif isinstance(error, ClientAuthenticationError):
-        sentence, kind = f"{credential} gave no token: {_said(error)}", "unknown"
     elif isinstance(error, ServiceRequestError | ServiceResponseError):
         sentence = "the service cannot be reached; check the account's name, the network and the firewall"
         kind = "away"

@@ -55,8 +55,9 @@ class PresignedUrls(MultipartUploadMixin, MultipartDownloadMixin):
     ) -> CreateMultipartUploadResponse:
         """One URL for each part; they expire after an hour."""
         path = _destination(local_file, artifact_path)
-        blob = self.container.get_blob_client(self.blob_name(path))
+        name = self.blob_name(path)
         with self.errors("sign an upload of", path):
+            blob = self.container.get_blob_client(name)
             token = self._signed(blob, timedelta(hours=UPLOAD_HOURS), write=True)
         return CreateMultipartUploadResponse(
             upload_id=None,
@@ -100,8 +101,9 @@ class PresignedUrls(MultipartUploadMixin, MultipartDownloadMixin):
         self, artifact_path: str, expiration: int = 300
     ) -> PresignedDownloadUrlResponse:
         """A URL from which anyone can read the blob for ``expiration`` seconds."""
-        blob = self.container.get_blob_client(self.blob_name(artifact_path))
+        name = self.blob_name(artifact_path)
         with self.errors("sign a download of", artifact_path):
+            blob = self.container.get_blob_client(name)
             size = blob.get_blob_properties(timeout=self.timeout).size
             token = self._signed(blob, timedelta(seconds=expiration), write=False)
         return PresignedDownloadUrlResponse(url=f"{blob.url}?{token}", headers={}, file_size=size)

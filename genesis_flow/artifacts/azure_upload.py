@@ -89,21 +89,14 @@ def _present_blocks(blob: BlobClient, timeout: int) -> dict[str, int]:
             raise
         return {}
     if any(len(block.id) != _ID_LENGTH for block in waiting):
-        _discard(blob, committed, timeout)
+        # All names of blocks of a blob must have one length. This drops what another program left unfinished.
+        blob.commit_block_list(committed, timeout=timeout)
         return {}
     return _sizes(committed) | _sizes(waiting)
 
 
 def _sizes(blocks: Iterable[BlobBlock]) -> dict[str, int]:
     return {block.id: block.size for block in blocks}
-
-
-def _discard(blob: BlobClient, committed: list[BlobBlock], timeout: int) -> None:
-    """Drop the waiting blocks of another program: all names of blocks of a blob must have one length."""
-    if committed:
-        blob.commit_block_list(committed, timeout=timeout)
-    else:
-        blob.upload_blob(b"", overwrite=True, timeout=timeout)
 
 
 def _commit(
