@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -24,6 +25,7 @@ except ImportError:  # Windows: downloads work there, but do not continue one th
     fcntl = None  # type: ignore[assignment]
 
 _ATTEMPTS = 3
+_NO_SUCH_RANGE = 416
 
 
 class ChangingBlobError(GenesisFlowError):
@@ -53,10 +55,14 @@ def download(blob: BlobClient, target: Path, *, range_size: int, window: Window,
     from azure.core.exceptions import ResourceModifiedError
 
     for _ in range(_ATTEMPTS):
-        properties = blob.get_blob_properties(timeout=timeout)
-        with _part_of(target, properties.etag) as part:
+        # A small blob is one request. Where there is something to continue, its version is asked for first.
+        begun = any(_parts_of(target))
+        version = _asked(blob, timeout) if begun else _begun(blob, range_size, timeout)
+        with _part_of(target, version.etag) as part:
+            if part.file.tell() == 0:
+                part.file.write(version.beginning)
             try:
-                _fill(part.file, blob, properties.size, properties.etag, range_size, window, timeout)
+                _fill(part.file, blob, version, range_size, window, timeout)
             except ResourceModifiedError:
                 part.path.unlink()
                 continue
@@ -66,12 +72,37 @@ def download(blob: BlobClient, target: Path, *, range_size: int, window: Window,
     raise ChangingBlobError(f"it was replaced {_ATTEMPTS} times while it was read")
 
 
+@dataclass(frozen=True, slots=True)
+class _Version:
+    etag: str
+    size: int
+    beginning: bytes = b""
+
+
+def _asked(blob: BlobClient, timeout: int) -> _Version:
+    properties = blob.get_blob_properties(timeout=timeout)
+    return _Version(properties.etag, properties.size)
+
+
+def _begun(blob: BlobClient, range_size: int, timeout: int) -> _Version:
+    from azure.core.exceptions import HttpResponseError
+
+    try:
+        first = blob.download_blob(0, range_size, timeout=timeout)
+    except HttpResponseError as error:
+        if error.status_code != _NO_SUCH_RANGE:
+            raise
+        return _asked(blob, timeout)  # it is empty
+    size = int(str(first.properties.content_range).rpartition("/")[2])
+    return _Version(first.properties.etag, size, first.readall())
+
+
 def _fill(
-    file: BinaryIO, blob: BlobClient, size: int, etag: str, range_size: int, window: Window, timeout: int
+    file: BinaryIO, blob: BlobClient, version: _Version, range_size: int, window: Window, timeout: int
 ) -> None:
     from mlflow.utils.file_utils import ArtifactProgressBar
 
-    begin = file.seek(0, os.SEEK_END)
+    size, begin = version.size, file.tell()
     if begin > size:
         begin = file.truncate(0)
 
@@ -80,7 +111,7 @@ def _fill(
 
         length = min(range_size, size - offset)
         return blob.download_blob(
-            offset, length, etag=etag, match_condition=MatchConditions.IfNotModified, timeout=timeout
+            offset, length, etag=version.etag, match_condition=MatchConditions.IfNotModified, timeout=timeout
         ).readall()
 
     pending: deque[Future[bytes]] = deque()
@@ -124,9 +155,9 @@ class _Part:
 @contextmanager
 def _part_of(target: Path, etag: str) -> Iterator[_Part]:
     """The hidden file in which this version of the blob grows, ours alone while we are in it."""
-    of_target = f".{blake2b(os.fsencode(target.name), digest_size=8).hexdigest()}"
-    path = target.with_name(f"{of_target}.{blake2b(etag.encode(), digest_size=8).hexdigest()}.part")
-    for stale in target.parent.glob(f"{of_target}.*.part"):
+    version = blake2b(etag.encode(), digest_size=8).hexdigest()
+    path = target.with_name(f"{_part_prefix(target)}{version}.part")
+    for stale in _parts_of(target):
         if stale != path and (abandoned := _claim(stale)):
             stale.unlink(missing_ok=True)
             abandoned.close()
@@ -140,11 +171,20 @@ def _part_of(target: Path, etag: str) -> Iterator[_Part]:
             part.path.unlink(missing_ok=True)
 
 
+def _parts_of(target: Path) -> Iterator[Path]:
+    return target.parent.glob(f"{_part_prefix(target)}*.part")
+
+
+def _part_prefix(target: Path) -> str:
+    # Of the name a digest: with something added the longest names would be too long.
+    return f".{blake2b(os.fsencode(target.name), digest_size=8).hexdigest()}."
+
+
 def _claim(path: Path) -> BinaryIO | None:
     """The file, opened for appending and locked; None if another download has it or locks do not work."""
     if fcntl is None:
         return None
-    file = path.open("ab")
+    file = path.open("ab")  # which is at its end then
     with suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The one who had the lock before may have finished and renamed the file.

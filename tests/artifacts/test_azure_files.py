@@ -6,9 +6,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow
+import mlflow.cli
 import pytest
 import requests
 from azure.storage.blob import ContainerClient
+from click.testing import CliRunner
 from mlflow.entities import FileInfo
 from mlflow.entities.multipart_upload import MultipartUploadPart
 from mlflow.exceptions import MlflowException
@@ -150,7 +152,7 @@ def test_a_blob_whose_name_leads_out_is_not_written(
 
 
 def test_runs_and_models_under_the_default_root(
-    root: str, store_uri: str, environment: pytest.MonkeyPatch
+    root: str, container: ContainerClient, store_uri: str, environment: pytest.MonkeyPatch
 ) -> None:
     environment.setenv("GENESIS_FLOW_ARTIFACT_ROOT", root)
     mlflow.set_tracking_uri(store_uri)
@@ -165,6 +167,15 @@ def test_runs_and_models_under_the_default_root(
     assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/notes/hello.txt") == "hello"
     assert mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/config.json") == {"a": 1}
     assert mlflow.pyfunc.load_model(model.model_uri).predict(["x"]) == ["x"]
+
+    with mlflow.start_run() as without_artifacts:
+        mlflow.log_metric("loss", 1.0)
+    for deleted in (run, without_artifacts):
+        mlflow.delete_run(deleted.info.run_id)
+    mlflow.MlflowClient().delete_logged_model(model.model_id)
+    purged = CliRunner().invoke(mlflow.cli.cli, ["gc", "--backend-store-uri", store_uri])
+    assert purged.exit_code == 0, purged.output
+    assert list(container.list_blobs()) == []
 
 
 def echo(model_input: list[str]) -> list[str]:

@@ -258,7 +258,8 @@ repository = get_artifact_repository({root!r})
 repository.log_artifact({str(tmp_path / "large.bin")!r})
 repository.download_artifacts("large.bin")
 """
-    outcome = run_command(sys.executable, "-c", code, MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE=str(BLOCK))
+    sizes = ("MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE", "MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE")
+    outcome = run_command(sys.executable, "-c", code, **dict.fromkeys(sizes, str(BLOCK)))
     assert outcome.code == 0, outcome.stderr
     assert "Uploading large.bin" in outcome.stderr
     assert "Downloading large.bin" in outcome.stderr
