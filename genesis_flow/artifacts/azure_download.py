@@ -110,9 +110,10 @@ def _fill(
         from azure.core import MatchConditions
 
         length = min(range_size, size - offset)
-        return blob.download_blob(
+        content: bytes = blob.download_blob(
             offset, length, etag=version.etag, match_condition=MatchConditions.IfNotModified, timeout=timeout
         ).readall()
+        return content
 
     pending: deque[Future[bytes]] = deque()
     with ArtifactProgressBar.chunks(

@@ -125,7 +125,7 @@ class PresignedUrls(MultipartUploadMixin, MultipartDownloadMixin):
                 )
             delegation = self.account.service().get_user_delegation_key(begin, end, timeout=self.timeout)
         name = quote(posixpath.basename(blob.blob_name), safe="")
-        return generate_blob_sas(
+        token: str = generate_blob_sas(
             account_name=str(blob.account_name),
             container_name=blob.container_name,
             blob_name=blob.blob_name,
@@ -137,6 +137,7 @@ class PresignedUrls(MultipartUploadMixin, MultipartDownloadMixin):
             # A browser saves the file and does not run what is in it.
             content_disposition=None if write else f"attachment; filename*=UTF-8''{name}",
         )
+        return token
 
 
 def _destination(local_file: str, artifact_path: str | None) -> str:
