@@ -97,6 +97,18 @@ class TraceFields(BaseModel):
                 [("workspace", ASCENDING), ("request_time", DESCENDING), ("_id", ASCENDING)],
                 name="by_workspace",
             ),
+            # Counts, latencies and states of traces by name and time, without reading the traces.
+            IndexModel(
+                [
+                    ("workspace", ASCENDING),
+                    ("experiment_id", ASCENDING),
+                    ("request_time", ASCENDING),
+                    ("end_time", ASCENDING),
+                    ("status", ASCENDING),
+                    ("name", ASCENDING),
+                ],
+                name="metrics",
+            ),
             IndexModel(
                 [("experiment_id", ASCENDING), ("session_id", ASCENDING), ("request_time", ASCENDING)],
                 name="by_session",
