@@ -27,6 +27,7 @@ INSTALL = "Artifacts on Azure need another package: pip install 'genesis-flow[az
 
 LARGEST_BLOCK = 256 * 1024**2
 _RETRIES = {"retry_total": 4, "initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
+_CONNECTION_TIMEOUT = 10
 _SCOPE = "https://storage.azure.com/.default"
 # Each of these chooses another identity in DefaultAzureCredential.
 _IDENTITY_VARIABLES = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_USERNAME", "IDENTITY_ENDPOINT")
@@ -109,6 +110,7 @@ def _service(account: Account, process: int) -> BlobServiceClient:
     _hide_tokens_in_logs()
     options: dict[str, Any] = {
         **_RETRIES,
+        "connection_timeout": _CONNECTION_TIMEOUT,
         "max_single_put_size": LARGEST_BLOCK,
         "max_single_get_size": LARGEST_BLOCK,
         "credential": _credential(account),

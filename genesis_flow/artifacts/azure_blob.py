@@ -51,7 +51,7 @@ class AzureArtifactRepository(PresignedUrls, ArtifactRepository):
         super().__init__(artifact_uri.rstrip("/"), tracking_uri, registry_uri)
         # Blocks have threads of their own: files that wait for their blocks would take all of the others.
         self._block_pool = self._create_thread_pool()
-        self._window = Window(self._block_pool, self.max_workers * 2)
+        self._window = Window(self._block_pool, self.max_workers + 2)
         self.timeout = MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT.get() or DEFAULT_TIMEOUT_SECONDS
 
     @cached_property

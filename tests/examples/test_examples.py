@@ -18,7 +18,8 @@ from tests.client.conftest import run_command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FOLDER = EXAMPLES / "mongodb_integration"
-pytestmark = pytest.mark.slow
+# A program may take what `run_command` allows it, and one test runs two.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
 PROGRAMS = {path.name[:2]: path for path in FOLDER.glob("0*.py")}
 
 
