@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from genesis_flow.artifacts.azure_uri import AzureUri
+from genesis_flow.artifacts.azure_uri import ACCOUNT_NAME, AzureUri
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.redact import RedactingFilter, Secret
 
@@ -24,6 +24,10 @@ ENV_SAS = "AZURE_STORAGE_SAS_TOKEN"
 ENV_ACCOUNT = "AZURE_STORAGE_ACCOUNT"
 DEFAULT_CREDENTIAL = "DefaultAzureCredential"
 INSTALL = "Artifacts on Azure need another package: pip install 'genesis-flow[azure]'"
+_NO_ACCOUNT = (
+    f"{ENV_CONNECTION_STRING} names no account: it needs AccountName. Copy the connection string from the "
+    "account's page in the Azure portal."
+)
 
 LARGEST_BLOCK = 256 * 1024**2
 _RETRIES = {"retry_total": 4, "initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
@@ -51,16 +55,7 @@ class Account:
         environ = os.environ if environ is None else environ
         text = _value(environ, ENV_CONNECTION_STRING)
         parts = _connection_parts(text) if text else {}
-        url = None
-        if not text:
-            name = uri.account or _value(environ, ENV_ACCOUNT)
-            if not name:
-                raise invalid(
-                    f"The account of azure://{uri.container} is not known: name it in the URI as "
-                    f"azure://account.blob.core.windows.net/{uri.container}, or in {ENV_ACCOUNT}, or set "
-                    f"{ENV_CONNECTION_STRING}."
-                )
-            url = f"https://{uri.host or f'{name}.blob.core.windows.net'}"
+        url = None if text else _url(uri, environ)
         key = sas = None
         identity: tuple[str | None, ...] = ()
         if "accountkey" in parts:
@@ -121,10 +116,7 @@ def _service(account: Account, process: int) -> BlobServiceClient:
     try:
         return BlobServiceClient.from_connection_string(account.connection_string.reveal(), **options)
     except ValueError as error:
-        raise invalid(
-            f"{ENV_CONNECTION_STRING} names no account: it needs AccountName or BlobEndpoint. Copy the "
-            "connection string from the account's page in the Azure portal."
-        ) from error
+        raise invalid(_NO_ACCOUNT) from error
 
 
 def _credential(account: Account) -> Any:
@@ -168,12 +160,33 @@ def _value(environ: Mapping[str, str], name: str) -> str | None:
 
 def _connection_parts(text: str) -> dict[str, str]:
     parts = [part.partition("=") for part in text.rstrip(";").split(";")]
-    if not all(name and separator for name, separator, _ in parts):
+    if not all(name.strip() and separator for name, separator, _ in parts):
         raise invalid(
             f"{ENV_CONNECTION_STRING} is malformed: it is a list of name=value with semicolons between them. "
             "Copy it from the account's page in the Azure portal, and quote it for the shell."
         )
-    return {name.strip().lower(): value for name, _, value in parts}
+    found = {name.strip().lower(): value for name, _, value in parts}
+    if "accountkey" in found and "accountname" not in found:
+        # Azure's library would go on without credentials.
+        raise invalid(_NO_ACCOUNT)
+    return found
+
+
+def _url(uri: AzureUri, environ: Mapping[str, str]) -> str:
+    if uri.host:
+        return f"https://{uri.host}"
+    name = _value(environ, ENV_ACCOUNT)
+    if not name:
+        raise invalid(
+            f"The account of azure://{uri.container} is not known: name it in the URI as "
+            f"azure://account.blob.core.windows.net/{uri.container}, or in {ENV_ACCOUNT}, or set "
+            f"{ENV_CONNECTION_STRING}."
+        )
+    if not ACCOUNT_NAME.fullmatch(name):
+        raise invalid(
+            f"{ENV_ACCOUNT} must be the account's name alone, 3 to 24 lower-case letters and digits."
+        )
+    return f"https://{name}.blob.core.windows.net"
 
 
 def _check_key(key: str, variable: str) -> None:

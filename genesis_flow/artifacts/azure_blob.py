@@ -9,7 +9,7 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import FileInfo
 from mlflow.environment_variables import (
@@ -36,8 +36,6 @@ DEFAULT_TIMEOUT_SECONDS = 600
 # MLflow's default of 100 MiB would hold a gigabyte in memory with ten ranges on their way.
 DEFAULT_RANGE_SIZE = 8 * 1024**2
 SMALLEST_BLOCK = 64 * 1024
-
-T = TypeVar("T")
 
 
 class AzureArtifactRepository(PresignedUrls, ArtifactRepository):

@@ -18,6 +18,7 @@ _HOST = re.compile(
     r"(?P<account>[a-z0-9]{3,24})(?:\.z\d{1,2})?\.blob"
     r"\.(?:core\.windows\.net|core\.chinacloudapi\.cn|core\.usgovcloudapi\.net|storage\.azure\.net)"
 )
+ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}")
 _CONTAINER = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]|\$root|\$web|\$logs")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MOST_DECODINGS = 10

@@ -138,6 +138,15 @@ def test_equal_accounts_share_their_connections() -> None:
         ({}, "The account of azure://runs is not known"),
         ({"AZURE_STORAGE_CONNECTION_STRING": f"AccountName;{CANARY}"}, "is malformed"),
         ({"AZURE_STORAGE_CONNECTION_STRING": f"AccountKey={KEY}"}, "names no account"),
+        ({"AZURE_STORAGE_CONNECTION_STRING": f"AccountKey={KEY};BlobEndpoint=https://x"}, "names no account"),
+        (
+            {"AZURE_STORAGE_CONNECTION_STRING": "EndpointSuffix=core.windows.net;SharedAccessSignature=a"},
+            "names no account",
+        ),
+        (
+            {"AZURE_STORAGE_ACCOUNT": "https://abc", "AZURE_STORAGE_ACCESS_KEY": KEY},
+            "the account's name alone",
+        ),
         ({"AZURE_STORAGE_CONNECTION_STRING": f"AccountName=abc;AccountKey={CANARY}!"}, "not base64"),
         ({"AZURE_STORAGE_ACCOUNT": "abc", "AZURE_STORAGE_ACCESS_KEY": f"{CANARY}!"}, "not base64"),
     ],
