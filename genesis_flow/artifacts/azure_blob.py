@@ -18,12 +18,12 @@ from mlflow.environment_variables import (
     MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import ABORTED, INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.utils.file_utils import ArtifactProgressBar
 
 from genesis_flow.artifacts.azure_account import LARGEST_BLOCK, Account, require_library
-from genesis_flow.artifacts.azure_download import ChangingBlobError, Window, download
+from genesis_flow.artifacts.azure_download import Window, download
 from genesis_flow.artifacts.azure_errors import storage_errors
 from genesis_flow.artifacts.azure_presigned import PresignedUrls
 from genesis_flow.artifacts.azure_upload import upload
@@ -126,18 +126,14 @@ class AzureArtifactRepository(PresignedUrls, ArtifactRepository):
         if MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE.is_set():
             chunk = MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE.get()
         name = self.blob_name(remote_file_path)
-        try:
-            with self.errors("download", remote_file_path):
-                download(
-                    self.container.get_blob_client(name),
-                    Path(local_path),
-                    range_size=_bounded(chunk),
-                    window=self._window,
-                    timeout=self.timeout,
-                )
-        except ChangingBlobError as error:
-            message = f"Cannot download {self._shown(remote_file_path)}: {error}."
-            raise MlflowException(message, error_code=ABORTED) from error
+        with self.errors("download", remote_file_path):
+            download(
+                self.container.get_blob_client(name),
+                Path(local_path),
+                range_size=_bounded(chunk),
+                window=self._window,
+                timeout=self.timeout,
+            )
 
     def _upload(self, source: Path, path: str) -> None:
         name = self.blob_name(path)

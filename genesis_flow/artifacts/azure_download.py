@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, BinaryIO
 
-from genesis_flow.core.errors import GenesisFlowError
+from genesis_flow.artifacts.azure_errors import ContendedBlobError
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient
@@ -26,10 +26,6 @@ except ImportError:  # Windows: downloads work there, but do not continue one th
 
 _ATTEMPTS = 3
 _NO_SUCH_RANGE = 416
-
-
-class ChangingBlobError(GenesisFlowError):
-    """The blob was replaced again and again while it was read."""
 
 
 class Window:
@@ -69,7 +65,7 @@ def download(blob: BlobClient, target: Path, *, range_size: int, window: Window,
             part.file.close()
             part.path.replace(target)
         return
-    raise ChangingBlobError(f"it was replaced {_ATTEMPTS} times while it was read")
+    raise ContendedBlobError(f"it was replaced {_ATTEMPTS} times while it was read")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,21 @@ class BlobServiceError(GenesisFlowError):
     """What Azure's library said, masked: its own exceptions carry URLs, and so SAS tokens, in many places."""
 
 
+class ContendedBlobError(GenesisFlowError):
+    """Others replaced the blob again and again meanwhile; the message goes on a sentence about it."""
+
+
 @contextmanager
 def storage_errors(action: str, place: str, credential: str) -> Iterator[None]:
     """Raise MLflow's error for "action of place", such as ``upload`` of ``azure://container/path``."""
     from azure.core.exceptions import AzureError
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import ABORTED
 
     try:
         yield
+    except ContendedBlobError as error:
+        raise MlflowException(f"Cannot {action} {place}: {error}.", error_code=ABORTED) from error
     except AzureError as error:
         failure, cause = _translated(error, action, place, credential), _without_secrets(error)
     else:

@@ -9,14 +9,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genesis_flow.artifacts.azure_errors import error_code
+from genesis_flow.artifacts.azure_errors import ContendedBlobError, error_code
 from genesis_flow.core.errors import invalid
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 
 MOST_BLOCKS = 50_000
-_ROUNDS = 3
+# A round is lost only to another upload that has finished.
+_ROUNDS = 10
 _ID_LENGTH = len(f"{0:05d}-") + 40
 
 
@@ -33,11 +34,12 @@ def upload(blob: BlobClient, source: Path, *, block_size: int, pool: Executor, t
         blob.upload_blob(data, overwrite=True, content_settings=content, timeout=timeout)
         return
     block_size = max(block_size, -(-size // MOST_BLOCKS))
-    for last_round in (*(False,) * (_ROUNDS - 1), True):
+    for _ in range(_ROUNDS):
         present = _present_blocks(blob, timeout)
         names = _send(blob, source, size, block_size, present, pool, timeout)
-        if _commit(blob, names, content, timeout, must_succeed=last_round):
+        if _commit(blob, names, content, timeout):
             return
+    raise ContendedBlobError(f"others replaced it {_ROUNDS} times while it was sent")
 
 
 def _send(
@@ -99,9 +101,7 @@ def _sizes(blocks: Iterable[BlobBlock]) -> dict[str, int]:
     return {block.id: block.size for block in blocks}
 
 
-def _commit(
-    blob: BlobClient, names: list[str], content: ContentSettings | None, timeout: int, *, must_succeed: bool
-) -> bool:
+def _commit(blob: BlobClient, names: list[str], content: ContentSettings | None, timeout: int) -> bool:
     from azure.core.exceptions import HttpResponseError
     from azure.storage.blob import BlobBlock
 
@@ -111,7 +111,7 @@ def _commit(
         )
     except HttpResponseError as error:
         # Another upload of the same blob finished in between, which drops the blocks that wait.
-        if error_code(error) != "InvalidBlockList" or must_succeed:
+        if error_code(error) != "InvalidBlockList":
             raise
         return False
     return True

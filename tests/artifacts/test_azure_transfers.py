@@ -144,6 +144,22 @@ def test_of_uploads_at_once_one_wins_whole(root: str, tmp_path: Path, blob: Blob
     assert blob.download_blob().readall() in contents
 
 
+def test_an_upload_that_always_loses_is_an_error_and_not_a_loop(
+    repository: AzureArtifactRepository, large: Path, blob: BlobClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = azure_upload._send
+
+    def send_while_another_commits(*arguments: object) -> list[str]:
+        names = send(*arguments)  # type: ignore[arg-type]
+        blob.commit_block_list([])
+        return names
+
+    monkeypatch.setattr(azure_upload, "_send", send_while_another_commits)
+    with pytest.raises(MlflowException, match="others replaced it 10 times while it was sent") as caught:
+        repository.log_artifact(str(large))
+    assert caught.value.error_code == "ABORTED"
+
+
 def test_downloads_at_once_to_one_place(
     repository: AzureArtifactRepository, blob: BlobClient, tmp_path: Path
 ) -> None:
