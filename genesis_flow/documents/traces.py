@@ -128,6 +128,18 @@ class TraceFields(BaseModel):
                 serves="The same over all experiments, or over too many to merge.",
             ),
             Index(
+                [
+                    ("workspace", ASCENDING),
+                    ("experiment_id", ASCENDING),
+                    ("request_time", ASCENDING),
+                    ("end_time", ASCENDING),
+                    ("status", ASCENDING),
+                    ("name", ASCENDING),
+                ],
+                name="metrics",
+                serves="Counts, latencies and states of traces by name and time, without reading the traces.",
+            ),
+            Index(
                 [("experiment_id", ASCENDING), ("session_id", ASCENDING), ("request_time", ASCENDING)],
                 name="by_session",
                 partialFilterExpression={"session_id": {"$exists": True}},
