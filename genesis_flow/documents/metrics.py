@@ -5,6 +5,11 @@ from typing import ClassVar
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
+# A tail of this many points is packed into a block.
+TAIL_LIMIT = 128
+# From this many points of one metric in one batch on, a block of their own is the better place.
+BLOCK_FROM = 64
+
 
 class LatestPoint(BaseModel):
     """The field order is the rule: MongoDB compares subdocuments field by field, so ``$max`` keeps the
