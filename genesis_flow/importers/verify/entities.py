@@ -75,10 +75,15 @@ def canonical(value: Value) -> str:
 
 def canonical_json(text: Any) -> Value:
     """JSON text without what means nothing in it: blanks, the order of keys, escapes."""
+    return None if text is None else canonical_object(json_value(text))
+
+
+def json_value(text: Any) -> Any:
+    """What JSON text says; other text says itself, and some databases have read theirs already."""
     if not isinstance(text, str):
-        return None if text is None else canonical_object(text)
+        return text
     try:
-        return canonical_object(json.loads(text))
+        return json.loads(text)
     except ValueError:
         return text
 
