@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from genesis_flow.importers.verify.wanted import Wanted
 
 Meta = dict[str, Any]
 
+# Whether the file of an experiment could be read: no key of such a file.
+_READABLE = "\0readable"
 NOT_RUNS = ("tags", "datasets", "traces", "models")
 STATUSES = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 MODEL_STATUSES = {"PENDING": 1, "READY": 2, "FAILED": 3, "UPLOAD_FAILED": 3}
@@ -102,15 +104,19 @@ class TreeSource:
                         self._trouble("experiment", folder, "the name of its folder is not a number")
                     continue
                 meta = self._meta("experiment", folder / "meta.yaml", "experiment_id", folder.name)
-                if meta is not None:
-                    default = "active" if parent == self.root else "deleted"
-                    yield folder, {"lifecycle_stage": default, **meta, "experiment_id": folder.name}
+                default = "active" if parent == self.root else "deleted"
+                readable = meta is not None
+                meta = {"lifecycle_stage": default, **(meta or {}), "experiment_id": folder.name}
+                yield folder, meta | {_READABLE: readable}
 
     def _chosen(self, meta: Meta) -> bool:
         return self.wanted.experiment(meta["experiment_id"], str(meta.get("name")))
 
     def _experiment(self, folder: Path, meta: Meta) -> Iterator[Entity]:
-        fields: Fields = {name: meta.get(name) for name in ("name", "artifact_location", "lifecycle_stage")}
+        if not meta[_READABLE]:
+            return  # what it contains is compared nevertheless
+        fields: Fields = {name: _said(meta, name) for name in ("name", "artifact_location")}
+        fields["lifecycle_stage"] = meta["lifecycle_stage"]
         created = meta.get("creation_time") or 0
         fields["creation_time"] = created
         fields["last_update_time"] = meta.get("last_update_time") or created
@@ -121,13 +127,18 @@ class TreeSource:
         for path in _folders(folder):
             if path.name in NOT_RUNS:
                 continue
-            if not (path / "meta.yaml").exists():
-                if any((path / part).is_dir() for part in ("params", "metrics")):
-                    self._trouble("run", path, "it has no meta.yaml")
-                continue
             meta = self._meta("run", path / "meta.yaml", "run_id", path.name, "run_uuid")
-            if meta is not None and self.wanted.since(meta.get("start_time"), meta.get("end_time"), path):
+            if meta is None or not self._belongs("run", path, meta, experiment):
+                continue
+            if self.wanted.since(meta.get("start_time"), meta.get("end_time"), path):
                 yield self._run(path, meta, experiment)
+
+    def _belongs(self, kind: str, path: Path, meta: Meta, experiment: Meta) -> bool:
+        said, number = meta.get("experiment_id"), experiment["experiment_id"]
+        if said is None or str(said) == number:
+            return True
+        self._trouble(kind, path / "meta.yaml", f"it says experiment {said}, but lies in {number}")
+        return False
 
     def _run(self, path: Path, meta: Meta, experiment: Meta) -> Entity:
         tags = self._texts("run", path / "tags")
@@ -135,14 +146,14 @@ class TreeSource:
         stage = meta.get("lifecycle_stage", "active")
         fields: Fields = {
             "experiment_id": experiment["experiment_id"],
-            "name": meta.get("run_name") or meta.get("name") or tags.get(RUN_NAME),
-            "user_id": meta.get("user_id"),
+            "name": _said(meta, "run_name") or _said(meta, "name") or tags.get(RUN_NAME),
+            "user_id": _said(meta, "user_id"),
             "status": STATUSES.get(status, str(status)),
             "start_time": meta.get("start_time"),
             "end_time": meta.get("end_time"),
             "lifecycle_stage": stage,
             "deleted_time": meta.get("deleted_time") if stage == "deleted" else None,
-            "artifact_uri": meta.get("artifact_uri"),
+            "artifact_uri": _said(meta, "artifact_uri"),
             **mapped("params", self._texts("run", path / "params")),
             **mapped("tags", tags),
             **self._inputs(path, path.parent / "datasets"),
@@ -175,7 +186,7 @@ class TreeSource:
             meta = self._meta("dataset", path / "meta.yaml")
             if meta is not None:
                 fields: Fields = {
-                    name: meta.get(name)
+                    name: _said(meta, name)
                     for name in ("name", "digest", "source_type", "source", "schema", "profile")
                 }
                 fields["experiment_id"] = experiment["experiment_id"]
@@ -185,7 +196,7 @@ class TreeSource:
     def _logged_models(self, folder: Path, experiment: Meta) -> Iterator[Entity]:
         for path in _folders(folder / "models"):
             meta = self._meta("logged_model", path / "meta.yaml", "model_id", path.name)
-            if meta is None:
+            if meta is None or not self._belongs("logged_model", path, meta, experiment):
                 continue
             status = meta.get("status", 1)
             times = meta.get("creation_timestamp"), meta.get("last_updated_timestamp")
@@ -198,7 +209,7 @@ class TreeSource:
                 "creation_timestamp": times[0],
                 "last_updated_timestamp": times[1],
                 **{
-                    name: meta.get(name)
+                    name: _said(meta, name)
                     for name in (
                         "name",
                         "artifact_location",
@@ -280,53 +291,62 @@ class TreeSource:
             if meta is None:
                 continue
             tags = self._texts("registered_model", path / "tags")
-            versions = [self._version(folder) for folder in _folders(path, "version-")]
-            stages = {number: stage for number, stage, _ in filter(None, versions)}
+            versions = self._versions(path)
+            stages = {str(number): stage for number, (stage, _) in versions.items()}
             created = meta.get("creation_timestamp") or 0
             fields: Fields = {
                 "name": path.name,
                 "description": meta.get("description"),
                 "creation_time": created,
                 "last_updated_time": meta.get("last_updated_timestamp") or created,
-                "last_version": max(stages, default=0),
+                "last_version": max(self._numbers(path), default=0),
                 "is_prompt": is_prompt(tags),
                 **mapped("tags", tags),
-                **mapped("aliases", self._aliases(path)),
-                **mapped(
-                    "stages", {str(number): stage for number, stage in stages.items() if _staged(stage)}
-                ),
+                **mapped("aliases", self._aliases(path, versions)),
+                **mapped("stages", {number: stage for number, stage in stages.items() if stage != "None"}),
             }
             yield Entity("registered_model", path.name, fields)
 
-    def _aliases(self, model: Path) -> dict[str, int]:
-        texts = self._texts("alias", model / "aliases")
-        return {alias: int(text) for alias, text in texts.items() if text.strip().isdigit()}
+    def _aliases(self, model: Path, versions: Iterable[int]) -> dict[str, int]:
+        aliases: dict[str, int] = {}
+        for alias, text in self._texts("alias", model / "aliases").items():
+            if not text.strip().isdigit():
+                self._trouble("alias", model / "aliases" / alias, "it holds no number of a version")
+            elif int(text) not in versions:
+                self._trouble("alias", model / "aliases" / alias, f"its version {text.strip()} is missing")
+            else:
+                aliases[alias] = int(text)
+        return aliases
 
-    def _version(self, folder: Path) -> tuple[int, str, Meta] | None:
-        meta = self._meta("model_version", folder / "meta.yaml")
-        number = folder.name.removeprefix("version-")
-        if meta is None or not number.isdigit():
-            return None
-        return int(number), str(meta.get("current_stage") or "None"), meta
+    def _numbers(self, model: Path) -> list[int]:
+        numbers = (folder.name.removeprefix("version-") for folder in _folders(model, "version-"))
+        return [int(number) for number in numbers if number.isdigit()]
+
+    def _versions(self, model: Path) -> dict[int, tuple[str, Meta]]:
+        """Stage and content of each version that was not deleted."""
+        versions: dict[int, tuple[str, Meta]] = {}
+        for number in self._numbers(model):
+            path = model / f"version-{number}" / "meta.yaml"
+            meta = self._meta("model_version", path, "version", str(number))
+            if meta is not None and (stage := meta.get("current_stage") or "None") != "Deleted_Internal":
+                versions[number] = str(stage), meta
+        return versions
 
     def _model_versions(self) -> Iterator[Entity]:
         for path in _folders(self.root / "models"):
-            if not (path / "meta.yaml").exists():
-                continue
-            aliases = self._aliases(path)
-            for folder in _folders(path, "version-"):
-                version = self._version(folder)
-                if version is None or version[1] == "Deleted_Internal":
-                    continue
-                number, _, meta = version
-                tags = self._texts("model_version", folder / "tags")
+            versions = self._versions(path)
+            aliases = self._aliases(path, versions)
+            for number, (_, meta) in sorted(versions.items()):
+                tags = self._texts("model_version", path / f"version-{number}" / "tags")
                 created = meta.get("creation_timestamp") or 0
                 fields: Fields = {
                     "name": path.name,
                     "version": number,
                     "creation_time": created,
                     "last_updated_time": meta.get("last_updated_timestamp") or created,
-                    **{name: meta.get(name) for name in VERSION_FIELDS},
+                    "description": meta.get("description"),
+                    "status": _said(meta, "status") or "READY",
+                    **{name: _said(meta, name) for name in VERSION_FIELDS},
                     "is_prompt": is_prompt(tags),
                     **mapped("tags", tags),
                     **{f"aliases.{alias}": True for alias, at in aliases.items() if at == number},
@@ -373,8 +393,10 @@ class TreeSource:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 parts = line.split()
+                if not parts:
+                    continue
                 try:
-                    if len(parts) not in (2, 3, 5):
+                    if len(parts) not in (2, 3, 5) or (_breaks_off(line, parts) and number > 1):
                         raise ValueError
                     step = int(parts[2]) if len(parts) > 2 else 0
                     rows.append(POINT.pack(int(parts[0]), step, float(parts[1])))
@@ -393,14 +415,12 @@ class TreeSource:
 
 
 VERSION_FIELDS = (
-    "description",
     "user_id",
     "source",
     "storage_location",
     "run_id",
     "run_link",
     "model_id",
-    "status",
     "status_message",
 )
 
@@ -442,8 +462,15 @@ def _milliseconds(meta: Meta, number: str, text: str) -> int | None:
     return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
-def _staged(stage: str) -> bool:
-    return stage not in ("None", "Deleted_Internal")
+def _said(meta: Meta, name: str) -> str | None:
+    """A text; an empty one says nothing, and a number that YAML made of one is text again."""
+    value = meta.get(name)
+    return None if value is None or value == "" else str(value)
+
+
+def _breaks_off(line: bytes, parts: list[bytes]) -> bool:
+    """The last line of a run that goes on may be written only in part."""
+    return not line.endswith(b"\n") and len(parts) < 3
 
 
 def _folders(path: Path, start: str = "") -> list[Path]:
