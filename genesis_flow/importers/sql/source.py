@@ -5,16 +5,16 @@ runs are added. One process reads them all: the snapshot belongs to its connecti
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from genesis_flow.importers.errors import ImportFailed
-from genesis_flow.importers.records import Filters, Item, Problem, Unit
+from genesis_flow.importers.records import PHASES, Filters, Item, Problem, Unit
 from genesis_flow.importers.sql import entities, genai, registry, runs
 from genesis_flow.importers.sql.reading import Reading
 from genesis_flow.importers.sql.snapshot import Condition, Snapshot
-from genesis_flow.importers.sql.tables import DERIVED, PARENTS, READ
+from genesis_flow.importers.sql.tables import DERIVED, PARENTS, PHASE_OF, READ
 
 # The average number in a unit, and the most.
 RUNS, TRACES = 100, 50
@@ -51,38 +51,48 @@ class SqlSource:
         return {table: count for table, count in counts.items() if count}
 
     def size(self, filters: Filters) -> int | None:
-        return sum(1 for _ in self._all_units(filters))
+        return sum(1 for phase in PHASES for _ in self._units_of(phase, filters))
 
-    def units(self, filters: Filters) -> Iterator[Unit | Problem]:
-        yield from self._all_units(filters)
-        if not filters.experiments:
-            yield from self._orphans()
+    def units(self, filters: Filters, phases: Collection[str] = PHASES) -> Iterator[Unit | Problem]:
+        for phase in PHASES:
+            if phase in phases:
+                yield from self._units_of(phase, filters)
+                if not filters.experiments:
+                    yield from self._orphans(phase)
 
-    def _all_units(self, filters: Filters) -> Iterator[Unit]:
+    def _units_of(self, phase: str, filters: Filters) -> Iterator[Unit]:
         wanted = self._wanted(filters.experiments)
 
         def where(table: str, *columns: str, **options: Any) -> list[Condition]:
             return [*self._within(table, wanted), *self._since(table, filters.since, columns, **options)]
 
-        yield from self._numbered("experiment", "experiments", "experiment_id", where("experiments"))
-        yield from self._numbered("dataset", "datasets", "dataset_uuid", where("datasets"))
-        changed = where("runs", "start_time", "end_time", "deleted_time", running="end_time")
-        yield from self._by_prefix("run", "runs", "run_uuid", RUNS, changed)
-        changed = where("logged_models", "creation_timestamp_ms", "last_updated_timestamp_ms")
-        yield from self._by_prefix("logged_model", "logged_models", "model_id", RUNS, changed)
-        changed = where("trace_info", "timestamp_ms", assessed=True)
-        yield from self._by_prefix("trace", "trace_info", "request_id", TRACES, changed)
-        tied = self._datasets_of(wanted)
-        for unit in self._numbered("evaluation_dataset", "evaluation_datasets", "dataset_id", tied, size=20):
-            yield replace(unit, payload=genai.EvaluationPart(unit.payload, wanted))
-        if wanted is None:
-            yield from self._of_no_experiment()
+        match phase:
+            case "experiment":
+                yield from self._numbered(phase, "experiments", "experiment_id", where("experiments"))
+            case "dataset":
+                yield from self._numbered(phase, "datasets", "dataset_uuid", where("datasets"))
+            case "run":
+                changed = where("runs", "start_time", "end_time", "deleted_time", running="end_time")
+                yield from self._by_prefix(phase, "runs", "run_uuid", RUNS, changed)
+            case "logged_model":
+                changed = where("logged_models", "creation_timestamp_ms", "last_updated_timestamp_ms")
+                yield from self._by_prefix(phase, "logged_models", "model_id", RUNS, changed)
+            case "trace":
+                changed = where("trace_info", "timestamp_ms", assessed=True)
+                yield from self._by_prefix(phase, "trace_info", "request_id", TRACES, changed)
+            case "evaluation_dataset":
+                yield from self._evaluation(wanted)
+            case "registered_model" if wanted is None:
+                yield from self._models()
+            case "webhook" if wanted is None:
+                yield from self._numbered(phase, "webhooks", "webhook_id", [])
 
-    def _of_no_experiment(self) -> Iterator[Unit]:
-        if self._snapshot.has("entity_associations"):
-            yield Unit("evaluation_dataset", "associations", genai.ASSOCIATIONS)
-        yield from self._models()
-        yield from self._numbered("webhook", "webhooks", "webhook_id", [])
+    def _evaluation(self, wanted: list[int] | None) -> Iterator[Unit]:
+        phase, tied = "evaluation_dataset", self._datasets_of(wanted)
+        for unit in self._numbered(phase, "evaluation_datasets", "dataset_id", tied, size=20):
+            yield replace(unit, payload=genai.EvaluationPart(unit.payload, wanted))
+        if wanted is None and self._snapshot.has("entity_associations"):
+            yield Unit(phase, genai.ASSOCIATIONS, genai.ASSOCIATIONS)
 
     def fingerprint(self, unit: Unit) -> str | None:
         if unit.phase == "run":
@@ -187,11 +197,11 @@ class SqlSource:
                     "registered_model", f"registered_models:{workspace or ''}/{name}", (workspace, name)
                 )
 
-    def _orphans(self) -> Iterator[Problem]:
+    def _orphans(self, phase: str) -> Iterator[Problem]:
         """Rows whose owner is gone: nothing leads to them, and the target has no place for them."""
         has = self._snapshot.has
         for child, keys, parent, parent_keys, kind in PARENTS:
-            if not has(child) or not has(parent):
+            if PHASE_OF.get(kind, kind) != phase or not has(child) or not has(parent):
                 continue
             if has(child, "workspace") and has(parent, "workspace"):
                 keys, parent_keys = (*keys, "workspace"), (*parent_keys, "workspace")

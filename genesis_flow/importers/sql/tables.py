@@ -89,3 +89,12 @@ PARENTS: tuple[tuple[str, tuple[str, ...], str, tuple[str, ...], str], ...] = (
     ("model_version_tags", ("name", "version"), "model_versions", ("name", "version"), "model_version"),
     ("webhook_events", ("webhook_id",), "webhooks", ("webhook_id",), "webhook"),
 )
+
+# With which kinds those are told that are no phase of their own.
+PHASE_OF = {
+    "metric": "run",
+    "span": "trace",
+    "assessment": "trace",
+    "evaluation_record": "evaluation_dataset",
+    "model_version": "registered_model",
+}
