@@ -109,7 +109,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "linked_runs",
         "linked_prompts",
     ),
-    # content: the JSON text of Span.to_dict(); the rest as MLflow's table of spans has it (nanoseconds).
+    # content: the JSON text of Span.to_dict(), None where it has gone to an archive; the rest as MLflow's
+    # table of spans has it (nanoseconds). model_name, model_provider, cost ({input_cost, ...}): what the
+    # source knows beside the content.
     "span": (
         "trace_id",
         "span_id",
@@ -120,6 +122,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "start_time_unix_nano",
         "end_time_unix_nano",
         "content",
+        "model_name",
+        "model_provider",
+        "cost",
     ),
     # kind: feedback, expectation or issue; value, error, metadata: JSON text or None.
     "assessment": (
