@@ -9,8 +9,8 @@ Where a field is not named JSON text, a value is what MLflow's entity holds.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 Body = dict[str, Any]
@@ -109,7 +109,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "linked_runs",
         "linked_prompts",
     ),
-    # content: the JSON text of Span.to_dict(); the rest as MLflow's table of spans has it (nanoseconds).
+    # content: the JSON text of Span.to_dict(), None where it has gone to an archive; the rest as MLflow's
+    # table of spans has it (nanoseconds). model_name, model_provider, cost ({input_cost, ...}): what the
+    # source knows beside the content.
     "span": (
         "trace_id",
         "span_id",
@@ -120,6 +122,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "start_time_unix_nano",
         "end_time_unix_nano",
         "content",
+        "model_name",
+        "model_provider",
+        "cost",
     ),
     # kind: feedback, expectation or issue; value, error, metadata: JSON text or None.
     "assessment": (
@@ -233,7 +238,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points of one metric of one run, in the order of the source: by time, unless it was logged otherwise."""
+    """Points of one metric of one run, in the order of the source."""
 
     run_id: str
     key: str
@@ -263,15 +268,11 @@ Item = Record | Series | Problem
 class Unit:
     """A bounded piece of work: read, written and journalled as one, and all of it again after a crash.
 
-    ``key`` is the same each time the source is opened. A unit whose fingerprint is the one of the last import
-    is not read again; without a fingerprint it always is. ``payload`` is the source's own, and can be
-    pickled. ``weight`` is what progress is counted in: bytes of files, or rows.
+    ``key`` is the same each time the source is opened. ``payload`` is the source's own, and can be pickled.
     """
 
     phase: str
     key: str
-    fingerprint: str | None = None
-    weight: int = 1
     payload: Any = None
 
 
@@ -290,24 +291,21 @@ class Source(Protocol):
     """An opened source; reads only, and leaves no trace."""
 
     name: str  # its canonical URI, without a password: the same source has the same name each time
-    # Whether worker processes may open it for themselves; else one process reads, so that all is one snapshot.
+    # Whether worker processes may open it for themselves; else one process reads, all in one snapshot.
     parallel: bool
+    # Whether a thing stays in its unit from one import to the next: then two units with one id are a clash.
+    stable_units: bool
 
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds that this source can have."""
+    def size(self, filters: Filters) -> int | None:
+        """How many units there are, if that is quick to say."""
 
-    def units(self, filters: Filters) -> Iterator[Unit | Problem]:
-        """All units, phase by phase in the order of PHASES; and what could not even be listed."""
+    def units(self, filters: Filters, phases: Collection[str] = PHASES) -> Iterator[Unit | Problem]:
+        """The units of some phases, in the order of PHASES; and what could not even be listed."""
+
+    def fingerprint(self, unit: Unit) -> str | None:
+        """Changes whenever the unit does; asked before the unit is read. None: it has to be read to know."""
 
     def read(self, unit: Unit) -> Iterable[Item]:
         """Parents before what belongs to them: a run before its series, a trace before its spans."""
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class SourceSpec:
-    """How another process opens the source; printing it shows no password."""
-
-    uri: str = field(repr=False)
-    name: str = ""

@@ -31,18 +31,19 @@ from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.keys import children_of
+from genesis_flow.documents.spans import spent
+from genesis_flow.documents.stated import STATED
 from genesis_flow.documents.traces import metadata_path, tag_path
 from genesis_flow.tracking.guards import experiment_number
 from genesis_flow.tracking.traces.shared import (
     HERE,
-    STATED,
     artifact_location,
     experiment_of,
     make_children_earlier,
     move_children,
     portions,
 )
-from genesis_flow.tracking.traces.summary import TraceBatch, batches_of, spent
+from genesis_flow.tracking.traces.summary import TraceBatch, batches_of
 
 Document = dict[str, Any]
 
