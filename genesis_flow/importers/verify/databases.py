@@ -6,6 +6,7 @@ Columns are those that the tables have, whatever the revision of the schema.
 
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -42,6 +43,9 @@ _TOKENS = (
     "cache_creation_input_tokens",
     "cache_creation_input_tokens_above_1hr",
 )
+_TOKEN_USAGE = "mlflow.trace.tokenUsage"
+# MLflow 2 named it so.
+_STATES = {"TRACE_STATUS_UNSPECIFIED": "STATE_UNSPECIFIED"}
 _COSTS = ("input_cost", "output_cost", "total_cost")
 
 
@@ -67,6 +71,8 @@ class DatabaseSource:
     def __init__(self, engine: sa.Engine, wanted: Wanted) -> None:
         self.troubles: list[Trouble] = []
         self.wanted = wanted
+        # Datasets of other experiments that older versions of MLflow let runs use: by the run's experiment.
+        self._borrowed: dict[int, dict[tuple[str, str], Row]] = {}
         self._connection = engine.connect()
         self._connection = _snapshot(self._connection)
         inspector = sa.inspect(engine)
@@ -114,15 +120,22 @@ class DatabaseSource:
         table = self._tables["metrics"]
         query = sa.select(table).where(table.c.run_uuid == run.id)
         rows = self._connection.execution_options(stream_results=True, yield_per=20_000).execute(query)
+        seen: set[str] = set()
         for portion in rows.mappings().partitions():
             by_key: dict[str, list[tuple[int, int, float]]] = {}
             for row in portion:
                 value = _value(row["value"], bool(row.get("is_nan")))
                 point = int(row["timestamp"]), int(row.get("step") or 0), value
                 by_key.setdefault(row["key"], []).append(point)
+            seen.update(by_key)
             for key, points in by_key.items():
                 for packed in rows_of(points):
                     yield key, packed
+        for row in self._rows("latest_metrics", run_uuid=run.id):
+            if row["key"] not in seen:  # its history was cut off
+                value = _value(row["value"], bool(row.get("is_nan")))
+                for packed in rows_of([(int(row["timestamp"]), int(row["step"] or 0), value)]):
+                    yield row["key"], packed
 
     # Rows
 
@@ -183,7 +196,7 @@ class DatabaseSource:
     def _runs(self, experiment: Row) -> Iterator[Entity]:
         number = experiment["experiment_id"]
         for row in self._pages("runs", "run_uuid", experiment_id=number):
-            if not self.wanted.since(row["start_time"], row["end_time"]):
+            if not self.wanted.since(row["start_time"]):
                 continue
             run_id = row["run_uuid"]
             names = ("user_id", "status", "start_time", "end_time", "lifecycle_stage", "artifact_uri")
@@ -196,17 +209,20 @@ class DatabaseSource:
                 **{name: row[name] for name in names},
                 **mapped("params", self._map("params", "key", "value", run_uuid=run_id)),
                 **mapped("tags", tags),
-                **self._inputs(run_id),
+                **self._inputs(run_id, number),
             }
             yield Entity("run", run_id, fields)
 
-    def _inputs(self, run_id: str) -> Fields:
+    def _inputs(self, run_id: str, experiment: int) -> Fields:
         fields: Fields = {}
         for used in self._rows("inputs", destination_type="RUN", destination_id=run_id):
             dataset = self._rows("datasets", dataset_uuid=used["source_id"])
             if not dataset:
                 self._trouble("input", str(used["input_uuid"]), "its dataset is missing")
                 continue
+            if dataset[0]["experiment_id"] != experiment:
+                borrowed = self._borrowed.setdefault(experiment, {})
+                borrowed[dataset[0]["name"], dataset[0]["digest"]] = dataset[0]
             tags = self._map("input_tags", "name", "value", input_uuid=used["input_uuid"])
             context = context_of(tags)
             fields |= input_fields(dataset[0]["name"], dataset[0]["digest"], tags.items(), context)
@@ -218,7 +234,14 @@ class DatabaseSource:
 
     def _datasets(self, experiment: Row) -> Iterator[Entity]:
         number = str(experiment["experiment_id"])
-        for row in self._pages("datasets", "dataset_uuid", experiment_id=experiment["experiment_id"]):
+        of_experiment = {"experiment_id": experiment["experiment_id"]}
+        own = self._pages("datasets", "dataset_uuid", **of_experiment)
+        for row in chain(own, self._borrowed.get(experiment["experiment_id"], {}).values()):
+            named = {"name": row["name"], "digest": row["digest"]}
+            if row["experiment_id"] != experiment["experiment_id"] and self._rows(
+                "datasets", **of_experiment, **named
+            ):
+                continue  # the experiment has one of the same name and digest
             fields: Fields = {
                 "experiment_id": number,
                 "name": row["name"],
@@ -235,7 +258,7 @@ class DatabaseSource:
         for row in self._pages("logged_models", "model_id", experiment_id=number):
             model_id = row["model_id"]
             times = row["creation_timestamp_ms"], row["last_updated_timestamp_ms"]
-            if not self.wanted.since(*times):
+            if not self.wanted.since(times[0]):
                 continue
             names = ("name", "artifact_location", "status", "status_message", "lifecycle_stage", "model_type")
             fields: Fields = {
@@ -259,7 +282,7 @@ class DatabaseSource:
 
     def _trace_rows(self, experiment: Row) -> Iterator[Row]:
         for row in self._pages("trace_info", "request_id", experiment_id=experiment["experiment_id"]):
-            if self.wanted.since(row["timestamp_ms"], None):
+            if self.wanted.since(row["timestamp_ms"]):
                 yield row
 
     def _traces(self, experiment: Row) -> Iterator[Entity]:
@@ -267,22 +290,34 @@ class DatabaseSource:
             trace_id = row["request_id"]
             tags = self._map("trace_tags", "key", "value", request_id=trace_id)
             metadata = self._map("trace_request_metadata", "key", "value", request_id=trace_id)
-            if row.get("trace_name") is not None:
+            if "trace_name" in row:
                 tags["mlflow.traceName"] = row["trace_name"]
             fields: Fields = {
                 "experiment_id": str(row["experiment_id"]),
                 "request_time": row["timestamp_ms"],
                 "execution_duration": row["execution_time_ms"],
-                "state": row["status"],
+                "state": _STATES.get(row["status"], row["status"]),
                 **{
                     name: row.get(name)
                     for name in ("client_request_id", "request_preview", "response_preview")
                 },
                 **mapped("tags", tags),
-                **trace_metadata(metadata | _promoted(row)),
+                **trace_metadata(metadata | self._promoted(row, metadata)),
                 **self._links(trace_id),
             }
             yield Entity("trace", trace_id, fields)
+
+    def _promoted(self, row: Row, metadata: dict[str, Any]) -> dict[str, Any]:
+        """Metadata that newer schemas keep in columns, and one in between kept in a table."""
+        if "session_id" not in row:
+            said = json_value(metadata.get(_TOKEN_USAGE)) or {}
+            counted = self._map("trace_metrics", "key", "value", request_id=row["request_id"])
+            return {_TOKEN_USAGE: canonical_object(said | _whole(counted))} if counted else {}
+        found: dict[str, Any] = {"mlflow.trace.session": row["session_id"]}
+        for key, columns in ((_TOKEN_USAGE, _TOKENS), ("mlflow.trace.cost", _COSTS)):
+            values = {name: row[name] for name in columns if row.get(name) is not None}
+            found[key] = canonical_object(values) if values else None
+        return found
 
     def _links(self, trace_id: str) -> Fields:
         fields: Fields = {}
@@ -361,6 +396,8 @@ class DatabaseSource:
 
     def _registered_models(self) -> Iterator[Entity]:
         for row in self._pages("registered_models", "name"):
+            if not self.wanted.since(row["creation_time"]):
+                continue
             name = row["name"]
             versions = self._rows("model_versions", name=name)
             tags = self._map("registered_model_tags", "key", "value", name=name)
@@ -388,7 +425,7 @@ class DatabaseSource:
             name = model["name"]
             aliases = self._map("registered_model_aliases", "alias", "version", name=name)
             for row in self._rows("model_versions", "version", name=name):
-                if row["current_stage"] == "Deleted_Internal":
+                if row["current_stage"] == "Deleted_Internal" or not self.wanted.since(row["creation_time"]):
                     continue
                 number = row["version"]
                 tags = self._map("model_version_tags", "key", "value", name=name, version=number)
@@ -433,15 +470,9 @@ def _value(stored: float | None, is_nan: bool) -> float:
     return float(stored)
 
 
-def _promoted(row: Row) -> dict[str, Any]:
-    """Metadata that newer schemas keep in columns of their own."""
-    metadata: dict[str, Any] = {}
-    if row.get("session_id") is not None:
-        metadata["mlflow.trace.session"] = row["session_id"]
-    for key, columns in (("mlflow.trace.tokenUsage", _TOKENS), ("mlflow.trace.cost", _COSTS)):
-        if values := {name: row[name] for name in columns if row.get(name) is not None}:
-            metadata[key] = canonical_object(values)
-    return metadata
+def _whole(values: dict[str, Any]) -> dict[str, Any]:
+    """Counts, which a column for any number made fractions of."""
+    return {name: int(value) if value == int(value) else value for name, value in values.items()}
 
 
 def _snapshot(connection: sa.Connection) -> sa.Connection:

@@ -6,9 +6,11 @@ from urllib.parse import unquote
 
 from genesis_flow.importers.verify.entities import (
     Fields,
+    canonical_error,
     canonical_json,
     canonical_object,
     input_fields,
+    json_value,
     mapped,
 )
 
@@ -143,8 +145,9 @@ def assessment(document: Document) -> Fields:
     names += ("span_id", "rationale", "overrides", "valid", "trace_time")
     fields = plain(document, names)
     fields["create_time"] = whole(document.get("created_time"))
-    value, metadata = canonical_json(document.get("value")), canonical_json(document.get("metadata"))
-    fields |= {"value": value, "metadata": metadata, "error": canonical_json(document.get("error"))}
+    fields["value"] = canonical_object(json_value(document.get("value")))
+    fields["metadata"] = canonical_json(document.get("metadata"))
+    fields["error"] = canonical_error(json_value(document.get("error")))
     kept: Fields = {
         "number": document.get("number"),
         "is_number": document.get("is_number", False),

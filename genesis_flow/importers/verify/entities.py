@@ -75,7 +75,8 @@ def canonical(value: Value) -> str:
 
 def canonical_json(text: Any) -> Value:
     """JSON text without what means nothing in it: blanks, the order of keys, escapes."""
-    return None if text is None else canonical_object(json_value(text))
+    value = json_value(text)
+    return None if value is None else canonical_object(value)
 
 
 def json_value(text: Any) -> Any:

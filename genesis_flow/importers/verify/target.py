@@ -22,6 +22,10 @@ class Names:
 
     experiments: Mapping[str, int] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
+    # The names of experiments, by their ids in the source.
+    names: Mapping[str, str] = field(default_factory=dict)
+    # Numbers of experiments that were there before, and only gained what the source has.
+    joined: frozenset[int] = frozenset()
 
     def experiment(self, source_id: Any) -> int:
         return self.experiments.get(str(source_id), int(source_id))
@@ -90,8 +94,16 @@ class Target:
     def _experiments(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
         by_number = {self.names.experiment(entity.id): entity.id for entity in wanted}
         query = {"_id": {"$in": list(by_number)}, "workspace": self._workspace}
+        stated = {entity.id: entity.fields for entity in wanted}
         for document in self._collection("experiments").find(query):
-            yield by_number[document["_id"]], documents.experiment(document), document
+            source_id = by_number[document["_id"]]
+            fields = documents.experiment(document)
+            if document["_id"] in self.names.joined:
+                tags = {name: fields.get(name) for name in stated[source_id] if name.startswith("tags.")}
+                fields = stated[source_id] | tags
+            elif fields["name"] == self.names.names.get(source_id):
+                fields["name"] = stated[source_id]["name"]
+            yield source_id, fields, document
 
     def _runs(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
         found = list(self._by_id("runs", wanted, documents.run))

@@ -130,7 +130,7 @@ class TreeSource:
             meta = self._meta("run", path / "meta.yaml", "run_id", path.name, "run_uuid")
             if meta is None or not self._belongs("run", path, meta, experiment):
                 continue
-            if self.wanted.since(meta.get("start_time"), meta.get("end_time"), path):
+            if self.wanted.since(meta.get("start_time")):
                 yield self._run(path, meta, experiment)
 
     def _belongs(self, kind: str, path: Path, meta: Meta, experiment: Meta) -> bool:
@@ -200,7 +200,7 @@ class TreeSource:
                 continue
             status = meta.get("status", 1)
             times = meta.get("creation_timestamp"), meta.get("last_updated_timestamp")
-            if not self.wanted.since(*times, path):
+            if not self.wanted.since(times[0]):
                 continue
             fields: Fields = {
                 "experiment_id": experiment["experiment_id"],
@@ -250,7 +250,7 @@ class TreeSource:
             if meta is None:
                 continue
             trace_id = meta.get("trace_id") or meta.get("request_id") or path.name
-            if self.wanted.since(_milliseconds(meta, "timestamp_ms", "request_time"), None, path):
+            if self.wanted.since(_milliseconds(meta, "timestamp_ms", "request_time")):
                 yield path, str(trace_id), meta
 
     def _traces(self, folder: Path, experiment: Meta) -> Iterator[Entity]:
@@ -288,7 +288,7 @@ class TreeSource:
     def _registered_models(self) -> Iterator[Entity]:
         for path in _folders(self.root / "models"):
             meta = self._meta("registered_model", path / "meta.yaml", "name", path.name)
-            if meta is None:
+            if meta is None or not self.wanted.since(meta.get("creation_timestamp")):
                 continue
             tags = self._texts("registered_model", path / "tags")
             versions = self._versions(path)
@@ -337,6 +337,8 @@ class TreeSource:
             versions = self._versions(path)
             aliases = self._aliases(path, versions)
             for number, (_, meta) in sorted(versions.items()):
+                if not self.wanted.since(meta.get("creation_timestamp")):
+                    continue
                 tags = self._texts("model_version", path / f"version-{number}" / "tags")
                 created = meta.get("creation_timestamp") or 0
                 fields: Fields = {

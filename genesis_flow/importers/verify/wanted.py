@@ -1,7 +1,6 @@
 """Which part of a source a verification is about: the filters of the command."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +11,6 @@ class Wanted:
     def experiment(self, experiment_id: str, name: str | None) -> bool:
         return not self.experiments or experiment_id in self.experiments or name in self.experiments
 
-    def since(self, began: int | None, ended: int | None, path: Path | None = None) -> bool:
-        """Whether something is from then on; what has not ended may have gone on."""
-        if self.from_time is None or ended is None:
-            return True
-        return max(began or 0, ended) >= self.from_time
+    def since(self, began: int | None) -> bool:
+        """Whether something began since then. An import also brings what changed since: that is not asked."""
+        return self.from_time is None or (began or 0) >= self.from_time
