@@ -47,15 +47,19 @@ class RunMetrics:
 
     heads: dict[str, Document] = field(default_factory=dict)
     histories: Histories = field(default_factory=Histories)
+    # The metrics that have blocks.
+    packed: set[str] = field(default_factory=set)
 
 
 class Target:
     def __init__(self, db: Database[Document], prefix: str, workspace: str, names: Names) -> None:
         self._db = db
         self._prefix = prefix
-        self._workspace = workspace
+        self.workspace = workspace
         self.names = names
         self.troubles: list[Trouble] = []
+        # Of the registered models that were found, by their names here.
+        self._model_ids: dict[str, str] = {}
 
     def _collection(self, name: str) -> Collection[Document]:
         return self._db[f"{self._prefix}{name}"]
@@ -84,7 +88,7 @@ class Target:
     def _by_id(
         self, collection: str, wanted: Sequence[Entity], read: Callable[[Document], Fields]
     ) -> Iterator[tuple[str, Fields, Any]]:
-        query = {"_id": {"$in": [entity.id for entity in wanted]}, "workspace": self._workspace}
+        query = {"_id": {"$in": [entity.id for entity in wanted]}, "workspace": self.workspace}
         for document in self._collection(collection).find(query):
             fields = read(document)
             if "experiment_id" in document:
@@ -93,7 +97,7 @@ class Target:
 
     def _experiments(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
         by_number = {self.names.experiment(entity.id): entity.id for entity in wanted}
-        query = {"_id": {"$in": list(by_number)}, "workspace": self._workspace}
+        query = {"_id": {"$in": list(by_number)}, "workspace": self.workspace}
         stated = {entity.id: entity.fields for entity in wanted}
         for document in self._collection("experiments").find(query):
             source_id = by_number[document["_id"]]
@@ -133,7 +137,14 @@ class Target:
         for block in self._collection("metrics").find({"_id": ids}, batch_size=50):
             _, key, _ = block["_id"].split(SEPARATOR, 2)
             found.histories.add(key, self._block(block))
+            found.packed.add(key)
         return found
+
+    def check_packing(self, found: RunMetrics) -> None:
+        """A reader looks for blocks where the head says that there are some."""
+        for key, head in found.heads.items():
+            if bool(head.get("packed")) != (key in found.packed):
+                self._trouble("metric", head["_id"], f"it says {head.get('packed')} blocks, wrongly")
 
     def _block(self, block: Document) -> bytes:
         times, steps, values = array("q"), array("q"), array("d")
@@ -163,7 +174,7 @@ class Target:
             for entity in wanted
         }
         clauses = [{"experiment_id": number, "name": name, "digest": digest} for number, name, digest in keys]
-        query = {"$or": clauses, "workspace": self._workspace}
+        query = {"$or": clauses, "workspace": self.workspace}
         for document in self._collection("datasets").find(query):
             entity = keys[document["experiment_id"], document["name"], document["digest"]]
             fields = documents.dataset(document)
@@ -211,7 +222,7 @@ class Target:
         names = ("source_type", "source_id", "destination_type", "destination_id")
         for entity in wanted:
             ends = {name: self._end(entity, name) for name in names}
-            document = self._collection("entity_associations").find_one(ends | {"workspace": self._workspace})
+            document = self._collection("entity_associations").find_one(ends | {"workspace": self.workspace})
             if document is not None:
                 said = {name: entity.fields[name] for name in names}
                 yield entity.id, documents.entity_association(document) | said, document
@@ -225,9 +236,10 @@ class Target:
 
     def _registered_models(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
         by_name = {self.names.model(entity.id): entity.id for entity in wanted}
-        query = {"name": {"$in": list(by_name)}, "workspace": self._workspace}
+        query = {"name": {"$in": list(by_name)}, "workspace": self.workspace}
         for document in self._collection("registered_models").find(query):
             name = by_name[document["name"]]
+            self._model_ids[document["name"]] = document["_id"]
             yield name, documents.registered_model(document) | {"name": name}, document
 
     def _model_versions(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
@@ -237,9 +249,12 @@ class Target:
         }
         clauses = [{"name": name, "version": number} for name, number in keys]
         for document in self._collection("model_versions").find(
-            {"$or": clauses, "workspace": self._workspace}
+            {"$or": clauses, "workspace": self.workspace}
         ):
             entity = keys[document["name"], document["version"]]
+            model = self._model_ids.get(document["name"])
+            if (document["model"], document["_id"]) != (model, f"{model}|{document['version']:010d}"):
+                self._trouble("model_version", entity.id, "it belongs to another model")
             fields = documents.model_version(document) | {"name": entity.fields["name"]}
             yield entity.id, fields, document
 
