@@ -19,9 +19,10 @@ class ImportJournalFields(BaseModel):
     state: str
     created_time: int
     last_update_time: int
-    # The numbers of experiments and the names of registered models in the target, by those in the source,
-    # where they could not be kept.
+    # What could not be kept: the numbers of experiments and their names, by their ids in the source; the
+    # names of registered models, by theirs (escaped).
     experiments: dict[str, int] = Field(default_factory=dict)
+    names: dict[str, str] = Field(default_factory=dict)
     models: dict[str, str] = Field(default_factory=dict)
     # Experiments that were in the target and took in those of the source: their document before that.
     merged: list[dict[str, Any]] = Field(default_factory=list)

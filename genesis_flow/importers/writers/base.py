@@ -44,6 +44,11 @@ class Write:
     def owner(self) -> Root:
         return self.root or (self.collection, self.document["_id"])
 
+    @property
+    def only_joins(self) -> bool:
+        """Whether it adds to a document that another record makes."""
+        return self.add_to_sets is not None and len(self.document) == 1
+
 
 class Unwanted(Exception):
     """A record cannot be taken over; the message says why."""
@@ -58,8 +63,15 @@ class Context:
     experiments: dict[str, int] = field(default_factory=dict)
     # Why the experiments that are not among them are left out.
     refused: dict[str, str] = field(default_factory=dict)
-    # The name in the target of registered models that could not keep theirs.
+    # The names in the target of experiments (by id) and registered models (by name) that could not keep
+    # theirs.
+    names: dict[str, str] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
+    # Why registered models are left out, by name.
+    refused_models: dict[str, str] = field(default_factory=dict)
+    # Experiments of the target that those of the source are merged into, as they were before the first
+    # import; "pristine" says that they were as a new database has them.
+    merged: dict[int, Document] = field(default_factory=dict)
 
     def experiment(self, source_id: Any) -> int:
         number = self.experiments.get(str(source_id))

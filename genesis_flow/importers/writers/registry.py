@@ -9,7 +9,7 @@ from genesis_flow.documents import ModelVersionFields, RegisteredModelFields, We
 from genesis_flow.documents.registry import version_id
 from genesis_flow.documents.tag_values import tag_maps
 from genesis_flow.importers.records import Body, Problem, Record, Series
-from genesis_flow.importers.writers.base import Context, Document, Write, Writer
+from genesis_flow.importers.writers.base import Context, Document, Unwanted, Write, Writer
 
 _VERSION_FIELDS = (
     "description",
@@ -36,6 +36,8 @@ class RegistryWriter(Writer):
         assert isinstance(item, Record)
         if item.kind == "registered_model":
             yield from self.finish()
+            if reason := self.context.refused_models.get(item.body["name"]):
+                raise Unwanted(reason)
             self._model = model_document(item.body, self.context)
             self._newest_unstaged = 0
             return
@@ -45,7 +47,8 @@ class RegistryWriter(Writer):
         version = _version_document(item.body, self._model)
         if str(version["version"]) not in self._model["stages"]:
             self._newest_unstaged = max(self._newest_unstaged, version["version"])
-        yield Write(ModelVersionFields, version, root=("registered_models", self._model["_id"]))
+        # A root of its own: a rollback must know it from the versions that people registered later.
+        yield Write(ModelVersionFields, version)
 
     def finish(self) -> Iterable[Write]:
         model, self._model = self._model, None

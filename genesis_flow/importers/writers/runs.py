@@ -1,6 +1,7 @@
 """Experiments, their datasets, and runs with their metrics as documents."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
@@ -18,14 +19,24 @@ DELETED = "deleted"
 class ExperimentWriter(Writer):
     def add(self, item: Record | Series) -> Iterable[Write]:
         assert isinstance(item, Record)
-        yield Write(ExperimentFields, experiment_document(item.body, self.context))
+        document = experiment_document(item.body, self.context)
+        before = self.context.merged.get(document["_id"])
+        merge = partial(merge_default, pristine=before["pristine"]) if before else None
+        yield Write(ExperimentFields, document, merge=merge)
+
+
+def merge_default(existing: Document, new: Document, *, pristine: bool) -> Document:
+    """The default experiment of the target after the source's is merged into it: every database has one."""
+    if pristine:
+        return new
+    return {**existing, "tags": {**(new.get("tags") or {}), **(existing.get("tags") or {})}}
 
 
 def experiment_document(body: Body, context: Context) -> Document:
     return {
         "_id": context.experiment(body["experiment_id"]),
         "workspace": context.workspace,
-        "name": body["name"],
+        "name": context.names.get(str(body["experiment_id"]), body["name"]),
         "artifact_location": body["artifact_location"],
         "lifecycle_stage": body["lifecycle_stage"],
         # Searches continue behind a time, so there is one: MLflow before 1.30 kept none.
