@@ -2,6 +2,7 @@
 
 import click
 
+from genesis_flow.cli.migrate_import import import_command
 from genesis_flow.cli.migrate_shared import (
     EXIT_CODES,
     Commands,
@@ -40,6 +41,7 @@ def cli(context: click.Context) -> None:
       genesis-migrate --uri mongodb://db/mlflow up +1
       genesis-migrate down -1 --accept-data-loss
       genesis-migrate check --json               indexes declared against the server's
+      genesis-migrate import file:///old/mlruns --analyze
     """
     die_cleanly_when_terminated()
 
@@ -299,6 +301,9 @@ def validate(context: click.Context, files_only: bool, as_json: bool) -> None:
     lines = [str(problem) for problem in problems] or ["The steps are valid."]
     answer({"problems": [str(problem) for problem in problems]}, lines, as_json)
     context.exit(next((code for code in (MISMATCH, CHANGED) if code in codes), ERROR if codes else OK))
+
+
+cli.add_command(import_command)
 
 
 def _tell(config: MigrateConfig, outcome: command.Outcome, done: str, dry_run: bool, as_json: bool) -> None:

@@ -1,10 +1,12 @@
 """The import as a whole: plan, load phase by phase, and leave a journal that says what is done."""
 
 import asyncio
+import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pymongo
@@ -28,7 +30,7 @@ from genesis_flow.migrate.config import MigrateConfig, Target, opened
 from genesis_flow.migrate.runner import locked, require_rights
 
 UNITS_LISTED = 256
-PROBLEMS_SHOWN = 20
+PROBLEMS_SHOWN = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class Options:
     workers: int = 1
     stop_on_error: bool = False
     on_conflict: str = "fail"
+    artifacts: str = "reference"
+    # Where every problem is written, a JSON object on each line.
+    report: Path | None = None
 
     def plain(self) -> dict[str, Any]:
         return {
@@ -45,6 +50,7 @@ class Options:
             "workers": self.workers,
             "on_error": "stop" if self.stop_on_error else "skip",
             "on_conflict": self.on_conflict,
+            "artifacts": self.artifacts,
         }
 
 
@@ -137,14 +143,22 @@ class _Engine:
         outcome = self._outcome
         outcome.analyzed = True
         started = time.monotonic()
-        problems = _Collected()
-        plan = self._plan()
-        outcome.conflicts = plan.conflicts
-        self._load(plan, Rules(False, "skip", dry=True), problems)
+        with ExitStack() as stack:
+            report = self._options.report
+            file = stack.enter_context(report.open("w", encoding="utf-8")) if report else None
+
+            def collect(problem: Problem) -> None:
+                outcome.problems += 1
+                if len(outcome.first_problems) < PROBLEMS_SHOWN:
+                    outcome.first_problems.append(problem)
+                if file is not None:
+                    file.write(json.dumps(asdict(problem)) + "\n")
+
+            plan = self._plan()
+            outcome.conflicts = plan.conflicts
+            self._load(plan, Rules(False, "skip", dry=True), collect)
         self._progress.end()
         outcome.seconds = time.monotonic() - started
-        outcome.problems = problems.count
-        outcome.first_problems = problems.first
         self._count_unsupported()
         return outcome
 
@@ -153,6 +167,9 @@ class _Engine:
         try:
             outcome.problems = self._journal.count_problems()
             outcome.first_problems = list(self._journal.problems(PROBLEMS_SHOWN))
+            if self._options.report:
+                with self._options.report.open("w", encoding="utf-8") as file:
+                    file.writelines(json.dumps(asdict(each)) + "\n" for each in self._journal.problems())
             if state == states.DONE:
                 self._count_unsupported()
                 state = states.INCOMPLETE if outcome.problems else state
@@ -174,11 +191,11 @@ class _Engine:
             self._source, self._options.filters
         )
 
-    def _load(self, plan: Plan, rules: Rules, problems: "_Collected | None" = None) -> None:
+    def _load(self, plan: Plan, rules: Rules, on_problem: Callable[[Problem], None] | None = None) -> None:
         filters = self._options.filters
         self._progress.begin(self._source.size(filters))
         workers = 1 if rules.dry else self._options.workers
-        with crew(self._job(plan, rules), self._target, workers, self._done, problems) as loaders:
+        with crew(self._job(plan, rules), self._target, workers, self._done, on_problem) as loaders:
             for problem in plan.problems:
                 loaders.note(problem)
             self._load_units(loaders)
@@ -246,16 +263,3 @@ def _ready(config: MigrateConfig, connected: Target) -> None:
         asyncio.run(ready())
     except MlflowException as error:
         raise ImportFailed(error.message) from error
-
-
-class _Collected:
-    """The problems of an analysis, which has no journal to keep them in."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: list[Problem] = []
-
-    def __call__(self, problem: Problem) -> None:
-        self.count += 1
-        if len(self.first) < 1_000:
-            self.first.append(problem)

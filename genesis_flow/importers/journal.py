@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from genesis_flow.database.scoping import current_workspace
 from genesis_flow.documents import ImportJournalFields, ImportProblemFields
 from genesis_flow.documents.keys import children_of, escape, unescape
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Problem
 from genesis_flow.importers.target import ImportTarget, patiently
 from genesis_flow.importers.writers import Context
+from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.ledger import who
 
 RUNNING = "running"
@@ -132,6 +134,10 @@ class Journal:
     def set_state(self, state: str) -> None:
         self._update({"$set": {"state": state, "last_update_time": now()}})
 
+    def forget(self) -> None:
+        """After a rollback: what was merged is no more."""
+        self._update({"$set": {"merged": []}})
+
     def problems(self, limit: int = 0) -> Iterator[Problem]:
         """What could not be brought over, of all that was ever read of the source."""
         found = self.target.collection(ImportProblemFields).find({"_id": children_of(self.id)}, limit=limit)
@@ -146,6 +152,20 @@ class Journal:
         self.target.check()
         patiently(lambda: self._collection.update_one({"_id": self.id}, change, upsert=upsert))
         self.document = self.read()
+
+
+def journals(config: MigrateConfig) -> list[dict[str, Any]]:
+    """What was imported into the target, oldest first."""
+    with opened(config) as connected:
+        target = ImportTarget(connected.db, config.settings.prefix, current_workspace())
+        return [
+            {
+                "journal": each["_id"],
+                **{key: each[key] for key in ("source", "state", "created_time", "last_update_time")},
+                "sessions": len(each["sessions"]),
+            }
+            for each in sorted(all_journals(target), key=lambda each: int(each["created_time"]))
+        ]
 
 
 def all_journals(target: ImportTarget) -> list[dict[str, Any]]:

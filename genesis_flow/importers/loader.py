@@ -5,7 +5,7 @@ then what belongs to roots, then the roots, then the journal notes the units tha
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,8 +75,8 @@ class Loader:
         finally:
             self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def load(self, source: Source, units: list[Unit]) -> None:
-        """Read those of the units that have changed since they were last imported."""
+    def load(self, source: Source, units: list[Unit], tick: Callable[[], None] = lambda: None) -> None:
+        """Read those of the units that have changed since they were last imported; tick now and then."""
         fingerprints = {unit.key: source.fingerprint(unit) for unit in units}
         unchanged = self._writer.unchanged(fingerprints)
         for unit in units:
@@ -93,7 +93,9 @@ class Loader:
                 if item is None:
                     break
                 self.take(item)
+                tick()
             self.end()
+            tick()
 
     def begin(self, unit: Unit, fingerprint: str | None) -> None:
         self._open = _Open(UnitState(unit.key, fingerprint))

@@ -6,6 +6,7 @@ over. Workers end with the pipe to this process, however it ends.
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ UNITS_AT_ONCE = 16
 ITEMS_AT_ONCE = 200
 _ERRORS = {kind.__name__: kind for kind in (ImportConflict, ImportFailed, Stopped)}
 _SECONDS_TO_END = 10.0
+_SECONDS_BETWEEN_REPORTS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,15 @@ class Inline:
     def __init__(self, loader: Loader, done: Done) -> None:
         self._loader = loader
         self._done = done
+        self._reported = time.monotonic()
 
     def load(self, source: Source, units: list[Unit]) -> None:
-        self._loader.load(source, units)
+        self._loader.load(source, units, self._tick)
         self._report()
+
+    def _tick(self) -> None:
+        if time.monotonic() - self._reported >= _SECONDS_BETWEEN_REPORTS:
+            self._report()
 
     def note(self, problem: Problem) -> None:
         self._loader.note_listing(problem)
@@ -95,6 +102,7 @@ class Inline:
         self._report()
 
     def _report(self) -> None:
+        self._reported = time.monotonic()
         stats, self._loader.stats = self._loader.stats, Stats()
         self._done(stats)
 

@@ -39,8 +39,6 @@ def children(root: Root) -> list[tuple[str, dict[str, Any]]]:
         return [*by_id, ("assessments", {"trace_id": key})]
     if collection == "logged_models":
         return [("logged_model_metrics", {"model_id": key})]
-    if collection == "registered_models":
-        return [("model_versions", {"_id": children_of(key)})]
     if collection == "evaluation_datasets":
         return [
             ("evaluation_dataset_records", {"_id": children_of(key)}),

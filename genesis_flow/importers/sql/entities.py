@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from genesis_flow.importers.records import Item, Problem, Record
+from genesis_flow.importers.records import Body, Item, Problem, Record
 from genesis_flow.importers.sql.reading import Reading, checked, grouped
 
 _EXPERIMENTS = {
@@ -14,7 +14,7 @@ _EXPERIMENTS = {
     "creation_time": "i",
     "last_update_time": "i",
 }
-_DATASETS = {
+DATASETS = {
     "dataset_uuid": "T",
     "experiment_id": "I",
     "name": "T",
@@ -70,19 +70,23 @@ def read_experiments(reading: Reading, ids: Sequence[int]) -> Iterator[Item]:
 def read_datasets(reading: Reading, ids: Sequence[str]) -> Iterator[Item]:
     problems: list[Problem] = []
     order = ("experiment_id", "name", "digest")
-    rows = reading.snapshot.of("datasets", tuple(_DATASETS), "dataset_uuid", ids, order=order)
-    for row in checked(rows, _DATASETS, "datasets", "dataset", problems):
-        body = {
-            "experiment_id": str(row["experiment_id"]),
-            "name": row["name"],
-            "digest": row["digest"],
-            **{name: row[f"dataset_{name}"] for name in ("source_type", "source", "schema", "profile")},
-            # The runs that used it bring them.
-            "contexts": [],
-        }
-        where = f"{row['experiment_id']}/{row['name']}/{row['digest']}"
-        yield Record("dataset", where, body, reading.workspace_of(row["experiment_id"]))
+    rows = reading.snapshot.of("datasets", tuple(DATASETS), "dataset_uuid", ids, order=order)
+    for row in checked(rows, DATASETS, "datasets", "dataset", problems):
+        yield dataset_record(reading, row, row["experiment_id"])
     yield from problems
+
+
+def dataset_record(reading: Reading, row: Body, experiment_id: int) -> Record:
+    body = {
+        "experiment_id": str(experiment_id),
+        "name": row["name"],
+        "digest": row["digest"],
+        **{name: row[f"dataset_{name}"] for name in ("source_type", "source", "schema", "profile")},
+        # The runs that used it bring them.
+        "contexts": [],
+    }
+    where = f"{experiment_id}/{row['name']}/{row['digest']}"
+    return Record("dataset", where, body, reading.workspace_of(experiment_id))
 
 
 def read_logged_models(reading: Reading, ids: Sequence[str]) -> Iterator[Item]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from genesis_flow.importers.records import SERIES_POINTS, Item, Problem, Record, Series
+from genesis_flow.importers.sql.entities import DATASETS, dataset_record
 from genesis_flow.importers.sql.reading import Reading, checked, grouped
 from genesis_flow.importers.sql.snapshot import Row
 from genesis_flow.importers.sql.values import (
@@ -53,7 +54,7 @@ class _Inputs(NamedTuple):
     datasets: Rows  # by run
     models: Rows
     outputs: Rows
-    names: dict[str, tuple[str, str]]  # of datasets
+    known: dict[str, dict[str, Any]]  # rows of datasets
     tags: Rows  # by input
 
 
@@ -65,6 +66,7 @@ def read_runs(reading: Reading, ids: list[str]) -> Iterator[Item]:
     tags, lost_tags = reading.maps("tags", "run_uuid", "key", "value", ids, "run")
     problems += lost_params + lost_tags
     inputs = _inputs(reading, ids, problems)
+    yield from _borrowed(reading, runs, inputs)
     for run in runs:
         run_id = run["run_uuid"]
         body = {
@@ -125,19 +127,29 @@ def _inputs(reading: Reading, ids: list[str], problems: list[Problem]) -> _Input
     )
     models = list(checked(made, _INPUTS, "inputs", "run", problems))
     uuids = sorted({each["source_id"] for each in datasets})
-    layout = {"dataset_uuid": "T", "name": "T", "digest": "T"}
-    known = of("datasets", tuple(layout), "dataset_uuid", uuids)
+    known = of("datasets", tuple(DATASETS), "dataset_uuid", uuids)
     tags = of("input_tags", tuple(_INPUT_TAGS), "input_uuid", [each["input_uuid"] for each in datasets])
     return _Inputs(
         grouped(datasets, "destination_id"),
         grouped((each for each in models if each["source_type"] == "RUN_INPUT"), "source_id"),
         grouped((each for each in models if each["source_type"] == "RUN_OUTPUT"), "source_id"),
         {
-            each["dataset_uuid"]: (each["name"], each["digest"])
-            for each in checked(known, layout, "datasets", "dataset", problems)
+            each["dataset_uuid"]: each for each in checked(known, DATASETS, "datasets", "dataset", problems)
         },
         grouped(checked(tags, _INPUT_TAGS, "input_tags", "run", problems), "input_uuid"),
     )
+
+
+def _borrowed(reading: Reading, runs: list[dict[str, Any]], inputs: _Inputs) -> Iterator[Item]:
+    """Datasets of other experiments: earlier versions took any with the same name and digest."""
+    given: set[tuple[int, str]] = set()
+    for run in runs:
+        number = run["experiment_id"]
+        for each in inputs.datasets.get(run["run_uuid"], ()):
+            dataset = inputs.known.get(each["source_id"])
+            if dataset and dataset["experiment_id"] != number and (number, each["source_id"]) not in given:
+                given.add((number, each["source_id"]))
+                yield dataset_record(reading, dataset, number)
 
 
 def _used(run_id: str, inputs: _Inputs, problems: list[Problem]) -> list[dict[str, Any]]:
@@ -147,13 +159,13 @@ def _used(run_id: str, inputs: _Inputs, problems: list[Problem]) -> list[dict[st
         if each["source_type"] != "DATASET":
             reason = f"a run cannot use a {each['source_type']}"
             problems.append(Problem("run", where, reason, 1))
-        elif each["source_id"] not in inputs.names:
+        elif each["source_id"] not in inputs.known:
             reason = f"run {run_id} used dataset {each['source_id']}, which is not in the table datasets"
             problems.append(Problem("run", where, reason, 1))
         else:
-            name, digest = inputs.names[each["source_id"]]
+            dataset = inputs.known[each["source_id"]]
             tags = [[tag["name"], tag["value"]] for tag in inputs.tags.get(each["input_uuid"], ())]
-            used.append({"name": name, "digest": digest, "tags": sorted(tags)})
+            used.append({"name": dataset["name"], "digest": dataset["digest"], "tags": sorted(tags)})
     # The table has no order.
     return sorted(used, key=lambda each: (each["name"], each["digest"], each["tags"]))
 

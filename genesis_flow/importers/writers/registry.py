@@ -47,7 +47,8 @@ class RegistryWriter(Writer):
         version = _version_document(item.body, self._model)
         if str(version["version"]) not in self._model["stages"]:
             self._newest_unstaged = max(self._newest_unstaged, version["version"])
-        yield Write(ModelVersionFields, version, root=("registered_models", self._model["_id"]))
+        # A root of its own: a rollback must know it from the versions that people registered later.
+        yield Write(ModelVersionFields, version)
 
     def finish(self) -> Iterable[Write]:
         model, self._model = self._model, None
