@@ -63,6 +63,11 @@ def _milliseconds(context: click.Context, option: click.Parameter, value: str | 
     help="Leave artifacts where they are, copy them to the target's artifact root, or leave them behind.",
 )
 @click.option(
+    "--artifact-root",
+    metavar="URI",
+    help="Where the target keeps artifacts; else GENESIS_FLOW_ARTIFACT_ROOT, else the folder of genesis://.",
+)
+@click.option(
     "--experiment",
     "experiments",
     multiple=True,
@@ -150,6 +155,7 @@ def options_of(asked: dict[str, Any]) -> "Options":
         stop_on_error=asked["on_error"] == "stop",
         on_conflict=asked["on_conflict"],
         artifacts=asked["artifacts"],
+        artifact_root=asked["artifact_root"],
         report=asked["report_file"],
     )
 

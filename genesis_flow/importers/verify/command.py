@@ -28,19 +28,19 @@ class Verification:
     imported: bool
 
     @property
-    def same(self) -> bool:
+    def equal(self) -> bool:
         return self.outcome.equal
 
     @property
     def exit_code(self) -> int:
-        return 0 if self.same else 1
+        return 0 if self.equal else 1
 
     def plain(self) -> dict[str, Any]:
         outcome = self.outcome
         return {
             "source": self.source,
             "target": self.target,
-            "same": self.same,
+            "equal": self.equal,
             "source_checksum": outcome.source_checksum,
             "target_checksum": outcome.target_checksum,
             "counts": {
@@ -76,7 +76,7 @@ class Verification:
 
     def _verdict(self) -> str:
         outcome = self.outcome
-        if not self.same:
+        if not self.equal:
             hint = "" if self.imported else " Nothing was imported from this source into this target so far."
             return f"The target differs from the source.{hint}"
         if outcome.unreadable:
@@ -91,7 +91,7 @@ def verify_import(
     config: MigrateConfig,
     source_uri: str,
     filters: Filters,
-    report: Callable[[str, int], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Verification:
     """Compare a source with what the target has of it; writes nothing."""
     source = open_source(source_uri)
@@ -103,7 +103,8 @@ def verify_import(
         journal = journals.find_one({"source": name, "workspace": workspace})
         target = Target(connected.db, config.settings.prefix, workspace, _names(journal or {}))
         wanted = Wanted(filters.experiments, filters.since)
-        outcome = verify(source_uri, target, wanted, report)
+        tell = report or _silent
+        outcome = verify(source_uri, target, wanted, lambda kind, done: tell(f"verified: {done:,} of {kind}"))
     return Verification(mask(name), config.where, outcome, journal is not None)
 
 
@@ -112,8 +113,13 @@ def _names(journal: dict[str, Any]) -> Names:
         experiments=journal.get("experiments") or {},
         models={unquote(key): name for key, name in (journal.get("models") or {}).items()},
         names=journal.get("names") or {},
+        journal=journal.get("_id", ""),
         joined=frozenset(each["_id"] for each in journal.get("merged") or () if not each.get("pristine")),
     )
+
+
+def _silent(text: str) -> None:
+    """Nobody wants to know."""
 
 
 def _short(text: str) -> str:

@@ -102,6 +102,7 @@ class Comparer:
         return self.outcome.counts.setdefault(kind, Count())
 
     def _compare(self, kind: str, batch: list[Entity]) -> None:
+        batch = self.target.with_places(batch)
         found = self.target.find(kind, batch)
         for entity in batch:
             self._add(entity, found.get(entity.id))

@@ -133,11 +133,11 @@ class DatabaseSource:
             for key, points in by_key.items():
                 for packed in rows_of(points):
                     yield key, packed
-        for row in self._rows("latest_metrics", run_uuid=run.id):
-            if row["key"] not in seen:  # its history was cut off
-                value = _value(row["value"], bool(row.get("is_nan")))
-                for packed in rows_of([(int(row["timestamp"]), int(row["step"] or 0), value)]):
-                    yield row["key"], packed
+        for last in self._rows("latest_metrics", run_uuid=run.id):
+            if last["key"] not in seen:  # its history was cut off
+                value = _value(last["value"], bool(last.get("is_nan")))
+                for packed in rows_of([(int(last["timestamp"]), int(last["step"] or 0), value)]):
+                    yield last["key"], packed
 
     # Rows
 
@@ -380,7 +380,7 @@ class DatabaseSource:
             names = ("dataset_id", "source_id", "created_time", "last_update_time", "created_by")
             fields: Fields = {name: row[name] for name in (*names, "last_updated_by")}
             for name in ("inputs", "outputs", "source"):
-                fields[name] = canonical_json(row.get(name))
+                fields[name] = canonical_json(_unwrapped(row.get(name)))
             for name in ("expectations", "tags"):
                 for key, value in (json_value(row[name]) or {}).items():
                     fields[f"{name}.{key}"] = canonical_object(value)
@@ -477,6 +477,12 @@ def _value(stored: float | None, is_nan: bool) -> float:
 def _whole(values: dict[str, Any]) -> dict[str, Any]:
     """Counts, which a column for any number made fractions of."""
     return {name: int(value) if value == int(value) else value for name, value in values.items()}
+
+
+def _unwrapped(text: Any) -> Any:
+    """Outputs that are no object are kept in one."""
+    value = json_value(text)
+    return value["mlflow_wrapped"] if isinstance(value, dict) and list(value) == ["mlflow_wrapped"] else value
 
 
 def _snapshot(connection: sa.Connection) -> sa.Connection:

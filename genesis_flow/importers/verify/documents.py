@@ -197,7 +197,7 @@ def registered_model(document: Document) -> Fields:
 def _latest_unstaged(document: Document) -> Value:
     """The last version, unless the model knows better and has given out no number since."""
     known, last = document.get("latest_unstaged"), document["last_version"]
-    return whole(known["version"] if known and known["of"] == last else last)
+    return int(known["version"] if known and known["of"] == last else last)
 
 
 def model_version(document: Document) -> Fields:
