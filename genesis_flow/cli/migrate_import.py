@@ -10,7 +10,7 @@ import click
 
 from genesis_flow.cli.migrate_shared import Target, answer, config_of
 from genesis_flow.migrate.config import MigrateConfig
-from genesis_flow.migrate.errors import ERROR, OK
+from genesis_flow.migrate.errors import OK
 
 if TYPE_CHECKING:
     from genesis_flow.importers.engine import Options, Outcome
@@ -185,9 +185,12 @@ def progress_of(config: MigrateConfig, quiet: bool) -> "Progress":
 def _verify(config: MigrateConfig, source: str, asked: dict[str, Any], as_json: bool) -> int:
     from genesis_flow.importers.verify.command import verify_import
 
-    verified = verify_import(config, source, options_of(asked).filters, config.report)
+    def tell(kind: str, done: int) -> None:
+        config.report(f"{kind.replace('_', ' ')}: {done:,} compared")
+
+    verified = verify_import(config, source, options_of(asked).filters, tell)
     answer(verified.plain(), verified.lines(), as_json)
-    return OK if verified.equal else ERROR
+    return int(verified.exit_code)
 
 
 def _rollback(config: MigrateConfig, journal: str, as_json: bool) -> int:
