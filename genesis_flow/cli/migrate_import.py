@@ -30,23 +30,19 @@ Exit codes:
 """
 
 
-class Moment(click.ParamType[int]):
+def _milliseconds(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
     """A date, a date with a time, or milliseconds since 1970."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        if value.isdigit() and len(value) > 8:
-            return int(value)
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is no time: write 2026-11-01, 2026-11-01T08:00 or milliseconds.", param, ctx
-            )
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    if value is None:
+        return None
+    if value.isdigit() and len(value) > len("20261101"):
+        return int(value)
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is no time: write 2026-11-01, 2026-11-01T08:00 or milliseconds.", context, option
+        ) from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @click.command(name="import", epilog=_EPILOG)
@@ -75,7 +71,7 @@ class Moment(click.ParamType[int]):
 )
 @click.option(
     "--since",
-    type=Moment(),
+    callback=_milliseconds,
     metavar="TIME",
     help="Only what began or changed from then on (UTC unless it names a zone).",
 )

@@ -76,13 +76,16 @@ class _Rollback:
     def _other_collections(self) -> list[str]:
         """Of kinds that were added since the order was written down."""
         names: list[str] = []
-        items = self._target.collection(ImportItemFields)
-        after: dict[str, Any] = children_of(self._journal.id)
-        while found := patiently(lambda after=after: items.find_one({"_id": after}, sort=[("_id", 1)])):  # type: ignore[misc]
+        after: dict[str, str] = children_of(self._journal.id)
+        while found := self._item_in(after):
             name = found["_id"].split(SEPARATOR)[1]
             names.append(name)
             after = {**after, "$gte": children_of(journal_key(self._journal.id, name))["$lt"]}
         return [name for name in names if name not in _ORDER]
+
+    def _item_in(self, ids: dict[str, str]) -> dict[str, Any] | None:
+        items = self._target.collection(ImportItemFields)
+        return patiently(lambda: items.find_one({"_id": ids}, sort=[("_id", 1)]))
 
     def _remove_roots(self, collection: str) -> None:
         items = self._target.collection(ImportItemFields)
@@ -90,19 +93,18 @@ class _Rollback:
         progress = Progress(collection, patiently(lambda: items.count_documents(of_collection)), self._report)
         in_use = _IN_USE.get(collection)
         last = ""
-        while True:
-            rest = {"_id": {**of_collection["_id"], "$gt": last}}
-            found = patiently(
-                lambda rest=rest: list(items.find(rest, sort=[("_id", 1)], limit=ROOTS_AT_ONCE))
-            )  # type: ignore[misc]
-            if not found:
-                return
+        while found := self._items_after(of_collection["_id"], last):
             last = found[-1]["_id"]
             if in_use is not None:
                 found = [item for item in found if not self._keeps(collection, item["root"], in_use)]
             self._remove(collection, [item["root"] for item in found])
             self._delete(ImportItemFields, {"_id": {"$in": [item["_id"] for item in found]}})
             progress.add(len(found))
+
+    def _items_after(self, of_collection: dict[str, str], last: str) -> list[dict[str, Any]]:
+        rest = {"_id": {**of_collection, "$gt": last}}
+        items = self._target.collection(ImportItemFields)
+        return patiently(lambda: list(items.find(rest, sort=[("_id", 1)], limit=ROOTS_AT_ONCE)))
 
     def _keeps(self, collection: str, root: Any, in_use: Callable[[ImportTarget, Any], str | None]) -> bool:
         by = in_use(self._target, root)
