@@ -10,7 +10,7 @@ import click
 
 from genesis_flow.cli.migrate_shared import Target, answer, config_of
 from genesis_flow.migrate.config import MigrateConfig
-from genesis_flow.migrate.errors import ERROR, OK
+from genesis_flow.migrate.errors import OK
 
 if TYPE_CHECKING:
     from genesis_flow.importers.engine import Options, Outcome
@@ -61,6 +61,11 @@ def _milliseconds(context: click.Context, option: click.Parameter, value: str | 
     default="reference",
     show_default=True,
     help="Leave artifacts where they are, copy them to the target's artifact root, or leave them behind.",
+)
+@click.option(
+    "--artifact-root",
+    metavar="URI",
+    help="Where --artifacts copy puts them; else the target's artifact root (GENESIS_FLOW_ARTIFACT_ROOT).",
 )
 @click.option(
     "--experiment",
@@ -150,6 +155,7 @@ def options_of(asked: dict[str, Any]) -> "Options":
         stop_on_error=asked["on_error"] == "stop",
         on_conflict=asked["on_conflict"],
         artifacts=asked["artifacts"],
+        artifact_root=asked["artifact_root"],
         report=asked["report_file"],
     )
 
@@ -179,9 +185,12 @@ def progress_of(config: MigrateConfig, quiet: bool) -> "Progress":
 def _verify(config: MigrateConfig, source: str, asked: dict[str, Any], as_json: bool) -> int:
     from genesis_flow.importers.verify.command import verify_import
 
-    verified = verify_import(config, source, options_of(asked).filters, config.report)
+    def tell(kind: str, done: int) -> None:
+        config.report(f"{kind.replace('_', ' ')}: {done:,} compared")
+
+    verified = verify_import(config, source, options_of(asked).filters, tell)
     answer(verified.plain(), verified.lines(), as_json)
-    return OK if verified.equal else ERROR
+    return int(verified.exit_code)
 
 
 def _rollback(config: MigrateConfig, journal: str, as_json: bool) -> int:

@@ -40,6 +40,7 @@ class Options:
     stop_on_error: bool = False
     on_conflict: str = "fail"
     artifacts: str = "reference"
+    artifact_root: str | None = None
     # Where every problem is written, a JSON object on each line.
     report: Path | None = None
 

@@ -112,13 +112,14 @@ def genai_state(store: Any) -> dict[str, Any]:
     return state
 
 
-def registry_state(store: Any) -> dict[str, Any]:
-    models = [*_pages(store.search_registered_models), *_prompts(store)]
+def registry_state(store: Any, *, with_webhooks: bool = True) -> dict[str, Any]:
+    models = [*_pages(store.search_registered_models, max_results=1000), *_prompts(store)]
     state: dict[str, Any] = {"models": {}, "versions": {}, "aliases": {}, "latest": {}}
     for model in models:
         state["models"][model.name] = plain(store.get_registered_model(model.name))
         state["latest"][model.name] = plain(store.get_latest_versions(model.name), "latest_versions")
-        for version in _pages(store.search_model_versions, f"name = '{model.name}'"):
+        of_model = f"name = '{model.name}'"
+        for version in _pages(store.search_model_versions, of_model, max_results=1000):
             name, number = version.name, version.version
             state["versions"][name, int(number)] = [
                 plain(store.get_model_version(name, number)),
@@ -126,6 +127,8 @@ def registry_state(store: Any) -> dict[str, Any]:
             ]
         for alias in _aliases(store.get_registered_model(model.name)):
             state["aliases"][model.name, alias] = plain(store.get_model_version_by_alias(model.name, alias))
+    if not with_webhooks:
+        return state
     webhooks = [plain(each) for each in store.list_webhooks()]
     event = WebhookEvent(WebhookEntity.REGISTERED_MODEL, WebhookAction.CREATED)
     # Ours tells secrets only to those who deliver.
@@ -136,7 +139,7 @@ def registry_state(store: Any) -> dict[str, Any]:
 
 
 def _prompts(store: Any) -> list[Any]:
-    return _pages(store.search_registered_models, "tag.`mlflow.prompt.is_prompt` = 'true'")
+    return _pages(store.search_registered_models, "tag.`mlflow.prompt.is_prompt` = 'true'", max_results=1000)
 
 
 def _aliases(model: Any) -> list[str]:

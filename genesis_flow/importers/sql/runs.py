@@ -133,9 +133,7 @@ def _inputs(reading: Reading, ids: list[str], problems: list[Problem]) -> _Input
         grouped(datasets, "destination_id"),
         grouped((each for each in models if each["source_type"] == "RUN_INPUT"), "source_id"),
         grouped((each for each in models if each["source_type"] == "RUN_OUTPUT"), "source_id"),
-        {
-            each["dataset_uuid"]: each for each in checked(known, DATASETS, "datasets", "dataset", problems)
-        },
+        {each["dataset_uuid"]: each for each in checked(known, DATASETS, "datasets", "dataset", problems)},
         grouped(checked(tags, _INPUT_TAGS, "input_tags", "run", problems), "input_uuid"),
     )
 
