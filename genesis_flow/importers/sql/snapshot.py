@@ -23,7 +23,7 @@ Condition = sa.ColumnElement[bool]
 
 # SQL Server takes 2,100 parameters, older SQLite 999.
 IDS_AT_ONCE = 500
-ROWS_AT_ONCE = 20_000
+ROWS_AT_ONCE = 5_000
 _UNDECODABLE = "Could not decode to UTF-8"
 
 
@@ -177,10 +177,14 @@ class Snapshot:
             raise ImportFailed(_failure("could not be read", error)) from error
 
     def _executed(self, statement: sa.Select[Any]) -> Iterator[list[Row]]:
-        result = self._connection.execution_options(stream_results=True, max_row_buffer=ROWS_AT_ONCE).execute(
-            statement
-        )
-        with result:
+        if self.dialect == "sqlite":
+            with self._connection.execute(statement) as result:
+                # Columns have no types here, so that SQLAlchemy's rows would add nothing but time.
+                while bunch := result.cursor.fetchmany(ROWS_AT_ONCE):
+                    yield bunch
+            return
+        connection = self._connection.execution_options(stream_results=True, max_row_buffer=ROWS_AT_ONCE)
+        with connection.execute(statement) as result:
             yield from result.partitions(ROWS_AT_ONCE)  # type: ignore[misc]
 
     def _rest(self, statement: sa.Select[Any], given: int) -> Iterator[list[Row]]:
