@@ -91,7 +91,7 @@ def verify_import(
     config: MigrateConfig,
     source_uri: str,
     filters: Filters,
-    report: Callable[[str], None] | None = None,
+    report: Callable[[str, int], None] | None = None,
 ) -> Verification:
     """Compare a source with what the target has of it; writes nothing."""
     source = open_source(source_uri)
@@ -103,8 +103,7 @@ def verify_import(
         journal = journals.find_one({"source": name, "workspace": workspace})
         target = Target(connected.db, config.settings.prefix, workspace, _names(journal or {}))
         wanted = Wanted(filters.experiments, filters.since)
-        tell = report or _silent
-        outcome = verify(source_uri, target, wanted, lambda kind, done: tell(f"verified: {done:,} of {kind}"))
+        outcome = verify(source_uri, target, wanted, report)
     return Verification(mask(name), config.where, outcome, journal is not None)
 
 
@@ -116,10 +115,6 @@ def _names(journal: dict[str, Any]) -> Names:
         journal=journal.get("_id", ""),
         joined=frozenset(each["_id"] for each in journal.get("merged") or () if not each.get("pristine")),
     )
-
-
-def _silent(text: str) -> None:
-    """Nobody wants to know."""
 
 
 def _short(text: str) -> str:
