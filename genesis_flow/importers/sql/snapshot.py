@@ -168,13 +168,11 @@ class Snapshot:
             for bunch in self._executed(statement):
                 yield bunch
                 given += len(bunch)
-        except OperationalError as error:
-            if self.dialect != "sqlite" or _UNDECODABLE not in str(error.orig):
-                raise ImportFailed(_failure("could not be read", error)) from error
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            if _UNDECODABLE not in str(error):
+                raise ImportFailed(_failure(f"{self.name} could not be read", error)) from error
             with self._undecoded():
                 yield from self._rest(statement, given)
-        except SQLAlchemyError as error:
-            raise ImportFailed(_failure("could not be read", error)) from error
 
     def _executed(self, statement: sa.Select[Any]) -> Iterator[list[Row]]:
         if self.dialect == "sqlite":
@@ -238,7 +236,7 @@ def open_snapshot(uri: str) -> Snapshot:
             "psycopg2-binary for postgresql, pymysql for mysql+pymysql, pyodbc for mssql+pyodbc."
         ) from error
     except SQLAlchemyError as error:
-        raise ImportFailed(f"{name} {_failure('cannot be opened', error)}") from error
+        raise ImportFailed(_failure(f"{name} cannot be opened", error)) from error
     if not (snapshot.has("experiments") and snapshot.has("runs")):
         snapshot.close()
         raise ImportFailed(
@@ -254,7 +252,7 @@ def canonical_name(url: sa.URL) -> str:
     return url.set(password=None, query={}).render_as_string()
 
 
-def _failure(what: str, error: SQLAlchemyError) -> str:
+def _failure(what: str, error: Exception) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
     return f"{what}: {mask(str(cause)).strip() or type(cause).__name__}"
 
