@@ -202,14 +202,21 @@ class Target:
         for document in found:
             content = document.get("content")
             if content is None and document.get("payload"):
-                start = f"{document['_id']}{SEPARATOR}{document['payload']}"
-                ids = {"$gte": start + SEPARATOR, "$lt": start + AFTER_SEPARATOR}
-                pieces = self._collection("span_payloads").find({"_id": ids}).sort("_id")
-                content = "".join(piece["text"] for piece in pieces)
+                content = self._payload(document)
             fields = documents.span(document, content)
             fields["experiment_id"] = self.names.source_of(document["experiment_id"])
             fields["trace_time"] = documents.whole(document.get("trace_time"))
             yield document["_id"], fields, document
+
+    def _payload(self, span: Document) -> str:
+        """The content of a span that was too long for its document."""
+        start = f"{span['_id']}{SEPARATOR}{span['payload']}"
+        ids = {"$gte": start + SEPARATOR, "$lt": start + AFTER_SEPARATOR}
+        pieces = [piece["text"] for piece in self._collection("span_payloads").find({"_id": ids}).sort("_id")]
+        if len(pieces) != span.get("chunks"):
+            reason = f"its content has {len(pieces)} pieces, it says {span.get('chunks')}"
+            self._trouble("span", span["_id"], reason)
+        return "".join(pieces)
 
     def _records(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
         by_dataset: dict[Any, list[str]] = {}
