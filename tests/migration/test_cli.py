@@ -17,9 +17,9 @@ from tests.migration.helpers import add_step, database, simple_step
 
 COMMANDS = {
     *("up", "down", "current", "status", "plan", "history", "show", "new", "stamp"),
-    *("check", "repair", "unlock", "validate"),
+    *("check", "repair", "unlock", "validate", "import"),
 }
-REPORTING = COMMANDS - {"down", "show", "new", "stamp"}
+REPORTING = COMMANDS - {"down", "show", "new", "stamp", "import"}
 CANARY = "hunter2-canary"
 
 
