@@ -61,7 +61,7 @@ def tracking_state(store: Any) -> dict[str, Any]:
         "experiments": {each.experiment_id: plain(each) for each in experiments},
         "runs": {},
         "histories": {},
-        "datasets": plain(sorted(store._search_datasets(ids), key=repr)),
+        "datasets": sorted((plain(each) for each in store._search_datasets(ids)), key=repr),
     }
     runs = _pages(store.search_runs, ids, "", ViewType.ALL, max_results=1000)
     state["order of runs"] = [run.info.run_id for run in runs]
@@ -155,3 +155,18 @@ def _pages(search: Any, *args: Any, **kwargs: Any) -> list[Any]:
         found += entries
         if not token:
             return found
+
+
+def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
+    """The places where two states differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        found = []
+        for key in {**ours, **theirs}:
+            found += differences(ours.get(key, "missing"), theirs.get(key, "missing"), f"{where}.{key}")
+        return found
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        found = []
+        for at, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            found += differences(one, other, f"{where}[{at}]")
+        return found
+    return [] if ours == theirs else [f"{where}: {ours!r} instead of {theirs!r}"]

@@ -20,6 +20,7 @@ ASSOCIATIONS = "associations"
 
 _NAME_TAG = "mlflow.traceName"
 _SESSION = "mlflow.trace.session"
+_WRAPPED = "mlflow_wrapped"
 # How many spans, which may be long, are in memory at once.
 _SPANS_AT_ONCE = 50
 _RECORDS_AT_ONCE = 500
@@ -262,7 +263,14 @@ def _records(reading: Reading, dataset_id: str, problems: list[Problem]) -> Iter
     for page in pages:
         for row in checked(page, _RECORDS, "evaluation_dataset_records", "evaluation_record", problems):
             row["record_id"] = row.pop("dataset_record_id")
+            row["outputs"] = _unwrapped(row["outputs"])
             yield Record("evaluation_record", row["record_id"], row)
+
+
+def _unwrapped(outputs: str | None) -> str | None:
+    """MLflow puts outputs, which may be anything, into an object of one field."""
+    found = json_object(outputs)
+    return json.dumps(found[_WRAPPED]) if found.keys() == {_WRAPPED} else outputs
 
 
 def _associations_of(

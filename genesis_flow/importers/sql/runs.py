@@ -274,12 +274,13 @@ def _arrays(
     timestamps: tuple[Any, ...], steps: tuple[Any, ...], values: tuple[Any, ...], nans: tuple[Any, ...]
 ) -> Arrays:
     numbers = array("d", values)
+    # False, too, for a NaN in front, which compares with nothing.
+    if not -HUGE < min(numbers) <= max(numbers) < HUGE:
+        numbers = array("d", (real(number, "value") for number in numbers))
     if any(nans):
         for at, is_nan in enumerate(nans):
             if truth(is_nan):
                 numbers[at] = _NAN
-    if max(numbers) >= HUGE or min(numbers) <= -HUGE:
-        numbers = array("d", (real(number, "value") for number in numbers))
     return array("q", timestamps), array("q", steps), numbers
 
 

@@ -23,7 +23,7 @@ Condition = sa.ColumnElement[bool]
 
 # SQL Server takes 2,100 parameters, older SQLite 999.
 IDS_AT_ONCE = 500
-ROWS_AT_ONCE = 20_000
+ROWS_AT_ONCE = 5_000
 _UNDECODABLE = "Could not decode to UTF-8"
 
 
@@ -168,19 +168,21 @@ class Snapshot:
             for bunch in self._executed(statement):
                 yield bunch
                 given += len(bunch)
-        except OperationalError as error:
-            if self.dialect != "sqlite" or _UNDECODABLE not in str(error.orig):
-                raise ImportFailed(_failure("could not be read", error)) from error
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            if _UNDECODABLE not in str(error):
+                raise ImportFailed(_failure(f"{self.name} could not be read", error)) from error
             with self._undecoded():
                 yield from self._rest(statement, given)
-        except SQLAlchemyError as error:
-            raise ImportFailed(_failure("could not be read", error)) from error
 
     def _executed(self, statement: sa.Select[Any]) -> Iterator[list[Row]]:
-        result = self._connection.execution_options(stream_results=True, max_row_buffer=ROWS_AT_ONCE).execute(
-            statement
-        )
-        with result:
+        if self.dialect == "sqlite":
+            with self._connection.execute(statement) as result:
+                # Columns have no types here, so that SQLAlchemy's rows would add nothing but time.
+                while bunch := list(result.cursor.fetchmany(ROWS_AT_ONCE)):
+                    yield bunch
+            return
+        connection = self._connection.execution_options(stream_results=True, max_row_buffer=ROWS_AT_ONCE)
+        with connection.execute(statement) as result:
             yield from result.partitions(ROWS_AT_ONCE)  # type: ignore[misc]
 
     def _rest(self, statement: sa.Select[Any], given: int) -> Iterator[list[Row]]:
@@ -234,7 +236,7 @@ def open_snapshot(uri: str) -> Snapshot:
             "psycopg2-binary for postgresql, pymysql for mysql+pymysql, pyodbc for mssql+pyodbc."
         ) from error
     except SQLAlchemyError as error:
-        raise ImportFailed(f"{name} {_failure('cannot be opened', error)}") from error
+        raise ImportFailed(_failure(f"{name} cannot be opened", error)) from error
     if not (snapshot.has("experiments") and snapshot.has("runs")):
         snapshot.close()
         raise ImportFailed(
@@ -244,13 +246,14 @@ def open_snapshot(uri: str) -> Snapshot:
 
 
 def canonical_name(url: sa.URL) -> str:
-    """The same for the same database, without a password."""
+    """The same for the same database, whoever reads it; without user and password."""
     if url.get_backend_name() == "sqlite":
         return f"sqlite:///{_sqlite_path(url)}"
-    return url.set(password=None, query={}).render_as_string()
+    bare = sa.URL.create(url.get_backend_name(), host=url.host, port=url.port, database=url.database)
+    return bare.render_as_string()
 
 
-def _failure(what: str, error: SQLAlchemyError) -> str:
+def _failure(what: str, error: Exception) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
     return f"{what}: {mask(str(cause)).strip() or type(cause).__name__}"
 
