@@ -182,6 +182,49 @@ def progress_of(config: MigrateConfig, quiet: bool) -> "Progress":
     return Lines(config.report)
 
 
+class ConfiguredImports:
+    """The imports that ``up`` does behind the steps; the modules are loaded only if there are any."""
+
+    def __init__(self, config: MigrateConfig, when: str, quiet: bool) -> None:
+        self._config = config
+        self._when = when
+        self._quiet = quiet
+        self.planned: list[str] = []
+        self._outcomes: list[Outcome] = []
+
+    def plan(self) -> None:
+        if self._config.imports:
+            from genesis_flow.importers.configured import pending_imports, source_name
+
+            self.planned = [source_name(uri) for uri in pending_imports(self._config, self._when)]
+
+    def run(self) -> None:
+        if self._config.imports:
+            from genesis_flow.importers.configured import run_configured
+
+            self._outcomes = run_configured(
+                self._config, self._when, lambda: progress_of(self._config, self._quiet)
+            )
+
+    @property
+    def exit_code(self) -> int:
+        return max((exit_code(outcome) for outcome in self._outcomes), default=OK)
+
+    def lines(self) -> list[str]:
+        if not self._outcomes:
+            return [f"would import {name}" for name in self.planned]
+        from genesis_flow.importers.report import lines_of
+
+        return [line for outcome in self._outcomes for line in ("", *lines_of(outcome))]
+
+    def plain(self) -> list[Any]:
+        if not self._outcomes:
+            return list(self.planned)
+        from genesis_flow.importers.report import plain_of
+
+        return [plain_of(outcome) for outcome in self._outcomes]
+
+
 def _verify(config: MigrateConfig, source: str, asked: dict[str, Any], as_json: bool) -> int:
     from genesis_flow.importers.verify.command import verify_import
 

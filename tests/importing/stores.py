@@ -61,7 +61,7 @@ def tracking_state(store: Any) -> dict[str, Any]:
         "experiments": {each.experiment_id: plain(each) for each in experiments},
         "runs": {},
         "histories": {},
-        "datasets": plain(sorted(store._search_datasets(ids), key=repr)),
+        "datasets": sorted((plain(each) for each in store._search_datasets(ids)), key=repr),
     }
     runs = _pages(store.search_runs, ids, "", ViewType.ALL, max_results=1000)
     state["order of runs"] = [run.info.run_id for run in runs]

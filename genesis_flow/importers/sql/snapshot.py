@@ -178,7 +178,7 @@ class Snapshot:
         if self.dialect == "sqlite":
             with self._connection.execute(statement) as result:
                 # Columns have no types here, so that SQLAlchemy's rows would add nothing but time.
-                while bunch := result.cursor.fetchmany(ROWS_AT_ONCE):
+                while bunch := list(result.cursor.fetchmany(ROWS_AT_ONCE)):
                     yield bunch
             return
         connection = self._connection.execution_options(stream_results=True, max_row_buffer=ROWS_AT_ONCE)
@@ -246,10 +246,11 @@ def open_snapshot(uri: str) -> Snapshot:
 
 
 def canonical_name(url: sa.URL) -> str:
-    """The same for the same database, without a password."""
+    """The same for the same database, whoever reads it; without user and password."""
     if url.get_backend_name() == "sqlite":
         return f"sqlite:///{_sqlite_path(url)}"
-    return url.set(password=None, query={}).render_as_string()
+    bare = sa.URL.create(url.get_backend_name(), host=url.host, port=url.port, database=url.database)
+    return bare.render_as_string()
 
 
 def _failure(what: str, error: Exception) -> str:

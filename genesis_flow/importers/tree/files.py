@@ -159,7 +159,7 @@ def read_values(folder: str, kind: str, problems: list[Problem]) -> dict[str, st
 
 def shown(path: str | Path) -> str:
     """A path that can be printed, whatever bytes its name has."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def size_of(path: str) -> int:

@@ -68,7 +68,7 @@ def _is_tree(root: Path) -> bool:
         (root / TRASH).is_dir()
         or any(True for _ in root.glob(f"*/{META}"))
         or any(True for _ in root.glob(f"{MODELS}/*/{META}"))
-        or any(True for _ in root.glob(f"*/*/{META}"))
+        or any(path.parents[1].name.isdigit() for path in root.glob(f"*/*/{META}"))
     )
 
 
