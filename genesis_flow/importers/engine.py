@@ -20,7 +20,7 @@ from genesis_flow.importers.artifacts import rules_for
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.journal import Journal
 from genesis_flow.importers.loader import Rules
-from genesis_flow.importers.plan import Plan, Planner, raise_counter, refuse_conflicts
+from genesis_flow.importers.plan import Plan, Planner, free_names, raise_counter, refuse_conflicts
 from genesis_flow.importers.pool import Crew, Job, crew
 from genesis_flow.importers.progress import Progress
 from genesis_flow.importers.records import Filters, Problem, Source, Unit
@@ -138,6 +138,7 @@ class _Engine:
             if self._options.on_conflict == "fail":
                 refuse_conflicts(plan)
             journal.map_names(plan.context)
+            free_names(self._target, plan)
             self._load(plan, self._rules)
             raise_counter(self._target, plan.context.experiments.values())
             state = states.DONE

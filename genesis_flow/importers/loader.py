@@ -20,7 +20,7 @@ from genesis_flow.importers.records import Item, Problem, Record, Series, Source
 from genesis_flow.importers.stats import Stats
 from genesis_flow.importers.writers import WRITERS, Context, Unwanted, Write, Writer
 
-BATCH_BYTES = 8 * 1024 * 1024
+BATCH_BYTES = 4 * 1024 * 1024
 BATCH_WRITES = 10_000
 BATCH_UNITS = 1_000
 LARGEST_DOCUMENT = 16 * 1024 * 1024

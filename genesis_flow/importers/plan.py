@@ -36,6 +36,8 @@ class Plan:
     experiments: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     conflicts: list[Problem] = field(default_factory=list)
+    # Experiments of an earlier import that have another name by now, while others have theirs.
+    renamed: list[int] = field(default_factory=list)
 
 
 class Planner:
@@ -106,7 +108,13 @@ class Planner:
 
     def _place_experiments(self, experiments: list[Record]) -> None:
         context = self._plan.context
-        numbers = {self._number_of(each.body): each for each in experiments}
+        # Those first that an earlier import gave another number, which is theirs since then.
+        order = sorted(
+            (str(each.body["experiment_id"]) not in context.experiments, self._number_of(each.body), each.id)
+            for each in experiments
+        )
+        by_id = {each.id: each for each in experiments}
+        numbers = {number for _, number, _ in order}
         ours = self._ours("experiments", numbers)
         there = {
             found["_id"]: found
@@ -115,28 +123,53 @@ class Planner:
         }
         taken = self._names(ExperimentFields, [self._name_of(each.body) for each in experiments])
         highest = max((n for n in (*numbers, *self._counted()) if n < _RANDOM_NUMBERS), default=0)
-        for number, experiment in sorted(numbers.items()):
+        placed: set[int] = set()
+        names = {number: name for name, number in taken.items()}
+        renamed = {
+            number
+            for _, number, experiment_id in order
+            if number in names and self._name_of(by_id[experiment_id].body) != names[number]
+        }
+        for _, number, experiment_id in order:
+            experiment = by_id[experiment_id]
             source_id = str(experiment.body["experiment_id"])
             context.experiments[source_id] = number
-            found = there.get(number)
-            if found is not None and number not in context.merged:
-                if self._can_merge(found, experiment.body):
-                    context.merged[number] = {**found, "pristine": self._is_pristine(found)}
-                elif not equal(found, experiment_document(experiment.body, context)):
-                    what = f"the target has another experiment {number}, named {found['name']!r}"
-                    if self._conflict(experiment, what):
-                        highest += 1
-                        context.experiments[source_id] = highest
-                    else:
-                        del context.experiments[source_id]
-                        continue
+            what = self._in_the_way(number, experiment, there, placed)
+            if what and not self._conflict(experiment, what):
+                del context.experiments[source_id]
+                continue
+            if what:
+                highest += 1
+                context.experiments[source_id] = highest
+            placed.add(context.experiments[source_id])
             name = self._name_of(experiment.body)
-            if taken.get(name) in (None, context.experiments[source_id]):
+            holder = taken.get(name)
+            if holder in (None, context.experiments[source_id]):
+                continue
+            if holder in ours and holder in renamed:
+                self._plan.renamed.append(holder)
                 continue
             if self._conflict(experiment, f"experiment {taken[name]} of the target has the name {name!r}"):
                 self._rename(experiment, [each.body["name"] for each in experiments])
             else:
                 del context.experiments[source_id]
+
+    def _in_the_way(
+        self, number: int, experiment: Record, there: dict[int, dict[str, Any]], placed: set[int]
+    ) -> str | None:
+        """What else has the number of an experiment."""
+        context = self._plan.context
+        if number in placed:
+            return f"this import has given its number {number} to another experiment"
+        found = there.get(number)
+        if found is None or number in context.merged:
+            return None
+        if self._can_merge(found, experiment.body):
+            context.merged[number] = {**found, "pristine": self._is_pristine(found)}
+            return None
+        if equal(found, experiment_document(experiment.body, context)):
+            return None
+        return f"the target has another experiment {number}, named {found['name']!r}"
 
     def _number_of(self, body: Body) -> int:
         return self._plan.context.experiments.get(str(body["experiment_id"]), int(body["experiment_id"]))
@@ -202,6 +235,15 @@ def refuse_conflicts(plan: Plan) -> None:
         f"{more}. Choose --on-conflict rename to bring them in under other names and numbers, --on-conflict "
         "skip to leave them out, or another database or prefix."
     )
+
+
+def free_names(target: ImportTarget, plan: Plan) -> None:
+    """Let names go that have passed from one experiment of the source to another since the last import."""
+    experiments = target.collection(ExperimentFields)
+    for number in plan.renamed:
+        target.check()
+        change = {"$set": {"name": f"{number} (an import is renaming it)"}}
+        patiently(lambda number=number, change=change: experiments.update_one({"_id": number}, change))  # type: ignore[misc]
 
 
 def raise_counter(target: ImportTarget, numbers: Iterable[int]) -> None:

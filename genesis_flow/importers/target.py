@@ -12,6 +12,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from genesis_flow.database.error_edge import retry_delay
 from genesis_flow.database.writes import only_duplicates
+from genesis_flow.importers.errors import ImportConflict
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -64,11 +65,23 @@ class ImportTarget:
             except BulkWriteError as error:
                 if not only_duplicates(error):
                     raise
+                _refuse_taken_names(error)
                 details = error.details
                 return int(details["nInserted"]) + int(details["nUpserted"]) + int(details["nModified"])
             return result.inserted_count + result.upserted_count + result.modified_count
 
         return patiently(attempt)
+
+
+def _refuse_taken_names(error: BulkWriteError) -> None:
+    """An id that is there already was written by us; a name that is taken is not ours."""
+    for failure in error.details["writeErrors"]:
+        if list(failure.get("keyPattern") or {"_id": 1}) != ["_id"]:
+            taken = ", ".join(str(value) for value in (failure.get("keyValue") or {}).values())
+            raise ImportConflict(
+                f"The target has got another thing with the same name meanwhile ({taken}): run the command "
+                "again, and it will be looked at as a conflict."
+            ) from error
 
 
 def name_of(declared: type[BaseModel]) -> str:

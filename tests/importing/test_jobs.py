@@ -222,7 +222,14 @@ class TestConflicts:
             assert store_of(job).get_experiment_by_name(NAME).experiment_id == "5"
             assert len(run_ids(job, "5")) == 3
             assert run_ids(job, "3") == set()
-        assert store_of(job).create_experiment("next", None, []) == "6"
+        # The number that was given away turns up in the source.
+        tree.experiment("5", "late")
+        tree.run(9, "5")
+        with pytest.raises(ImportConflict, match="has given its number 5 to another"):
+            job.run(tree.uri)
+        assert job.run(tree.uri, on_conflict="rename").problems == 0
+        assert run_ids(job, "6") == {run_id(9)}
+        assert store_of(job).create_experiment("next", None, []) == "7"
 
     def test_a_run_of_the_same_id(self, job: Job, tree: Tree, tmp_path: Path) -> None:
         """Another source with the same run: the same again is fine, another is a conflict."""
@@ -238,6 +245,16 @@ class TestConflicts:
         assert job.contents() == before
         assert not job.rollback(outcome.journal).removed
         assert job.contents() == before
+
+    def test_names_that_pass_from_one_experiment_to_another(self, job: Job, tree: Tree) -> None:
+        tree.experiment("4", "other")
+        job.run(tree.uri)
+        for number, name in (("3", "other"), ("4", "weather")):
+            meta = tree.root / number / "meta.yaml"
+            meta.write_text(meta.read_text().rpartition("name:")[0] + f"name: {name}\n")
+        assert job.run(tree.uri).problems == 0
+        names = [store_of(job).get_experiment(number).name for number in ("3", "4")]
+        assert names == ["other", "weather"]
 
 
 class TestRollback:

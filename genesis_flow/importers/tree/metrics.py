@@ -7,7 +7,7 @@ from operator import methodcaller
 from genesis_flow.importers.records import SERIES_POINTS, Problem, Series
 from genesis_flow.importers.tree.files import Damaged, key_of, shown
 
-_BLOCK_BYTES = 4 * 1024 * 1024
+_BLOCK_BYTES = 1024 * 1024
 # timestamp value; timestamp value step; timestamp value step dataset digest
 _FIELDS = (2, 3, 5)
 _SHOWN = 60
