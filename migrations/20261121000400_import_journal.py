@@ -5,7 +5,13 @@ Only _id indexes: whatever belongs to a journal, or to a unit of it, is a range 
 
 from genesis_flow.migrate.base import BaseMigration
 
-COLLECTIONS = ("import_journals", "import_units", "import_items", "import_problems")
+COLLECTIONS = (
+    "import_journals",
+    "import_units",
+    "import_items",
+    "import_problems",
+    "import_artifacts",
+)
 
 
 class Migration(BaseMigration):

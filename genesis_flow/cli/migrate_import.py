@@ -65,7 +65,7 @@ def _milliseconds(context: click.Context, option: click.Parameter, value: str | 
 @click.option(
     "--artifact-root",
     metavar="URI",
-    help="Where --artifacts copy puts them; else the target's artifact root (GENESIS_FLOW_ARTIFACT_ROOT).",
+    help="Where the target keeps artifacts; else GENESIS_FLOW_ARTIFACT_ROOT, else the folder of genesis://.",
 )
 @click.option(
     "--experiment",

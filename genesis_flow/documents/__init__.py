@@ -9,6 +9,7 @@ from genesis_flow.documents.evaluation import (
 )
 from genesis_flow.documents.experiments import CounterFields, ExperimentFields
 from genesis_flow.documents.imports import (
+    ImportArtifactFields,
     ImportItemFields,
     ImportJournalFields,
     ImportProblemFields,
@@ -30,6 +31,7 @@ __all__ = [
     "EntityAssociationFields",
     "EvaluationDatasetFields",
     "ExperimentFields",
+    "ImportArtifactFields",
     "ImportItemFields",
     "ImportJournalFields",
     "ImportProblemFields",

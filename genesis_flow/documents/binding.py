@@ -22,6 +22,7 @@ from genesis_flow.documents.evaluation import (
 )
 from genesis_flow.documents.experiments import CounterFields, ExperimentFields
 from genesis_flow.documents.imports import (
+    ImportArtifactFields,
     ImportItemFields,
     ImportJournalFields,
     ImportProblemFields,
@@ -62,6 +63,7 @@ DECLARED: tuple[type[BaseModel], ...] = (
     ImportUnitFields,
     ImportItemFields,
     ImportProblemFields,
+    ImportArtifactFields,
 )
 
 

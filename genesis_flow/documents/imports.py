@@ -78,5 +78,25 @@ class ImportProblemFields(BaseModel):
         indexes: ClassVar[list[IndexModel]] = []
 
 
+class ImportArtifactFields(BaseModel):
+    """A place of the source whose artifacts were copied, or left behind, and the place that took over."""
+
+    # The journal and the place in the source.
+    id: str = Field(alias="_id")
+    # The kind and id of what the artifacts belong to.
+    kind: str
+    of: str
+    target: str
+    files: int = 0
+    bytes: int = 0
+    # Of the names and the contents of all files; and of names, sizes and times, to see what has changed.
+    checksum: str = ""
+    signature: str = ""
+
+    class Settings:
+        name = "import_artifacts"
+        indexes: ClassVar[list[IndexModel]] = []
+
+
 def journal_key(journal: str, *parts: str) -> str:
     return SEPARATOR.join((journal, *parts))

@@ -19,10 +19,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import append_to_uri_path, is_local_uri
+from mlflow.utils.uri import append_to_uri_path, is_local_uri, resolve_uri_if_local
+from pymongo import ReplaceOne
 
 from genesis_flow.core.redact import mask
+from genesis_flow.core.settings import Embedded, Settings
+from genesis_flow.documents import ImportArtifactFields
+from genesis_flow.documents.imports import journal_key
+from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Body, Problem, Record
+from genesis_flow.importers.target import ImportTarget
 
 REFERENCE, COPY, NONE = "reference", "copy", "none"
 MODES = (REFERENCE, COPY, NONE)
@@ -60,48 +66,90 @@ class Moved:
     signature: str = ""
 
 
+def rules_for(mode: str, root: str | None, settings: Settings, source_uri: str) -> ArtifactRules:
+    """The rules of one import; a target that has no artifact root of its own needs one named."""
+    if mode == REFERENCE:
+        return ArtifactRules()
+    if (
+        root is None
+        and settings.sources["artifact_root"] == "default"
+        and not isinstance(settings.target, Embedded)
+    ):
+        raise ImportFailed(
+            f"--artifacts {mode} needs to know where the target keeps artifacts: give --artifact-root URI "
+            "(a folder, s3://..., wasbs://...) or set GENESIS_FLOW_ARTIFACT_ROOT."
+        )
+    scheme = urlsplit(source_uri).scheme.lower()
+    tree = local_file_uri_to_path(source_uri) if scheme in ("", "file") else None
+    return ArtifactRules(mode, str(resolve_uri_if_local(root or settings.artifact_root)), tree)
+
+
 class CopyFailed(Exception):
     """Files cannot be read, or did not arrive; the message says which and why."""
 
 
-Lookup = Callable[[list[str]], dict[str, Moved]]
+class MovedPlaces:
+    """What was moved so far, noted in the journal; kept here until ``flush``."""
+
+    def __init__(self, target: ImportTarget, journal: str) -> None:
+        self._target = target
+        self._journal = journal
+        self._unsaved: dict[str, Moved] = {}
+
+    def find(self, places: list[str]) -> dict[str, Moved]:
+        found = {place: self._unsaved[place] for place in places if place in self._unsaved}
+        keys = {journal_key(self._journal, place): place for place in places if place not in found}
+        for document in self._target.find_by_ids(ImportArtifactFields, keys) if keys else ():
+            place = keys[document.pop("_id")]
+            found[place] = Moved(source=place, id=document.pop("of"), **document)
+        return found
+
+    def note(self, moved: Moved) -> None:
+        self._unsaved[moved.source] = moved
+
+    def flush(self) -> None:
+        """Before the documents are written that name the places in the target."""
+        operations = []
+        for place, moved in self._unsaved.items():
+            fields = {name: getattr(moved, name) for name in _KEPT}
+            key = journal_key(self._journal, place)
+            operations.append(ReplaceOne({"_id": key}, {**fields, "of": moved.id}, upsert=True))
+        self._target.write(ImportArtifactFields, list(operations))
+        self._unsaved = {}
+
+
+_KEPT = ("kind", "target", "files", "bytes", "checksum", "signature")
 
 
 class Artifacts:
-    """Moves the artifacts of records and changes the places that the records name.
+    """Moves the artifacts of records and changes the places that the records name."""
 
-    ``lookup`` finds what was moved before, by the place in the source.
-    """
+    def __init__(self, rules: ArtifactRules, places: MovedPlaces) -> None:
+        self.rules = rules
+        self.places = places
 
-    def __init__(self, rules: ArtifactRules, lookup: Lookup) -> None:
-        self._rules = rules
-        self._lookup = lookup
-
-    def take(self, record: Record, experiment: int | None) -> tuple[Record, list[Moved], list[Problem]]:
+    def take(self, record: Record, experiment: int | None) -> tuple[Record, list[Problem]]:
         """The record with its places in the target; ``experiment`` is its experiment's number there."""
-        if self._rules.mode == REFERENCE:
-            return record, [], []
         body = dict(record.body)
-        moved: list[Moved] = []
         problems: list[Problem] = []
         for place in _places(body, record.kind):
             try:
-                target = self._move(record, place, experiment, moved)
+                target = self._move(record, place, experiment)
             except CopyFailed as failure:
                 problems.append(Problem("artifact", place.value, f"{failure}; they stay where they are"))
                 continue
             place.change(body, target)
-        return replace(record, body=body), moved, problems
+        return replace(record, body=body), problems
 
-    def _move(self, record: Record, place: "_Place", experiment: int | None, moved: list[Moved]) -> str:
-        if place.own:
-            target = self._target(record, experiment)
-            moved.append(self._copied(record, place, target))
-            return target
-        return self._of_version(record, place, moved)
+    def _move(self, record: Record, place: "_Place", experiment: int | None) -> str:
+        if not place.own:
+            return self._of_version(record, place)
+        target = self._target(record, experiment)
+        self.places.note(self._copied(record, place, target))
+        return target
 
     def _target(self, record: Record, experiment: int | None) -> str:
-        body, root = record.body, append_to_uri_path(self._rules.root, str(experiment))
+        body, root = record.body, append_to_uri_path(self.rules.root, str(experiment))
         match record.kind:
             case "run":
                 return str(append_to_uri_path(root, body["run_id"], "artifacts"))
@@ -113,13 +161,13 @@ class Artifacts:
 
     def _copied(self, record: Record, place: "_Place", target: str) -> Moved:
         new = Moved(record.kind, record.id, place.value, target)
-        if self._rules.mode != COPY or record.kind == "experiment":
+        if self.rules.mode != COPY or record.kind == "experiment":
             return new
         folder = self._folder(record, place.value)
         if folder is None:
             return _copy(new, _Remote(place.value))
         signature = _signature(folder)
-        before = self._lookup([place.value]).get(place.value)
+        before = self.places.find([place.value]).get(place.value)
         if before is not None and (before.signature, before.target) == (signature, target):
             return before
         return replace(_copy(new, _Folder(folder)), signature=signature)
@@ -138,27 +186,25 @@ class Artifacts:
 
     def _in_tree(self, record: Record) -> Iterator[Path]:
         """Where MLflow's file store keeps the artifacts, wherever the tree is now."""
-        if self._rules.tree is None or record.kind not in ("run", "logged_model", "trace"):
+        if self.rules.tree is None or record.kind not in ("run", "logged_model", "trace"):
             return
         inside = {"run": "", "logged_model": "models", "trace": "traces"}[record.kind]
         for parent in ("", ".trash"):
             yield Path(
-                self._rules.tree, parent, str(record.body["experiment_id"]), inside, record.id, "artifacts"
+                self.rules.tree, parent, str(record.body["experiment_id"]), inside, record.id, "artifacts"
             )
 
-    def _of_version(self, record: Record, place: "_Place", moved: list[Moved]) -> str:
+    def _of_version(self, record: Record, place: "_Place") -> str:
         """A version lies inside what a run or a logged model made; else it has a place of its own."""
         above = _ancestors(place.value)
-        known = self._lookup(above)
+        known = self.places.find(above)
         for ancestor in above:
             if (before := known.get(ancestor)) is not None and before.kind != "experiment":
                 rest = place.value[len(ancestor) :].strip("/")
                 return str(append_to_uri_path(before.target, rest)) if rest else before.target
         name = quote(str(record.body["name"]), safe="")
-        target = append_to_uri_path(self._rules.root, "registered_models", name, str(record.body["version"]))
-        if (done := next((each for each in moved if each.source == place.value), None)) is not None:
-            return done.target
-        moved.append(self._copied(record, place, str(target)))
+        target = append_to_uri_path(self.rules.root, "registered_models", name, str(record.body["version"]))
+        self.places.note(self._copied(record, place, str(target)))
         return str(target)
 
 

@@ -16,6 +16,7 @@ from pymongo.asynchronous.mongo_client import AsyncMongoClient
 from genesis_flow.database.schema import ready_schema
 from genesis_flow.database.scoping import current_workspace
 from genesis_flow.importers import journal as states
+from genesis_flow.importers.artifacts import rules_for
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.journal import Journal
 from genesis_flow.importers.loader import Rules
@@ -40,6 +41,7 @@ class Options:
     stop_on_error: bool = False
     on_conflict: str = "fail"
     artifacts: str = "reference"
+    # Where the target keeps artifacts, if not where its settings say.
     artifact_root: str | None = None
     # Where every problem is written, a JSON object on each line.
     report: Path | None = None
@@ -120,6 +122,11 @@ class _Engine:
         self._journal = Journal.of_source(target, source.name)
         self._outcome = Outcome(source.name, config.where, self._journal.id, False)
         self._outcome.notes += getattr(source, "notes", [])
+        self._rules = Rules(
+            options.stop_on_error,
+            options.on_conflict,
+            artifacts=rules_for(options.artifacts, options.artifact_root, config.settings, source_uri),
+        )
 
     def run(self) -> Outcome:
         journal, outcome = self._journal, self._outcome
@@ -131,7 +138,7 @@ class _Engine:
             if self._options.on_conflict == "fail":
                 refuse_conflicts(plan)
             journal.map_names(plan.context)
-            self._load(plan, Rules(self._options.stop_on_error, self._options.on_conflict))
+            self._load(plan, self._rules)
             raise_counter(self._target, plan.context.experiments.values())
             state = states.DONE
         finally:

@@ -13,6 +13,7 @@ from typing import Any
 import bson
 from bson.errors import BSONError
 
+from genesis_flow.importers.artifacts import REFERENCE, ArtifactRules, Artifacts
 from genesis_flow.importers.batch import Batch, BatchWriter, UnitState
 from genesis_flow.importers.errors import Stopped
 from genesis_flow.importers.records import Item, Problem, Record, Series, Source, Unit
@@ -40,6 +41,7 @@ class Rules:
     stop_on_error: bool = False
     on_conflict: str = "fail"
     dry: bool = False
+    artifacts: ArtifactRules = field(default_factory=ArtifactRules)
 
 
 @dataclass(slots=True)
@@ -54,11 +56,14 @@ class _Open:
 class Loader:
     """Loads units, one after another. Used as a context manager: leaving it writes what is left."""
 
-    def __init__(self, writer: BatchWriter, context: Context, rules: Rules) -> None:
+    def __init__(
+        self, writer: BatchWriter, context: Context, rules: Rules, artifacts: Artifacts | None = None
+    ) -> None:
         self.stats = Stats()
         self._writer = writer
         self._context = context
         self._rules = rules
+        self._artifacts = artifacts
         self._batch = Batch()
         self._open: _Open | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="genesis-import-writer")
@@ -78,7 +83,7 @@ class Loader:
     def load(self, source: Source, units: list[Unit], tick: Callable[[], None] = lambda: None) -> None:
         """Read those of the units that have changed since they were last imported; tick now and then."""
         fingerprints = {unit.key: source.fingerprint(unit) for unit in units}
-        unchanged = self._writer.unchanged(fingerprints)
+        unchanged = self._writer.unchanged({key: self._mark(mark) for key, mark in fingerprints.items()})
         for unit in units:
             if unit.key in unchanged:
                 self.stats.units += 1
@@ -98,7 +103,14 @@ class Loader:
             tick()
 
     def begin(self, unit: Unit, fingerprint: str | None) -> None:
-        self._open = _Open(UnitState(unit.key, fingerprint))
+        self._open = _Open(UnitState(unit.key, self._mark(fingerprint)))
+
+    def _mark(self, fingerprint: str | None) -> str | None:
+        """Units are read again when their artifacts are to go elsewhere than the last time."""
+        rules = self._rules.artifacts
+        if fingerprint is None or rules.mode == REFERENCE:
+            return fingerprint
+        return f"{fingerprint} {rules.mode} {rules.root}"
 
     def take(self, item: Item) -> None:
         """Convert one item of the open unit."""
@@ -129,6 +141,8 @@ class Loader:
         """Hand what was converted to the writing thread, which has at most one batch to do."""
         batch, self._batch = self._batch, Batch()
         self._await_writing()
+        if self._artifacts is not None:
+            self._artifacts.places.flush()
         if batch:
             self._writing = self._thread.submit(self._writer.write, batch)
 
@@ -154,9 +168,18 @@ class Loader:
         if writer is None:
             writer = opened.writers[kind] = kind(self._context)
         try:
+            if self._artifacts is not None and isinstance(item, Record):
+                item = self._with_artifacts(self._artifacts, item)
             self._keep(writer.add(item))
         except Unwanted as unwanted:
             self._refuse(item, str(unwanted))
+
+    def _with_artifacts(self, artifacts: Artifacts, record: Record) -> Record:
+        of = record.body.get("experiment_id")
+        record, problems = artifacts.take(record, None if of is None else self._context.experiment(of))
+        for problem in problems:
+            self._note(problem)
+        return record
 
     def _refuse(self, item: Record | Series, reason: str) -> None:
         self.stats.skipped[_kind(item)] += _size(item)

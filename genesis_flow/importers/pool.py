@@ -17,6 +17,7 @@ import pymongo
 
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.redact import mask
+from genesis_flow.importers.artifacts import REFERENCE, Artifacts, MovedPlaces
 from genesis_flow.importers.batch import BatchWriter
 from genesis_flow.importers.errors import ImportConflict, ImportFailed, Stopped
 from genesis_flow.importers.loader import Loader, Rules
@@ -75,7 +76,11 @@ def loader_for(job: Job, target: ImportTarget, on_problem: Callable[[Problem], N
         merged=frozenset(("experiments", number) for number in job.context.merged),
         on_problem=on_problem,
     )
-    return Loader(writer, job.context, job.rules)
+    rules = job.rules.artifacts
+    artifacts = None
+    if rules.mode != REFERENCE and not dry:
+        artifacts = Artifacts(rules, MovedPlaces(target, job.journal))
+    return Loader(writer, job.context, job.rules, artifacts)
 
 
 class Inline:

@@ -28,19 +28,19 @@ class Verification:
     imported: bool
 
     @property
-    def same(self) -> bool:
+    def equal(self) -> bool:
         return self.outcome.equal
 
     @property
     def exit_code(self) -> int:
-        return 0 if self.same else 1
+        return 0 if self.equal else 1
 
     def plain(self) -> dict[str, Any]:
         outcome = self.outcome
         return {
             "source": self.source,
             "target": self.target,
-            "same": self.same,
+            "equal": self.equal,
             "source_checksum": outcome.source_checksum,
             "target_checksum": outcome.target_checksum,
             "counts": {
@@ -76,7 +76,7 @@ class Verification:
 
     def _verdict(self) -> str:
         outcome = self.outcome
-        if not self.same:
+        if not self.equal:
             hint = "" if self.imported else " Nothing was imported from this source into this target so far."
             return f"The target differs from the source.{hint}"
         if outcome.unreadable:
@@ -112,6 +112,7 @@ def _names(journal: dict[str, Any]) -> Names:
         experiments=journal.get("experiments") or {},
         models={unquote(key): name for key, name in (journal.get("models") or {}).items()},
         names=journal.get("names") or {},
+        journal=journal.get("_id", ""),
         joined=frozenset(each["_id"] for each in journal.get("merged") or () if not each.get("pristine")),
     )
 

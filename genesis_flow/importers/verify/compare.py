@@ -85,8 +85,8 @@ class Comparer:
         self._sums = [0, 0]
         self._contexts: dict[tuple[Any, str], set[str]] = {}
 
-    def run(self) -> Outcome:
-        for kind in KINDS:
+    def run(self, kinds: Iterable[str] = KINDS) -> Outcome:
+        for kind in kinds:
             if kind in self.source.kinds:
                 for batch in _batches(self.source.entities(kind)):
                     if kind == "dataset":
@@ -102,6 +102,7 @@ class Comparer:
         return self.outcome.counts.setdefault(kind, Count())
 
     def _compare(self, kind: str, batch: list[Entity]) -> None:
+        batch = self.target.with_places(batch)
         found = self.target.find(kind, batch)
         for entity in batch:
             self._add(entity, found.get(entity.id))
@@ -168,6 +169,7 @@ class Comparer:
         there.histories.close()
         for key, result in results.items():
             self._add_metric(run, key, result, there.heads.get(key))
+        self.target.check_packing(there)
         if stored is not None:
             expected = sum(bool(result.source.points) for result in results.values())
             said = stored.handle.get("metric_keys", 0)
@@ -184,7 +186,7 @@ class Comparer:
             self._name([Difference("metric", name, "", "is not there", f"{result.target.points} points")])
             return
         stored = Entity("metric", name, self._stored_head(head, result)) if head else None
-        self._add(Entity("metric", name, _expected_head(run, result)), stored)
+        self._add(Entity("metric", name, _expected_head(run, result, self.target.workspace)), stored)
         self._name(list(_point_differences(name, result)))
 
     def _stored_head(self, head: Document, result: Comparison) -> Fields:
@@ -195,13 +197,15 @@ class Comparer:
             "experiment_id": self.target.names.source_of(head["experiment_id"]),
             "start_time": head.get("start_time"),
             "active": head["active"],
+            "workspace": head.get("workspace"),
             **_latest((latest["step"], latest["timestamp"], latest["value"])),
         }
 
 
-def _expected_head(run: Entity, result: Comparison) -> Fields:
+def _expected_head(run: Entity, result: Comparison, workspace: str) -> Fields:
     """What the head of this history must say."""
     return {
+        "workspace": workspace,
         "points": result.source.points,
         "checksum": result.source.checksum,
         "experiment_id": run.fields["experiment_id"],

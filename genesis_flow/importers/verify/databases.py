@@ -20,6 +20,7 @@ from genesis_flow.importers.verify.entities import (
     canonical_json,
     canonical_object,
     context_of,
+    hidden,
     input_fields,
     is_prompt,
     json_value,
@@ -119,7 +120,8 @@ class DatabaseSource:
         """The points of all metrics of a run: portions of rows, by key."""
         table = self._tables["metrics"]
         query = sa.select(table).where(table.c.run_uuid == run.id)
-        rows = self._connection.execution_options(stream_results=True, yield_per=20_000).execute(query)
+        options = {"stream_results": True, "yield_per": 20_000}
+        rows = self._connection.execute(query, execution_options=options)
         seen: set[str] = set()
         for portion in rows.mappings().partitions():
             by_key: dict[str, list[tuple[int, int, float]]] = {}
@@ -131,11 +133,11 @@ class DatabaseSource:
             for key, points in by_key.items():
                 for packed in rows_of(points):
                     yield key, packed
-        for row in self._rows("latest_metrics", run_uuid=run.id):
-            if row["key"] not in seen:  # its history was cut off
-                value = _value(row["value"], bool(row.get("is_nan")))
-                for packed in rows_of([(int(row["timestamp"]), int(row["step"] or 0), value)]):
-                    yield row["key"], packed
+        for last in self._rows("latest_metrics", run_uuid=run.id):
+            if last["key"] not in seen:  # its history was cut off
+                value = _value(last["value"], bool(last.get("is_nan")))
+                for packed in rows_of([(int(last["timestamp"]), int(last["step"] or 0), value)]):
+                    yield last["key"], packed
 
     # Rows
 
@@ -162,10 +164,8 @@ class DatabaseSource:
         while page:
             for row in page:
                 yield self._checked(name, row)
-            last = page[-1][key]
-            page = [
-                dict(row) for row in self._connection.execute(query.where(table.c[key] > last)).mappings()
-            ]
+            behind = query.where(table.c[key] > page[-1][key])
+            page = [dict(row) for row in self._connection.execute(behind).mappings()]
 
     def _checked(self, table: str, row: Any) -> Row:
         """A row without texts that are none."""
@@ -380,7 +380,7 @@ class DatabaseSource:
             names = ("dataset_id", "source_id", "created_time", "last_update_time", "created_by")
             fields: Fields = {name: row[name] for name in (*names, "last_updated_by")}
             for name in ("inputs", "outputs", "source"):
-                fields[name] = canonical_json(row.get(name))
+                fields[name] = canonical_json(_unwrapped(row.get(name)))
             for name in ("expectations", "tags"):
                 for key, value in (json_value(row[name]) or {}).items():
                     fields[f"{name}.{key}"] = canonical_object(value)
@@ -413,6 +413,9 @@ class DatabaseSource:
                 "creation_time": created,
                 "last_updated_time": row["last_updated_time"] or created,
                 "last_version": max((version["version"] for version in versions), default=0),
+                "latest_unstaged": max(
+                    (v["version"] for v in versions if v["current_stage"] in (None, "", "None")), default=0
+                ),
                 "is_prompt": is_prompt(tags),
                 **mapped("tags", tags),
                 **mapped("aliases", self._map("registered_model_aliases", "alias", "version", name=name)),
@@ -450,6 +453,7 @@ class DatabaseSource:
                 **{name: row[name] for name in ("name", "url", "description", "status")},
                 "creation_time": row["creation_timestamp"],
                 "last_updated_time": row["last_updated_timestamp"],
+                "secret": hidden(row["secret"]),
             }
             for event in self._rows("webhook_events", webhook_id=row["webhook_id"]):
                 fields[f"events.{event['entity']}.{event['action']}".lower()] = True
@@ -473,6 +477,12 @@ def _value(stored: float | None, is_nan: bool) -> float:
 def _whole(values: dict[str, Any]) -> dict[str, Any]:
     """Counts, which a column for any number made fractions of."""
     return {name: int(value) if value == int(value) else value for name, value in values.items()}
+
+
+def _unwrapped(text: Any) -> Any:
+    """Outputs that are no object are kept in one."""
+    value = json_value(text)
+    return value["mlflow_wrapped"] if isinstance(value, dict) and list(value) == ["mlflow_wrapped"] else value
 
 
 def _snapshot(connection: sa.Connection) -> sa.Connection:

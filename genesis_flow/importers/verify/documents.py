@@ -6,9 +6,11 @@ from urllib.parse import unquote
 
 from genesis_flow.importers.verify.entities import (
     Fields,
+    Value,
     canonical_error,
     canonical_json,
     canonical_object,
+    hidden,
     input_fields,
     json_value,
     mapped,
@@ -187,7 +189,15 @@ def registered_model(document: Document) -> Fields:
             "aliases", {alias: whole(number) for alias, number in texts(document.get("aliases")).items()}
         ),
         **mapped("stages", document.get("stages")),
+        "latest_unstaged": _latest_unstaged(document),
+        "renamed_from": document.get("renamed_from"),
     }
+
+
+def _latest_unstaged(document: Document) -> Value:
+    """The last version, unless the model knows better and has given out no number since."""
+    known, last = document.get("latest_unstaged"), document["last_version"]
+    return int(known["version"] if known and known["of"] == last else last)
 
 
 def model_version(document: Document) -> Fields:
@@ -212,4 +222,4 @@ def _registry_tags(document: Document) -> Fields:
 def webhook(document: Document) -> Fields:
     names = ("name", "url", "description", "status", "creation_time", "last_updated_time")
     events: Fields = {f"events.{event}": True for event in document.get("events") or ()}
-    return {**plain(document, names), **events}
+    return {**plain(document, names), **events, "secret": hidden(document.get("secret"))}

@@ -93,11 +93,15 @@ def canonical_object(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def canonical_error(error: Mapping[str, Any] | None) -> Value:
+def canonical_error(error: Any) -> Value:
     """What went wrong when something was assessed; parts that say nothing are as good as absent."""
-    if not error:
-        return None
-    return canonical_object({name: value for name, value in error.items() if value is not None})
+    if not isinstance(error, dict):
+        return canonical_object(error) if error else None
+    return (
+        canonical_object({name: value for name, value in error.items() if value is not None})
+        if error
+        else None
+    )
 
 
 def checksum(fields: Fields) -> str:
@@ -115,6 +119,11 @@ def differences(source: Entity, target: Entity) -> Iterable[Difference]:
         here, there = (canonical(side.fields.get(name)) for side in (source, target))
         if here != there:
             yield Difference(source.kind, source.id, name, here, there)
+
+
+def hidden(secret: str | None) -> Value:
+    """A secret, so that it can be compared and told without being shown."""
+    return None if secret is None else hashlib.sha256(secret.encode()).hexdigest()
 
 
 def is_prompt(tags: Mapping[str, Any] | None) -> bool:

@@ -26,6 +26,8 @@ class Names:
     names: Mapping[str, str] = field(default_factory=dict)
     # Numbers of experiments that were there before, and only gained what the source has.
     joined: frozenset[int] = frozenset()
+    # The journal, which also knows where artifacts went.
+    journal: str = ""
 
     def experiment(self, source_id: Any) -> int:
         return self.experiments.get(str(source_id), int(source_id))
@@ -47,15 +49,19 @@ class RunMetrics:
 
     heads: dict[str, Document] = field(default_factory=dict)
     histories: Histories = field(default_factory=Histories)
+    # The metrics that have blocks.
+    packed: set[str] = field(default_factory=set)
 
 
 class Target:
     def __init__(self, db: Database[Document], prefix: str, workspace: str, names: Names) -> None:
         self._db = db
         self._prefix = prefix
-        self._workspace = workspace
+        self.workspace = workspace
         self.names = names
         self.troubles: list[Trouble] = []
+        # Of the registered models that were found, by their names here.
+        self._model_ids: dict[str, str] = {}
 
     def _collection(self, name: str) -> Collection[Document]:
         return self._db[f"{self._prefix}{name}"]
@@ -84,7 +90,7 @@ class Target:
     def _by_id(
         self, collection: str, wanted: Sequence[Entity], read: Callable[[Document], Fields]
     ) -> Iterator[tuple[str, Fields, Any]]:
-        query = {"_id": {"$in": [entity.id for entity in wanted]}, "workspace": self._workspace}
+        query = {"_id": {"$in": [entity.id for entity in wanted]}, "workspace": self.workspace}
         for document in self._collection(collection).find(query):
             fields = read(document)
             if "experiment_id" in document:
@@ -93,7 +99,7 @@ class Target:
 
     def _experiments(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
         by_number = {self.names.experiment(entity.id): entity.id for entity in wanted}
-        query = {"_id": {"$in": list(by_number)}, "workspace": self._workspace}
+        query = {"_id": {"$in": list(by_number)}, "workspace": self.workspace}
         stated = {entity.id: entity.fields for entity in wanted}
         for document in self._collection("experiments").find(query):
             source_id = by_number[document["_id"]]
@@ -133,7 +139,14 @@ class Target:
         for block in self._collection("metrics").find({"_id": ids}, batch_size=50):
             _, key, _ = block["_id"].split(SEPARATOR, 2)
             found.histories.add(key, self._block(block))
+            found.packed.add(key)
         return found
+
+    def check_packing(self, found: RunMetrics) -> None:
+        """A reader looks for blocks where the head says that there are some."""
+        for key, head in found.heads.items():
+            if bool(head.get("packed")) != (key in found.packed):
+                self._trouble("metric", head["_id"], f"it says {head.get('packed')} blocks, wrongly")
 
     def _block(self, block: Document) -> bytes:
         times, steps, values = array("q"), array("q"), array("d")
@@ -163,7 +176,7 @@ class Target:
             for entity in wanted
         }
         clauses = [{"experiment_id": number, "name": name, "digest": digest} for number, name, digest in keys]
-        query = {"$or": clauses, "workspace": self._workspace}
+        query = {"$or": clauses, "workspace": self.workspace}
         for document in self._collection("datasets").find(query):
             entity = keys[document["experiment_id"], document["name"], document["digest"]]
             fields = documents.dataset(document)
@@ -189,14 +202,21 @@ class Target:
         for document in found:
             content = document.get("content")
             if content is None and document.get("payload"):
-                start = f"{document['_id']}{SEPARATOR}{document['payload']}"
-                ids = {"$gte": start + SEPARATOR, "$lt": start + AFTER_SEPARATOR}
-                pieces = self._collection("span_payloads").find({"_id": ids}).sort("_id")
-                content = "".join(piece["text"] for piece in pieces)
+                content = self._payload(document)
             fields = documents.span(document, content)
             fields["experiment_id"] = self.names.source_of(document["experiment_id"])
             fields["trace_time"] = documents.whole(document.get("trace_time"))
             yield document["_id"], fields, document
+
+    def _payload(self, span: Document) -> str:
+        """The content of a span that was too long for its document."""
+        start = f"{span['_id']}{SEPARATOR}{span['payload']}"
+        ids = {"$gte": start + SEPARATOR, "$lt": start + AFTER_SEPARATOR}
+        pieces = [piece["text"] for piece in self._collection("span_payloads").find({"_id": ids}).sort("_id")]
+        if len(pieces) != span.get("chunks"):
+            reason = f"its content has {len(pieces)} pieces, it says {span.get('chunks')}"
+            self._trouble("span", span["_id"], reason)
+        return "".join(pieces)
 
     def _records(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
         by_dataset: dict[Any, list[str]] = {}
@@ -211,7 +231,7 @@ class Target:
         names = ("source_type", "source_id", "destination_type", "destination_id")
         for entity in wanted:
             ends = {name: self._end(entity, name) for name in names}
-            document = self._collection("entity_associations").find_one(ends | {"workspace": self._workspace})
+            document = self._collection("entity_associations").find_one(ends | {"workspace": self.workspace})
             if document is not None:
                 said = {name: entity.fields[name] for name in names}
                 yield entity.id, documents.entity_association(document) | said, document
@@ -225,9 +245,10 @@ class Target:
 
     def _registered_models(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
         by_name = {self.names.model(entity.id): entity.id for entity in wanted}
-        query = {"name": {"$in": list(by_name)}, "workspace": self._workspace}
+        query = {"name": {"$in": list(by_name)}, "workspace": self.workspace}
         for document in self._collection("registered_models").find(query):
             name = by_name[document["name"]]
+            self._model_ids[document["name"]] = document["_id"]
             yield name, documents.registered_model(document) | {"name": name}, document
 
     def _model_versions(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
@@ -237,11 +258,62 @@ class Target:
         }
         clauses = [{"name": name, "version": number} for name, number in keys]
         for document in self._collection("model_versions").find(
-            {"$or": clauses, "workspace": self._workspace}
+            {"$or": clauses, "workspace": self.workspace}
         ):
             entity = keys[document["name"], document["version"]]
+            model = self._model_ids.get(document["name"])
+            if (document["model"], document["_id"]) != (model, f"{model}|{document['version']:010d}"):
+                self._trouble("model_version", entity.id, "it belongs to another model")
             fields = documents.model_version(document) | {"name": entity.fields["name"]}
             yield entity.id, fields, document
 
+    # Artifacts that were copied, or left behind
+
+    def with_places(self, entities: Sequence[Entity]) -> list[Entity]:
+        """Entities of the source with the places where their artifacts are to be in the target."""
+        above = {
+            value: _above(value)
+            for entity in entities
+            for name in _PLACES.get(entity.kind, ())
+            if isinstance(value := entity.fields.get(name), str)
+        }
+        keys = [f"{self.names.journal}|{place}" for places in above.values() for place in places]
+        if not self.names.journal or not keys:
+            return list(entities)
+        found = self._collection("import_artifacts").find({"_id": {"$in": keys}}, {"target": 1, "kind": 1})
+        moved = {each["_id"].partition(SEPARATOR)[2]: each for each in found}
+        return [_with_places(entity, above, moved) for entity in entities] if moved else list(entities)
+
     def _trouble(self, kind: str, where: str, reason: str) -> None:
         self.troubles.append(Trouble(kind, where, reason))
+
+
+# The fields that name a place where artifacts are.
+_PLACES = {
+    "experiment": ("artifact_location",),
+    "run": ("artifact_uri",),
+    "logged_model": ("artifact_location",),
+    "trace": ("tags.mlflow.artifactLocation",),
+    "model_version": ("source", "storage_location"),
+}
+
+
+def _above(place: str) -> list[str]:
+    """The place itself, then what it lies in."""
+    parts = place.split("/")
+    return [place, *("/".join(parts[:end]) for end in range(len(parts), 0, -1))]
+
+
+def _with_places(entity: Entity, above: dict[str, list[str]], moved: dict[str, Document]) -> Entity:
+    fields = dict(entity.fields)
+    for name in _PLACES.get(entity.kind, ()):
+        value = fields.get(name)
+        for place in above.get(value, ()) if isinstance(value, str) else ():
+            found = moved.get(place)
+            # A version lies in what a run or a model made, never just somewhere in an experiment.
+            if found is None or (found["kind"] == "experiment" and entity.kind != "experiment"):
+                continue
+            if place == value or entity.kind == "model_version":
+                fields[name] = found["target"] + str(value)[len(place) :]
+            break
+    return entity._replace(fields=fields)

@@ -300,6 +300,9 @@ class TreeSource:
                 "creation_time": created,
                 "last_updated_time": meta.get("last_updated_timestamp") or created,
                 "last_version": max(self._numbers(path), default=0),
+                "latest_unstaged": max(
+                    (n for n, (stage, _) in versions.items() if stage == "None"), default=0
+                ),
                 "is_prompt": is_prompt(tags),
                 **mapped("tags", tags),
                 **mapped("aliases", self._aliases(path, versions)),
