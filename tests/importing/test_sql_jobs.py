@@ -62,8 +62,8 @@ def test_a_later_import_brings_what_is_new(job: Job) -> None:
             VALUES ('loss', 0.01, 1700000000000, 20, 0, '{running}'),
                    ('fresh', 0.5, 1700000000000, 0, 0, '{running}')""",
         f"UPDATE runs SET status = 'FINISHED', end_time = 1700000000001 WHERE run_uuid = '{running}'",
-        "INSERT INTO runs (run_uuid, name, user_id, status, lifecycle_stage, experiment_id) "
-        f"VALUES ('{'e' * 32}', 'late', 'ada', 'FINISHED', 'active', 1)",
+        "INSERT INTO runs (run_uuid, name, user_id, start_time, status, lifecycle_stage, experiment_id) "
+        f"VALUES ('{'e' * 32}', 'late', 'ada', 1, 'FINISHED', 'active', 1)",
         "UPDATE trace_info SET status = 'OK' WHERE client_request_id = 'client-2'",
         "INSERT INTO registered_models (workspace, name, creation_time) VALUES ('default', 'late model', 7)",
     )
