@@ -92,6 +92,8 @@ class ImportArtifactFields(BaseModel):
     # Of the names and the contents of all files; and of names, sizes and times, to see what has changed.
     checksum: str = ""
     signature: str = ""
+    # Of the files that were copied, for a rollback; empty if there are too many.
+    names: list[str] = Field(default_factory=list)
 
     class Settings:
         name = "import_artifacts"

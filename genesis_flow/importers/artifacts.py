@@ -26,6 +26,7 @@ from genesis_flow.core.redact import mask
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.documents import ImportArtifactFields
 from genesis_flow.documents.imports import journal_key
+from genesis_flow.documents.keys import children_of
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Body, Problem, Record
 from genesis_flow.importers.target import ImportTarget
@@ -64,6 +65,8 @@ class Moved:
     checksum: str = ""
     # Of the names, sizes and times of local files: as long as it is the same there is nothing to copy.
     signature: str = ""
+    # Of the files, for a rollback; empty if there are too many to note.
+    names: tuple[str, ...] = ()
 
 
 def rules_for(mode: str, root: str | None, settings: Settings, source_uri: str) -> ArtifactRules:
@@ -101,7 +104,8 @@ class MovedPlaces:
         keys = {journal_key(self._journal, place): place for place in places if place not in found}
         for document in self._target.find_by_ids(ImportArtifactFields, keys) if keys else ():
             place = keys[document.pop("_id")]
-            found[place] = Moved(source=place, id=document.pop("of"), **document)
+            names = tuple(document.pop("names", ()))
+            found[place] = Moved(source=place, id=document.pop("of"), names=names, **document)
         return found
 
     def note(self, moved: Moved) -> None:
@@ -118,7 +122,26 @@ class MovedPlaces:
         self._unsaved = {}
 
 
-_KEPT = ("kind", "target", "files", "bytes", "checksum", "signature")
+_KEPT = ("kind", "target", "files", "bytes", "checksum", "signature", "names")
+_NAMES_BYTES = 4_000_000
+
+
+def remove_copies(target: ImportTarget, journal: str) -> tuple[int, list[Problem]]:
+    """Take back the files that an import copied: how many, and what could not be taken back."""
+    removed, kept = 0, []
+    moved = target.collection(ImportArtifactFields)
+    for document in moved.find({"_id": children_of(journal)}, sort=[("_id", 1)]):
+        try:
+            if document["files"] and not document.get("names"):
+                raise CopyFailed(f"{document['files']:,} files are too many to have been noted by name")
+            place = _Target(document["target"])
+            for name in document.get("names", ()):
+                removed += place.remove(name)
+        except CopyFailed as failure:
+            kept.append(Problem("artifact", document["target"], f"left in place: {failure}"))
+        target.check()
+        moved.delete_one({"_id": document["_id"]})
+    return removed, kept
 
 
 class Artifacts:
@@ -320,7 +343,8 @@ def _repository(location: str) -> ArtifactRepository:
 
 def _copy(new: Moved, source: "_Folder | _Remote") -> Moved:
     """Copy each file that is not there yet, and see that it arrived."""
-    files = size = 0
+    size = 0
+    names: list[str] = []
     checksum = hashlib.sha256()
     try:
         target = _Target(new.target)
@@ -332,7 +356,7 @@ def _copy(new: Moved, source: "_Folder | _Remote") -> Moved:
                     target.put(name, path)
                     if not target.has(name, path.stat().st_size, hashed):
                         raise CopyFailed(f"{name} arrived at {mask(new.target)} with another content")
-                files += 1
+                names.append(name)
                 size += path.stat().st_size
                 checksum.update(f"{name}\n{hashed}\n".encode("utf-8", "surrogateescape"))
     except CopyFailed:
@@ -340,7 +364,8 @@ def _copy(new: Moved, source: "_Folder | _Remote") -> Moved:
     except Exception as exc:
         # Whatever the library of a storage service raises.
         raise CopyFailed(f"the artifacts cannot be copied: {_told(exc)}") from exc
-    return replace(new, files=files, bytes=size, checksum=checksum.hexdigest())
+    noted = tuple(names) if sum(len(name.encode()) + 8 for name in names) < _NAMES_BYTES else ()
+    return replace(new, files=len(names), bytes=size, checksum=checksum.hexdigest(), names=noted)
 
 
 def _with_new_place(name: str, path: Path, moved: Moved, scratch: Path) -> Path:
@@ -388,6 +413,26 @@ class _Target:
     def put(self, name: str, path: Path) -> None:
         folder = name.rpartition("/")[0]
         self._repository.log_artifact(str(path), folder or None)
+
+    def remove(self, name: str) -> int:
+        """Take a file back; 1 if it was there."""
+        if self._folder is None:
+            try:
+                self._repository.delete_artifacts(name)
+            except Exception as exc:
+                raise CopyFailed(f"{name} cannot be deleted: {_told(exc)}") from exc
+            return 1
+        path = self._folder / name
+        if not path.is_file():
+            return 0
+        path.unlink()
+        # The folders that the copy made, as far as nobody has put anything else there.
+        for folder in list(path.parents)[: len(Path(name).parts) + 2]:
+            try:
+                folder.rmdir()
+            except OSError:
+                break
+        return 1
 
 
 def _sha256(path: Path) -> str:

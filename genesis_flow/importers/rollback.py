@@ -10,6 +10,7 @@ from genesis_flow.database.scoping import current_workspace
 from genesis_flow.documents import ExperimentFields, ImportItemFields, ImportProblemFields, ImportUnitFields
 from genesis_flow.documents.imports import journal_key
 from genesis_flow.documents.keys import SEPARATOR, children_of
+from genesis_flow.importers.artifacts import remove_copies
 from genesis_flow.importers.journal import ROLLED_BACK, ROLLING_BACK, Journal
 from genesis_flow.importers.records import Problem
 from genesis_flow.importers.roots import children
@@ -67,11 +68,18 @@ class _Rollback:
         for collection in (*_ORDER, *self._other_collections()):
             self._remove_roots(collection)
         self._restore_merged()
+        self._remove_copies()
         for declared in (ImportProblemFields, ImportUnitFields):
             self._delete(declared, {"_id": children_of(self._journal.id)})
         self._journal.forget()
         self._journal.set_state(ROLLED_BACK)
         return self._done
+
+    def _remove_copies(self) -> None:
+        files, kept = remove_copies(self._target, self._journal.id)
+        if files:
+            self._done.removed["artifact files"] = files
+        self._done.kept += kept
 
     def _other_collections(self) -> list[str]:
         """Of kinds that were added since the order was written down."""

@@ -18,7 +18,9 @@ from genesis_flow.migrate.config import MigrateConfig, load_config
 
 # Children are forked from a server process that has no threads and no clients yet.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.importing.killing"])
+PROCESSES.set_forkserver_preload(
+    ["tests.importing.killing", "genesis_flow.importers.tree", "genesis_flow.importers.sql", "beanie"]
+)
 
 # So small that even a small source makes many batches.
 BATCH_WRITES = 15

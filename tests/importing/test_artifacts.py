@@ -11,7 +11,9 @@ from mlflow.entities import ViewType
 
 from genesis_flow import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.importers.errors import ImportFailed
+from genesis_flow.importers.rollback import rollback
 from genesis_flow.importers.verify.entities import canonical
+from genesis_flow.migrate.config import load_config
 from tests.importing.trees import MADE_AT, VERSIONS, unpack
 from tests.importing.verifying import bring, check
 
@@ -94,7 +96,7 @@ def test_a_tree_that_was_moved_is_copied_from_where_it_is(store_uri: str, tmp_pa
     assert check(store_uri, str(source)).equal
 
 
-def test_repeats_copy_nothing_and_mend_what_was_lost(store_uri: str, tmp_path: Path) -> None:
+def test_a_repetition_copies_nothing(store_uri: str, tmp_path: Path) -> None:
     source = unpack("2.22.0", tmp_path)
     folder, root = _root(tmp_path)
     bring(store_uri, str(source), artifacts="copy", artifact_root=root)
@@ -147,6 +149,20 @@ def test_what_cannot_be_copied_stays_and_is_named(store_uri: str, tmp_path: Path
     with pymongo.MongoClient(store_uri) as client:
         runs = client.get_default_database()["runs"]
         assert runs.count_documents({"artifact_uri": {"$regex": f"^{source.as_uri()}"}}) == 9
+
+
+def test_rollback_takes_copies_back_and_nothing_else(store_uri: str, tmp_path: Path) -> None:
+    source = unpack("2.22.0", tmp_path)
+    before = _files(source)
+    folder, root = _root(tmp_path)
+    outcome = bring(store_uri, str(source), artifacts="copy", artifact_root=root)
+    copied = len(_files(folder))
+    later = next(folder.rglob("note.txt")).parent / "logged later.txt"
+    later.write_text("by somebody else")
+    done = rollback(load_config(store_uri, environ={}), outcome.journal)
+    assert done.removed["artifact files"] == copied > 18
+    assert [folder / name for name in _files(folder)] == [later]
+    assert _files(source) == before
 
 
 def test_a_server_needs_a_root(store_uri: str, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Reads the SQL databases of MLflow 2.0 and newer; SQLAlchemy is imported when one is opened."""
 
+import importlib.util
+
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Source
 
@@ -8,10 +10,8 @@ MISSING = "Reading an SQL database needs SQLAlchemy: run `pip install 'genesis-f
 
 def open_sql(uri: str) -> Source:
     """The database at an SQLAlchemy URI, as it is at this moment; nothing is ever written to it."""
-    try:
-        import sqlalchemy  # noqa: F401
-    except ImportError as error:
-        raise ImportFailed(MISSING) from error
+    if importlib.util.find_spec("sqlalchemy") is None:
+        raise ImportFailed(MISSING)
     from genesis_flow.importers.sql.snapshot import open_snapshot
     from genesis_flow.importers.sql.source import SqlSource
 

@@ -207,6 +207,7 @@ class DatabaseSource:
                 "name": row["name"] or tags.get("mlflow.runName"),
                 "deleted_time": deleted,
                 **{name: row[name] for name in names},
+                "user_id": row["user_id"] or None,
                 **mapped("params", self._map("params", "key", "value", run_uuid=run_id)),
                 **mapped("tags", tags),
                 **self._inputs(run_id, number),

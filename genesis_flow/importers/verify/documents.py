@@ -67,6 +67,8 @@ def run(document: Document) -> Fields:
         **{f"model_inputs.{model}": True for model in document.get("model_inputs") or ()},
         **{f"model_outputs.{model}": whole(step) for model, step in document.get("model_outputs") or ()},
     }
+    # MLflow wants a text, so nobody is told as an empty one.
+    fields["user_id"] = fields["user_id"] or None
     for used in document.get("inputs") or ():
         fields |= input_fields(used["name"], used["digest"], used.get("tags") or (), used.get("context"))
     return fields
