@@ -17,6 +17,8 @@ _HEX = re.compile(rb"[0-9a-f]{32}")
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
 # Plain text that YAML takes for nothing else: begins like a word, a path or a URI.
 _PLAIN = re.compile(rb"[A-Za-z/][\w./@+-]*(?::/[\w./@+-]*)?")
+# No quote, no escape, no line to be folded.
+_QUOTED = re.compile(rb"'[!-&(-~]*'")
 _WORDS: dict[bytes, Any] = {b"null": None, b"": None, b"''": "", b"[]": [], b"{}": {}}
 _NOT_TEXT = {b"true", b"false", b"yes", b"no", b"on", b"off", b"y", b"n", b"null"}
 
@@ -85,6 +87,8 @@ def _flat(content: bytes) -> dict[str, Any] | None:
             fields[key.decode()] = type(value)() if isinstance(value, list | dict) else value
         elif _NUMBER.fullmatch(text):
             fields[key.decode()] = int(text)
+        elif _QUOTED.fullmatch(text):
+            fields[key.decode()] = text[1:-1].decode()
         elif _is_text(text):
             fields[key.decode()] = text.decode()
         else:
@@ -134,8 +138,8 @@ def files(path: str, inside: str = "") -> Iterator[os.DirEntry[str]]:
 
 
 def key_of(path: str, folder: str) -> str:
-    """The key that a file stands for: keys with slashes are files in folders."""
-    key = os.path.relpath(path, folder).replace(os.sep, "/")
+    """The key that a file below a folder stands for: keys with slashes are files in folders."""
+    key = path[len(folder) + 1 :].replace(os.sep, "/")
     try:
         key.encode("utf-8")
     except UnicodeEncodeError as error:
