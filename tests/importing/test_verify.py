@@ -325,6 +325,23 @@ def test_what_cannot_be_read_is_named_and_the_rest_compared(store_uri: str, tmp_
     assert "what cannot be read is named above" in found.lines()[-1]
 
 
+def test_damage_in_a_database_is_named_and_the_rest_compared(store_uri: str, tmp_path: Path) -> None:
+    source = unpack_sql(SQL_VERSIONS[-2], tmp_path)
+    with sqlite3.connect(source.removeprefix("sqlite:///")) as connection:
+        for damage in (
+            "UPDATE params SET value = CAST(x'ff00fe' AS TEXT) WHERE key = 'lr'",
+            "UPDATE metrics SET timestamp = 'abc' WHERE rowid = (SELECT max(rowid) FROM metrics)",
+            "UPDATE runs SET start_time = 'x' WHERE rowid = (SELECT max(rowid) FROM runs)",
+        ):
+            connection.execute(damage)
+    connection.close()
+    assert bring(store_uri, source).problems >= 3
+    found = check(store_uri, source)
+    assert [each for each in found.outcome.differences if each.kind != "dataset"] == []
+    assert {each.kind for each in found.outcome.unreadable} == {"params", "metrics", "runs"}
+    assert found.outcome.counts["run"].source == found.outcome.counts["run"].target == 8
+
+
 def test_only_the_wanted_experiment_is_compared(store_uri: str, tmp_path: Path) -> None:
     source = str(unpack("2.22.0", tmp_path))
     wanted = Filters(experiments=("kept",))

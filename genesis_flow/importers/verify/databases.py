@@ -5,7 +5,6 @@ Columns are those that the tables have, whatever the revision of the schema.
 """
 
 import struct
-import sys
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -29,26 +28,22 @@ from genesis_flow.importers.verify.entities import (
     trace_metadata,
 )
 from genesis_flow.importers.verify.histories import POINT, rows_of
+from genesis_flow.importers.verify.sql_values import (
+    COST_COLUMNS,
+    STATES,
+    TOKEN_COLUMNS,
+    TOKEN_USAGE,
+    WHOLE_COLUMNS,
+    counts_of,
+    number_of,
+    snapshot_of,
+    unwrapped,
+)
 from genesis_flow.importers.verify.wanted import Wanted
 
 Row = dict[str, Any]
 
 PAGE = 200
-# MLflow's stand-in for infinity.
-LARGEST = sys.float_info.max
-
-_TOKENS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "cache_creation_input_tokens_above_1hr",
-)
-_TOKEN_USAGE = "mlflow.trace.tokenUsage"
-# MLflow 2 named it so.
-_STATES = {"TRACE_STATUS_UNSPECIFIED": "STATE_UNSPECIFIED"}
-_COSTS = ("input_cost", "output_cost", "total_cost")
 
 
 class DatabaseSource:
@@ -76,7 +71,7 @@ class DatabaseSource:
         # Datasets of other experiments that older versions of MLflow let runs use: by the run's experiment.
         self._borrowed: dict[int, dict[tuple[str, str], Row]] = {}
         self._connection = engine.connect()
-        self._connection = _snapshot(self._connection)
+        self._connection = snapshot_of(self._connection)
         inspector = sa.inspect(engine)
         self._tables = {
             name: sa.table(name, *(sa.column(column["name"]) for column in inspector.get_columns(name)))
@@ -128,11 +123,12 @@ class DatabaseSource:
             by_key: dict[str, list[tuple[int, int, float]]] = {}
             for row in portion:
                 try:
-                    value = _value(row["value"], bool(row.get("is_nan")))
+                    value = number_of(row["value"], bool(row.get("is_nan")))
                     point = int(row["timestamp"]), int(row.get("step") or 0), value
                     POINT.pack(*point)
                 except (TypeError, ValueError, struct.error):
                     self._trouble("metrics", str(dict(row)), "it is no point")
+                    seen.add(row["key"])
                     continue
                 by_key.setdefault(row["key"], []).append(point)
             seen.update(by_key)
@@ -141,7 +137,7 @@ class DatabaseSource:
                     yield key, packed
         for last in self._rows("latest_metrics", run_uuid=run.id):
             if last["key"] not in seen:  # its history was cut off
-                value = _value(last["value"], bool(last.get("is_nan")))
+                value = number_of(last["value"], bool(last.get("is_nan")))
                 for packed in rows_of([(int(last["timestamp"]), int(last["step"] or 0), value)]):
                     yield last["key"], packed
 
@@ -174,12 +170,18 @@ class DatabaseSource:
             page = [dict(row) for row in self._connection.execute(behind).mappings()]
 
     def _is_readable(self, table: str, row: Row) -> bool:
-        """Whether all texts of a row are texts; one that is not is named, and the row left out."""
-        bad = next((column for column, value in row.items() if isinstance(value, bytes)), None)
-        if bad is not None:
-            key = {column: value for column, value in row.items() if column.endswith(("id", "key", "name"))}
-            self._trouble(table, str(key), f"its {bad} is not UTF-8")
-        return bad is None
+        """Whether texts are texts and times are numbers; what is not is named, and the row left out."""
+        for column, value in row.items():
+            if isinstance(value, bytes):
+                reason = f"its {column} is not UTF-8"
+            elif column in WHOLE_COLUMNS and value is not None and not isinstance(value, int):
+                reason = f"its {column} is {value!r}, not a whole number"
+            else:
+                continue
+            key = {name: row[name] for name in row if name.endswith(("id", "uuid", "key", "name"))}
+            self._trouble(table, str(key), reason)
+            return False
+        return True
 
     def _map(self, table: str, key: str, value: str, /, **where: Any) -> dict[str, Any]:
         rows = self._rows(table, **where)
@@ -280,7 +282,7 @@ class DatabaseSource:
             for point in self._rows("logged_model_metrics", model_id=model_id):
                 where = [point["run_id"], point["metric_name"], point["metric_timestamp_ms"]]
                 where += [point["metric_step"], point["dataset_name"], point["dataset_digest"]]
-                value = repr(_value(point["metric_value"], point["metric_value"] is None))
+                value = repr(number_of(point["metric_value"], point["metric_value"] is None))
                 fields[f"metrics.{canonical_object([*where, value])}"] = True
             yield Entity("logged_model", model_id, fields)
 
@@ -302,7 +304,7 @@ class DatabaseSource:
                 "experiment_id": str(row["experiment_id"]),
                 "request_time": row["timestamp_ms"],
                 "execution_duration": row["execution_time_ms"],
-                "state": _STATES.get(row["status"], row["status"]),
+                "state": STATES.get(row["status"], row["status"]),
                 **{
                     name: row.get(name)
                     for name in ("client_request_id", "request_preview", "response_preview")
@@ -316,11 +318,11 @@ class DatabaseSource:
     def _promoted(self, row: Row, metadata: dict[str, Any]) -> dict[str, Any]:
         """Metadata that newer schemas keep in columns, and one in between kept in a table."""
         if "session_id" not in row:
-            said = json_value(metadata.get(_TOKEN_USAGE)) or {}
+            said = json_value(metadata.get(TOKEN_USAGE)) or {}
             counted = self._map("trace_metrics", "key", "value", request_id=row["request_id"])
-            return {_TOKEN_USAGE: canonical_object(said | _whole(counted))} if counted else {}
+            return {TOKEN_USAGE: canonical_object(said | counts_of(counted))} if counted else {}
         found: dict[str, Any] = {"mlflow.trace.session": row["session_id"]}
-        for key, columns in ((_TOKEN_USAGE, _TOKENS), ("mlflow.trace.cost", _COSTS)):
+        for key, columns in ((TOKEN_USAGE, TOKEN_COLUMNS), ("mlflow.trace.cost", COST_COLUMNS)):
             values = {name: row[name] for name in columns if row.get(name) is not None}
             found[key] = canonical_object(values) if values else None
         return found
@@ -386,7 +388,7 @@ class DatabaseSource:
             names = ("dataset_id", "source_id", "created_time", "last_update_time", "created_by")
             fields: Fields = {name: row[name] for name in (*names, "last_updated_by")}
             for name in ("inputs", "outputs", "source"):
-                fields[name] = canonical_json(_unwrapped(row.get(name)))
+                fields[name] = canonical_json(unwrapped(row.get(name)))
             for name in ("expectations", "tags"):
                 for key, value in (json_value(row[name]) or {}).items():
                     fields[f"{name}.{key}"] = canonical_object(value)
@@ -467,33 +469,3 @@ class DatabaseSource:
 
     def _trouble(self, kind: str, where: str, reason: str) -> None:
         self.troubles.add(kind, where, reason)
-
-
-def _value(stored: float | None, is_nan: bool) -> float:
-    """MLflow keeps no NaN and no infinity in SQL, but stand-ins."""
-    if is_nan or stored is None:
-        return float("nan")
-    if abs(stored) >= LARGEST:
-        return float("inf") if stored > 0 else float("-inf")
-    return float(stored)
-
-
-def _whole(values: dict[str, Any]) -> dict[str, Any]:
-    """Counts, which a column for any number made fractions of."""
-    return {name: int(value) if value == int(value) else value for name, value in values.items()}
-
-
-def _unwrapped(text: Any) -> Any:
-    """Outputs that are no object are kept in one."""
-    value = json_value(text)
-    return value["mlflow_wrapped"] if isinstance(value, dict) and list(value) == ["mlflow_wrapped"] else value
-
-
-def _snapshot(connection: sa.Connection) -> sa.Connection:
-    """One state of the database for all that is read, and nothing written."""
-    match connection.dialect.name:
-        case "postgresql":
-            return connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        case "mysql":
-            return connection.execution_options(isolation_level="REPEATABLE READ")
-    return connection
