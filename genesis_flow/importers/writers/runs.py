@@ -107,7 +107,8 @@ class RunWriter(Writer):
             "workspace": self.context.workspace,
             "experiment_id": number,
             "name": body["name"],
-            "user_id": body["user_id"],
+            # MLflow refuses to show a run without one.
+            "user_id": body["user_id"] or "",
             "status": body["status"],
             "start_time": body["start_time"],
             "end_time": body["end_time"],
