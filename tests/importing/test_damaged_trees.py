@@ -79,7 +79,7 @@ def test_keys_may_be_missing_and_more_may_be_there(job: Job, tree: Tree) -> None
     assert job.run(tree.uri).problems == 0
     assert runs_of(job) == {run_id(number) for number in range(3)}
     info = MongoDBStore(job.uri).get_run(run_id(1)).info
-    assert (info.run_name, info.status, info.start_time) == ("run-1", "RUNNING", None)
+    assert (info.run_name, info.status, info.start_time) == ("run-1", "RUNNING", 0)
     assert (info.lifecycle_stage, info.user_id) == ("active", "")
 
 
