@@ -163,6 +163,21 @@ def test_values_that_are_no_numbers(newest: Path) -> None:
     assert sorted(loss.steps) == [step for step in range(20) if step not in (3, 4, 5)]
 
 
+def test_rows_without_an_id(newest: Path) -> None:
+    before = counted(read(newest))
+    damage(
+        newest,
+        "CREATE TABLE loose AS SELECT * FROM webhooks",
+        "DROP TABLE webhooks",
+        "ALTER TABLE loose RENAME TO webhooks",
+        "UPDATE webhooks SET webhook_id = NULL WHERE name = 'off'",
+    )
+    items = read(newest)
+    told = {(problem.where, problem.reason) for problem in problems_of(items)}
+    assert ("table webhooks", "1 rows have no webhook_id") in told
+    assert counted(items)["webhook"] == before["webhook"] - 1
+
+
 def test_a_dataset_that_is_gone(newest: Path) -> None:
     damage(newest, "DELETE FROM datasets WHERE name = 'eval'")
     items = read(newest)

@@ -291,8 +291,8 @@ def _begun(connect: Callable[[], sqlite3.Connection]) -> sa.Connection:
     engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
     connection = engine.connect()
     try:
-        # Sorting the points of a run should not need files.
-        connection.exec_driver_sql("PRAGMA cache_size = -32768")
+        # Sorting the points of most runs should not need files; it takes as much again.
+        connection.exec_driver_sql("PRAGMA cache_size = -8192")
         connection.exec_driver_sql("PRAGMA query_only = ON")
         connection.exec_driver_sql("BEGIN")
         # The snapshot is taken by the first read.

@@ -14,7 +14,7 @@ from genesis_flow.importers.records import PHASES, Filters, Item, Problem, Unit
 from genesis_flow.importers.sql import entities, genai, registry, runs
 from genesis_flow.importers.sql.reading import Reading
 from genesis_flow.importers.sql.snapshot import Condition, Snapshot
-from genesis_flow.importers.sql.tables import DERIVED, PARENTS, PHASE_OF, READ
+from genesis_flow.importers.sql.tables import DERIVED, PARENTS, PHASE_OF, READ, ROOTS
 
 # The average number in a unit, and the most.
 RUNS, TRACES = 100, 50
@@ -198,8 +198,13 @@ class SqlSource:
                 )
 
     def _orphans(self, phase: str) -> Iterator[Problem]:
-        """Rows whose owner is gone: nothing leads to them, and the target has no place for them."""
+        """Rows whose owner is gone, or that have no id: the target has no place for them."""
         has = self._snapshot.has
+        table, key = ROOTS[phase]
+        if has(table, key) and (
+            rows := self._snapshot.count(table, self._snapshot.column(table, key).is_(None))
+        ):
+            yield Problem(phase, f"table {table}", f"{rows} rows have no {key}", rows)
         for child, keys, parent, parent_keys, kind in PARENTS:
             if PHASE_OF.get(kind, kind) != phase or not has(child) or not has(parent):
                 continue

@@ -98,3 +98,15 @@ PHASE_OF = {
     "evaluation_record": "evaluation_dataset",
     "model_version": "registered_model",
 }
+
+# The table of each phase, and the column of its ids.
+ROOTS = {
+    "experiment": ("experiments", "experiment_id"),
+    "dataset": ("datasets", "dataset_uuid"),
+    "run": ("runs", "run_uuid"),
+    "logged_model": ("logged_models", "model_id"),
+    "trace": ("trace_info", "request_id"),
+    "evaluation_dataset": ("evaluation_datasets", "dataset_id"),
+    "registered_model": ("registered_models", "name"),
+    "webhook": ("webhooks", "webhook_id"),
+}

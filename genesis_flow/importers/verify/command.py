@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -50,6 +51,7 @@ class Verification:
             "differences": [found._asdict() for found in outcome.differences],
             "differences_in_all": outcome.different,
             "unreadable": [trouble._asdict() for trouble in outcome.unreadable],
+            "unreadable_in_all": len(outcome.unreadable),
             "damaged": [trouble._asdict() for trouble in outcome.damaged],
         }
 
@@ -69,7 +71,7 @@ class Verification:
         if (more := outcome.different - SHOWN) > 0:
             lines.append(f"         and {more:,} more differences")
         for name, troubles in (("DAMAGED ", outcome.damaged), ("UNREAD  ", outcome.unreadable)):
-            lines += [f"{name} {each.kind} {each.where}: {each.reason}" for each in troubles[:SHOWN]]
+            lines += [f"{name} {each.kind} {each.where}: {each.reason}" for each in islice(troubles, SHOWN)]
             if len(troubles) > SHOWN:
                 lines.append(f"         and {len(troubles) - SHOWN:,} more")
         return [*lines, self._verdict()]

@@ -12,7 +12,7 @@ from genesis_flow.importers.verify.entities import (
     Difference,
     Entity,
     Fields,
-    Trouble,
+    Troubles,
     canonical,
     checksum,
     contexts_of,
@@ -29,7 +29,7 @@ Report = Callable[[str, int], None]
 
 
 class SourceReader(Protocol):
-    troubles: list[Trouble]
+    troubles: Troubles
 
     @property
     def kinds(self) -> Iterable[str]: ...
@@ -63,8 +63,8 @@ class Outcome:
     differences: list[Difference] = field(default_factory=list)
     different: int = 0
     # What could not be read in the source, what contradicts itself in the target.
-    unreadable: list[Trouble] = field(default_factory=list)
-    damaged: list[Trouble] = field(default_factory=list)
+    unreadable: Troubles = field(default_factory=Troubles)
+    damaged: Troubles = field(default_factory=Troubles)
     # Of all entities on both sides, whatever the order: equal if all is equal.
     source_checksum: str = ""
     target_checksum: str = ""

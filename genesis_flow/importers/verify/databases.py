@@ -4,6 +4,7 @@ Knows nothing of the importing reader, and no SQL but ``SELECT columns FROM tabl
 Columns are those that the tables have, whatever the revision of the schema.
 """
 
+import struct
 import sys
 from collections.abc import Iterator
 from itertools import chain
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from genesis_flow.importers.verify.entities import (
     Entity,
     Fields,
-    Trouble,
+    Troubles,
     assessment_meaning,
     canonical_error,
     canonical_json,
@@ -27,7 +28,7 @@ from genesis_flow.importers.verify.entities import (
     mapped,
     trace_metadata,
 )
-from genesis_flow.importers.verify.histories import rows_of
+from genesis_flow.importers.verify.histories import POINT, rows_of
 from genesis_flow.importers.verify.wanted import Wanted
 
 Row = dict[str, Any]
@@ -70,7 +71,7 @@ class DatabaseSource:
     )
 
     def __init__(self, engine: sa.Engine, wanted: Wanted) -> None:
-        self.troubles: list[Trouble] = []
+        self.troubles = Troubles()
         self.wanted = wanted
         # Datasets of other experiments that older versions of MLflow let runs use: by the run's experiment.
         self._borrowed: dict[int, dict[tuple[str, str], Row]] = {}
@@ -126,8 +127,13 @@ class DatabaseSource:
         for portion in rows.mappings().partitions():
             by_key: dict[str, list[tuple[int, int, float]]] = {}
             for row in portion:
-                value = _value(row["value"], bool(row.get("is_nan")))
-                point = int(row["timestamp"]), int(row.get("step") or 0), value
+                try:
+                    value = _value(row["value"], bool(row.get("is_nan")))
+                    point = int(row["timestamp"]), int(row.get("step") or 0), value
+                    POINT.pack(*point)
+                except (TypeError, ValueError, struct.error):
+                    self._trouble("metrics", str(dict(row)), "it is no point")
+                    continue
                 by_key.setdefault(row["key"], []).append(point)
             seen.update(by_key)
             for key, points in by_key.items():
@@ -150,7 +156,8 @@ class DatabaseSource:
         for column, value in where.items():
             query = query.where(table.c[column] == value)
         query = query.order_by(*(table.c[column] for column in order))
-        return [self._checked(name, row) for row in self._connection.execute(query).mappings()]
+        rows = [dict(row) for row in self._connection.execute(query).mappings()]
+        return [row for row in rows if self._is_readable(name, row)]
 
     def _pages(self, name: str, key: str, /, **where: Any) -> Iterator[Row]:
         """Any number of rows, a page at a time behind the last key."""
@@ -162,19 +169,17 @@ class DatabaseSource:
             query = query.where(table.c[column] == value)
         page = [dict(row) for row in self._connection.execute(query).mappings()]
         while page:
-            for row in page:
-                yield self._checked(name, row)
+            yield from (row for row in page if self._is_readable(name, row))
             behind = query.where(table.c[key] > page[-1][key])
             page = [dict(row) for row in self._connection.execute(behind).mappings()]
 
-    def _checked(self, table: str, row: Any) -> Row:
-        """A row without texts that are none."""
-        checked = dict(row)
-        for column, value in checked.items():
-            if isinstance(value, bytes):
-                self._trouble(table, str(next(iter(checked.values()))), f"its {column} is not UTF-8")
-                checked[column] = None
-        return checked
+    def _is_readable(self, table: str, row: Row) -> bool:
+        """Whether all texts of a row are texts; one that is not is named, and the row left out."""
+        bad = next((column for column, value in row.items() if isinstance(value, bytes)), None)
+        if bad is not None:
+            key = {column: value for column, value in row.items() if column.endswith(("id", "key", "name"))}
+            self._trouble(table, str(key), f"its {bad} is not UTF-8")
+        return bad is None
 
     def _map(self, table: str, key: str, value: str, /, **where: Any) -> dict[str, Any]:
         rows = self._rows(table, **where)
@@ -462,9 +467,7 @@ class DatabaseSource:
             yield Entity("webhook", row["webhook_id"], fields)
 
     def _trouble(self, kind: str, where: str, reason: str) -> None:
-        trouble = Trouble(kind, where, reason)
-        if trouble not in self.troubles:
-            self.troubles.append(trouble)
+        self.troubles.add(kind, where, reason)
 
 
 def _value(stored: float | None, is_nan: bool) -> float:

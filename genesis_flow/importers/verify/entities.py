@@ -7,7 +7,7 @@ is nothing counts as absent. The checksum of an entity covers every path and eve
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 Value = str | int | float | bool | None
@@ -49,6 +49,30 @@ class Trouble(NamedTuple):
     kind: str
     where: str
     reason: str
+
+
+class Troubles:
+    """The first of any number of troubles, each once, and how many there are."""
+
+    KEPT = 1_000
+
+    def __init__(self) -> None:
+        self.first: dict[Trouble, None] = {}
+        self.count = 0
+
+    def add(self, kind: str, where: str, reason: str) -> None:
+        trouble = Trouble(kind, where, reason)
+        if trouble in self.first:
+            return
+        self.count += 1
+        if len(self.first) < self.KEPT:
+            self.first[trouble] = None
+
+    def __iter__(self) -> Iterator[Trouble]:
+        return iter(self.first)
+
+    def __len__(self) -> int:
+        return self.count
 
 
 class Difference(NamedTuple):

@@ -10,7 +10,7 @@ from pymongo.database import Database
 
 from genesis_flow.importers.verify import documents
 from genesis_flow.importers.verify.documents import Document
-from genesis_flow.importers.verify.entities import Entity, Fields, Trouble
+from genesis_flow.importers.verify.entities import Entity, Fields, Troubles
 from genesis_flow.importers.verify.histories import POINT, Histories, packed
 
 SEPARATOR, AFTER_SEPARATOR = "|", "}"
@@ -59,7 +59,7 @@ class Target:
         self._prefix = prefix
         self.workspace = workspace
         self.names = names
-        self.troubles: list[Trouble] = []
+        self.troubles = Troubles()
         # Of the registered models that were found, by their names here.
         self._model_ids: dict[str, str] = {}
 
@@ -262,7 +262,8 @@ class Target:
         ):
             entity = keys[document["name"], document["version"]]
             model = self._model_ids.get(document["name"])
-            if (document["model"], document["_id"]) != (model, f"{model}|{document['version']:010d}"):
+            said = document["model"], document["_id"]
+            if model is not None and said != (model, f"{model}|{document['version']:010d}"):
                 self._trouble("model_version", entity.id, "it belongs to another model")
             fields = documents.model_version(document) | {"name": entity.fields["name"]}
             yield entity.id, fields, document
@@ -285,7 +286,7 @@ class Target:
         return [_with_places(entity, above, moved) for entity in entities] if moved else list(entities)
 
     def _trouble(self, kind: str, where: str, reason: str) -> None:
-        self.troubles.append(Trouble(kind, where, reason))
+        self.troubles.add(kind, where, reason)
 
 
 # The fields that name a place where artifacts are.

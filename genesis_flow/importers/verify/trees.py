@@ -12,7 +12,7 @@ import yaml
 from genesis_flow.importers.verify.entities import (
     Entity,
     Fields,
-    Trouble,
+    Troubles,
     assessment_meaning,
     canonical_error,
     canonical_object,
@@ -58,7 +58,7 @@ class TreeSource:
     def __init__(self, root: Path, wanted: Wanted) -> None:
         self.root = root
         self.wanted = wanted
-        self.troubles: list[Trouble] = []
+        self.troubles = Troubles()
         self._experiments = {path: meta for path, meta in self._find_experiments() if self._chosen(meta)}
 
     def entities(self, kind: str) -> Iterator[Entity]:
@@ -395,6 +395,7 @@ class TreeSource:
 
     def _rows(self, path: Path) -> Iterator[bytes]:
         rows: list[bytes] = []
+        bad: list[int] = []
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 parts = line.split()
@@ -406,17 +407,18 @@ class TreeSource:
                     step = int(parts[2]) if len(parts) > 2 else 0
                     rows.append(POINT.pack(int(parts[0]), step, float(parts[1])))
                 except (ValueError, struct.error):
-                    self._trouble("metric", path, f"line {number} is no point")
+                    bad = [*bad[:1], number]
                 if len(rows) == 50_000:
                     yield b"".join(rows)
                     rows = []
+        if bad:
+            more = "" if len(bad) == 1 else f", and more up to line {bad[-1]}"
+            self._trouble("metric", path, f"line {bad[0]} is no point{more}")
         if rows:
             yield b"".join(rows)
 
     def _trouble(self, kind: str, path: Path, reason: str) -> None:
-        trouble = Trouble(kind, str(path), reason)
-        if trouble not in self.troubles:
-            self.troubles.append(trouble)
+        self.troubles.add(kind, str(path), reason)
 
 
 VERSION_FIELDS = (
@@ -481,7 +483,8 @@ def _breaks_off(line: bytes, parts: list[bytes]) -> bool:
 def _folders(path: Path, start: str = "") -> list[Path]:
     if not path.is_dir():
         return []
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and entry.name.startswith(start))
+    found = (entry for entry in path.iterdir() if not entry.name.startswith("."))
+    return sorted(entry for entry in found if entry.is_dir() and entry.name.startswith(start))
 
 
 def _files(path: Path) -> list[Path]:
