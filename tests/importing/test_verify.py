@@ -10,6 +10,7 @@ import pymongo
 import pytest
 from click.testing import CliRunner
 
+from genesis_flow import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.cli.migrate import cli
 from genesis_flow.importers.records import Filters
 from genesis_flow.importers.verify.compare import Comparer, Outcome
@@ -330,6 +331,23 @@ def test_only_the_wanted_experiment_is_compared(store_uri: str, tmp_path: Path) 
     bring(store_uri, source, filters=wanted)
     assert check(store_uri, source, wanted).equal
     assert check(store_uri, source, wanted).outcome.counts["run"].source == 6
+    assert not check(store_uri, source).equal
+
+
+def test_what_was_renamed_is_found_under_its_new_name(store_uri: str, tmp_path: Path) -> None:
+    source = str(unpack("2.22.0", tmp_path))
+    store = MongoDBStore(store_uri, str(tmp_path / "artifacts"))
+    store.create_experiment("kept")
+    store.create_run("0", "someone", 1, [], "here before")
+    MongoDBModelRegistryStore(store_uri).create_registered_model("model one")
+    assert bring(store_uri, source, on_conflict="rename").problems == 0
+    found = check(store_uri, source)
+    assert found.outcome.differences == []
+    assert found.equal
+    with pymongo.MongoClient(store_uri) as client:
+        models = client.get_default_database()["registered_models"]
+        assert models.count_documents({"name": {"$regex": "^model one"}}) == 2
+        models.update_one({"name": {"$regex": "^model one .+"}}, {"$set": {"description": "Does things"}})
     assert not check(store_uri, source).equal
 
 
