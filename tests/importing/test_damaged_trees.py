@@ -71,6 +71,18 @@ def test_the_runs_of_an_experiment_without_meta_keep_a_place(
     assert problem.where == str(meta)
 
 
+def test_keys_may_be_missing_and_more_may_be_there(job: Job, tree: Tree) -> None:
+    """MLflow has added and dropped keys over the years."""
+    meta = tree.root / EXPERIMENT / run_id(1) / "meta.yaml"
+    meta.write_text(f"run_uuid: {run_id(1)}\nexperiment_id: {EXPERIMENT}\nnew_key: {{a: [1]}}\n")
+    (tree.root / EXPERIMENT / "meta.yaml").write_text(f"name: old\nexperiment_id: {EXPERIMENT}\nx: 1\n")
+    assert job.run(tree.uri).problems == 0
+    assert runs_of(job) == {run_id(number) for number in range(3)}
+    info = MongoDBStore(job.uri).get_run(run_id(1)).info
+    assert (info.run_name, info.status, info.start_time) == ("run-1", "RUNNING", 0)
+    assert (info.lifecycle_stage, info.user_id) == ("active", "")
+
+
 def test_lines_that_are_no_points_cost_only_themselves(job: Job, tree: Tree) -> None:
     path = tree.root / EXPERIMENT / run_id(0) / "metrics" / "loss"
     path.write_bytes(b"1 0.5 1\n1 2 3 4\nx 0.5 1\n2 0.25 2\n99999999999999999999 1 1\n3 nan 3\r\n\n4 0.125\n")

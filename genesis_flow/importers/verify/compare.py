@@ -195,7 +195,7 @@ class Comparer:
             "points": result.target.points,
             "checksum": result.target.checksum,
             "experiment_id": self.target.names.source_of(head["experiment_id"]),
-            "start_time": head.get("start_time"),
+            "start_time": head.get("start_time") or None,
             "active": head["active"],
             "workspace": head.get("workspace"),
             **_latest((latest["step"], latest["timestamp"], latest["value"])),

@@ -215,6 +215,7 @@ class DatabaseSource:
                 "deleted_time": deleted,
                 **{name: row[name] for name in names},
                 "user_id": row["user_id"] or None,
+                "start_time": row["start_time"] or None,
                 **mapped("params", self._map("params", "key", "value", run_uuid=run_id)),
                 **mapped("tags", tags),
                 **self._inputs(run_id, number),

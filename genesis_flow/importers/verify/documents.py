@@ -67,8 +67,9 @@ def run(document: Document) -> Fields:
         **{f"model_inputs.{model}": True for model in document.get("model_inputs") or ()},
         **{f"model_outputs.{model}": whole(step) for model, step in document.get("model_outputs") or ()},
     }
-    # MLflow wants a text, so nobody is told as an empty one.
+    # MLflow wants a text and a number, so nobody is told as an empty one and no time as zero.
     fields["user_id"] = fields["user_id"] or None
+    fields["start_time"] = fields["start_time"] or None
     for used in document.get("inputs") or ():
         fields |= input_fields(used["name"], used["digest"], used.get("tags") or (), used.get("context"))
     return fields

@@ -149,7 +149,7 @@ class TreeSource:
             "name": _said(meta, "run_name") or _said(meta, "name") or tags.get(RUN_NAME),
             "user_id": _said(meta, "user_id"),
             "status": STATUSES.get(status, str(status)),
-            "start_time": meta.get("start_time"),
+            "start_time": meta.get("start_time") or None,
             "end_time": meta.get("end_time"),
             "lifecycle_stage": stage,
             "deleted_time": meta.get("deleted_time") if stage == "deleted" else None,

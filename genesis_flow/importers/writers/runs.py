@@ -107,9 +107,10 @@ class RunWriter(Writer):
             "workspace": self.context.workspace,
             "experiment_id": number,
             "name": body["name"],
-            "user_id": body["user_id"],
+            # MLflow refuses to show a run without a user or a time, and the page of runs with it.
+            "user_id": body["user_id"] or "",
             "status": body["status"],
-            "start_time": body["start_time"],
+            "start_time": body["start_time"] or 0,
             "end_time": body["end_time"],
             "lifecycle_stage": body["lifecycle_stage"],
             "artifact_uri": body["artifact_uri"],
