@@ -2,9 +2,11 @@
 
 import click
 
+from genesis_flow.cli.migrate_import import ConfiguredImports, import_command
 from genesis_flow.cli.migrate_shared import (
     EXIT_CODES,
     Commands,
+    Target,
     WithRevision,
     answer,
     config_of,
@@ -40,11 +42,19 @@ def cli(context: click.Context) -> None:
       genesis-migrate --uri mongodb://db/mlflow up +1
       genesis-migrate down -1 --accept-data-loss
       genesis-migrate check --json               indexes declared against the server's
+      genesis-migrate import file:///old/mlruns --analyze
     """
     die_cleanly_when_terminated()
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+imports_option = click.option(
+    "--imports",
+    type=click.Choice(["once", "again", "never"]),
+    default="once",
+    show_default=True,
+    help="Import what [imports] names: unless that is done, again (brings what is new), or never.",
+)
 out_of_order_option = click.option(
     "--out-of-order", is_flag=True, help="Also apply steps that are older than the newest applied one."
 )
@@ -54,12 +64,17 @@ out_of_order_option = click.option(
 @click.argument("revision", metavar="[REV|+N]", default="head")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done; writes nothing.")
 @out_of_order_option
+@imports_option
 @json_option
 @click.pass_context
-def up(context: click.Context, revision: str, dry_run: bool, out_of_order: bool, as_json: bool) -> None:
+def up(
+    context: click.Context, revision: str, dry_run: bool, out_of_order: bool, imports: str, as_json: bool
+) -> None:
     """Apply pending steps, all or up to REV, or the next N.
 
-    Safe to start in several places at once, and to start again after a crash.
+    Safe to start in several places at once, and to start again after a crash. Behind the last step come the
+    sources that [imports] of the configuration file names; exit code 3 when something of them had to be left
+    out.
 
     \b
     Examples:
@@ -68,8 +83,15 @@ def up(context: click.Context, revision: str, dry_run: bool, out_of_order: bool,
       genesis-migrate up 20261121000000 --dry-run
     """
     config = config_of(context)
+    quiet = context.ensure_object(Target).quiet
     outcome = command.up(config, revision, dry_run=dry_run, out_of_order=out_of_order)
-    _tell(config, outcome, "applied", dry_run, as_json)
+    job = ConfiguredImports(config, imports if revision == "head" else "never", quiet)
+    if dry_run:
+        job.plan()
+    else:
+        job.run()
+    _tell(config, outcome, "applied", dry_run, as_json, job)
+    context.exit(job.exit_code)
 
 
 @cli.command(cls=WithRevision)
@@ -94,9 +116,10 @@ def down(context: click.Context, revision: str, dry_run: bool, accept_data_loss:
 @cli.command()
 @click.argument("revision", metavar="[REV|+N]", default="head")
 @out_of_order_option
+@imports_option
 @json_option
 @click.pass_context
-def plan(context: click.Context, revision: str, out_of_order: bool, as_json: bool) -> None:
+def plan(context: click.Context, revision: str, out_of_order: bool, imports: str, as_json: bool) -> None:
     """List what `up` would do; exit code 2 when that is something.
 
     \b
@@ -105,9 +128,11 @@ def plan(context: click.Context, revision: str, out_of_order: bool, as_json: boo
     """
     config = config_of(context)
     planned = command.plan(config, revision, out_of_order=out_of_order)
-    lines = [f"would apply {label}" for label in planned] or ["Nothing is pending."]
-    answer({"database": config.where, "planned": planned}, lines, as_json)
-    context.exit(PENDING if planned else OK)
+    job = ConfiguredImports(config, imports if revision == "head" else "never", quiet=True)
+    job.plan()
+    lines = [f"would apply {label}" for label in planned] + job.lines() or ["Nothing is pending."]
+    answer({"database": config.where, "planned": planned, "imports": job.planned}, lines, as_json)
+    context.exit(PENDING if planned or job.planned else OK)
 
 
 @cli.command()
@@ -301,13 +326,26 @@ def validate(context: click.Context, files_only: bool, as_json: bool) -> None:
     context.exit(next((code for code in (MISMATCH, CHANGED) if code in codes), ERROR if codes else OK))
 
 
-def _tell(config: MigrateConfig, outcome: command.Outcome, done: str, dry_run: bool, as_json: bool) -> None:
+cli.add_command(import_command)
+
+
+def _tell(
+    config: MigrateConfig,
+    outcome: command.Outcome,
+    done: str,
+    dry_run: bool,
+    as_json: bool,
+    imports: ConfiguredImports | None = None,
+) -> None:
     if dry_run:
         lines = [f"would be {done}: {label}" for label in outcome.planned]
     else:
         lines = [f"taken over from mongodb-migrations: {version}" for version in outcome.adopted]
         lines += [f"{done}: {step.version}_{step.name} ({span(step.seconds)})" for step in outcome.steps]
     report = {"database": config.where, "dry_run": dry_run, **plain(outcome)}
+    if imports is not None:
+        lines += imports.lines()
+        report["imports"] = imports.plain()
     answer(report, lines or ["Nothing to do."], as_json)
 
 

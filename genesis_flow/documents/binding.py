@@ -21,6 +21,13 @@ from genesis_flow.documents.evaluation import (
     EvaluationDatasetFields,
 )
 from genesis_flow.documents.experiments import CounterFields, ExperimentFields
+from genesis_flow.documents.imports import (
+    ImportArtifactFields,
+    ImportItemFields,
+    ImportJournalFields,
+    ImportProblemFields,
+    ImportUnitFields,
+)
 from genesis_flow.documents.logged_models import LoggedModelFields, ModelMetricFields
 from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
@@ -52,6 +59,11 @@ DECLARED: tuple[type[BaseModel], ...] = (
     EvaluationDatasetFields,
     DatasetRecordFields,
     EntityAssociationFields,
+    ImportJournalFields,
+    ImportUnitFields,
+    ImportItemFields,
+    ImportProblemFields,
+    ImportArtifactFields,
 )
 
 

@@ -1,5 +1,6 @@
 """Datasets that runs used as inputs: one document for each name and digest in an experiment."""
 
+import hashlib
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,3 +43,8 @@ class DatasetFields(BaseModel):
                 serves="The datasets of an experiment, and one dataset once.",
             ),
         ]
+
+
+def dataset_key(experiment_id: int, name: str, digest: str) -> str:
+    """The ``_id`` of a dataset: the same for all who log it, so that those who do it at once agree."""
+    return hashlib.blake2b(f"{experiment_id}\n{digest}\n{name}".encode(), digest_size=16).hexdigest()

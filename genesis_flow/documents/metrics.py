@@ -7,6 +7,11 @@ from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.indexes import Index
 
+# A tail of this many points is packed into a block.
+TAIL_LIMIT = 128
+# From this many points of one metric in one batch on, a block of their own is the better place.
+BLOCK_FROM = 64
+
 
 class LatestPoint(BaseModel):
     """The field order is the rule: MongoDB compares subdocuments field by field, so ``$max`` keeps the

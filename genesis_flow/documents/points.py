@@ -50,12 +50,19 @@ def pack(run_id: str, key: str, points: list[Point]) -> dict[str, Any]:
     """A block of ``points``. Its id comes from its content, so writing it again is no second block."""
     points = distinct(points)
     timestamps, steps, values = zip(*points, strict=True)
-    columns = [_bytes("q", timestamps), _bytes("q", steps), _bytes("d", values)]
+    return pack_columns(run_id, key, array("q", timestamps), array("q", steps), array("d", values))
+
+
+def pack_columns(
+    run_id: str, key: str, timestamps: "array[int]", steps: "array[int]", values: "array[float]"
+) -> dict[str, Any]:
+    """The same for columns that are distinct points in the order of a history."""
+    columns = [_bytes(timestamps), _bytes(steps), _bytes(values)]
     digest = hashlib.blake2b(b"".join(columns), digest_size=8).hexdigest()
     return {
         # Ordered by first timestamp, so that a history can be read without sorting all of it.
         "_id": block_id(run_id, key, f"{timestamps[0]:016x}-{digest}"),
-        "n": len(points),
+        "n": len(timestamps),
         "first_timestamp": timestamps[0],
         "last_timestamp": timestamps[-1],
         "first_step": min(steps),
@@ -77,9 +84,9 @@ def unpack(block: dict[str, Any]) -> list[Point]:
     )
 
 
-def _bytes(kind: str, numbers: Iterable[Any]) -> bytes:
-    column = array(kind, numbers)
+def _bytes(column: "array[Any]") -> bytes:
     if sys.byteorder == "big":
+        column = column[:]
         column.byteswap()
     return column.tobytes()
 

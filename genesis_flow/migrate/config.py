@@ -171,13 +171,14 @@ class Target:
 
     def __init__(self, config: MigrateConfig, uri: str, options: dict[str, Any]) -> None:
         self.config = config
-        self._uri, self._options = uri, options
+        # What another process needs to connect as this one does; the URI may hold a password.
+        self.uri, self.options = uri, options
         self._clients: list[pymongo.MongoClient[dict[str, Any]]] = []
         self.db = self.database()
 
     def database(self) -> Database[dict[str, Any]]:
         """The database on a client of its own; always the primary, whose clock the lock goes by."""
-        client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self._uri, **self._options)
+        client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.uri, **self.options)
         self._clients.append(client)
         return client.get_database(self.config.settings.database, read_preference=ReadPreference.PRIMARY)
 

@@ -4,7 +4,6 @@ Round trips: log_inputs three (the run, the datasets, the run's inputs), log_out
 twice is one input: the first keeps its tags, and the dataset its schema and source.
 """
 
-import hashlib
 from typing import Any
 
 from mlflow.entities import DatasetInput, LoggedModelInput, LoggedModelOutput
@@ -19,6 +18,7 @@ from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.documents import DatasetFields, RunFields
 from genesis_flow.documents.binding import BATCH, Collection
+from genesis_flow.documents.datasets import dataset_key
 from genesis_flow.tracking.guards import CHILD_FIELDS, active, find_active_run
 
 _MAX_DATASET_SUMMARIES = 1000
@@ -101,13 +101,8 @@ def _first_of_each(datasets: list[DatasetInput], experiment_id: int) -> dict[str
     for each in datasets:
         if each.dataset is None:
             raise MlflowException("Dataset input must have a dataset associated with it.", INTERNAL_ERROR)
-        used.setdefault(_dataset_id(experiment_id, each.dataset.name, each.dataset.digest), each)
+        used.setdefault(dataset_key(experiment_id, each.dataset.name, each.dataset.digest), each)
     return used
-
-
-def _dataset_id(experiment_id: int, name: str, digest: str) -> str:
-    """The same for all who log the dataset, so that those who do it at once agree."""
-    return hashlib.blake2b(f"{experiment_id}\n{digest}\n{name}".encode(), digest_size=16).hexdigest()
 
 
 def _dataset_upsert(dataset_id: str, experiment_id: int, used: DatasetInput) -> UpdateOne:

@@ -32,6 +32,7 @@ from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields, RunFields
 from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.keys import head_id
+from genesis_flow.documents.metrics import BLOCK_FROM, TAIL_LIMIT
 from genesis_flow.documents.points import Point, distinct, latest, pack
 from genesis_flow.tracking.guards import CHILD_FIELDS, active, find_active_run
 from genesis_flow.tracking.model_metrics import experiments_of_models, write_model_metrics
@@ -42,9 +43,6 @@ from genesis_flow.tracking.params_tags import (
     within_limit,
 )
 
-TAIL_LIMIT = 128
-# From this many points of one metric in one batch on, a block of their own is the better place.
-BLOCK_FROM = 64
 _FULL = f"tail.{TAIL_LIMIT - 1}"
 _REMEMBERED_RUNS = 1024
 

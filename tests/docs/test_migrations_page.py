@@ -14,7 +14,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "operations-migrations.md").read_te
 def test_every_command_is_in_the_table() -> None:
     rows = re.findall(r"^\| `([a-z]+)", PAGE, re.MULTILINE)
     assert sorted(rows) == sorted(cli.commands)
-    assert all(callable(getattr(command, name)) for name in rows)
+    # Imports have modules of their own.
+    assert all(callable(getattr(command, name)) for name in rows if name != "import")
 
 
 def test_every_exit_code_is_in_the_table() -> None:

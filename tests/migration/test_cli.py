@@ -17,9 +17,9 @@ from tests.migration.helpers import add_step, database, simple_step
 
 COMMANDS = {
     *("up", "down", "current", "status", "plan", "history", "show", "new", "stamp"),
-    *("check", "repair", "unlock", "validate"),
+    *("check", "repair", "unlock", "validate", "import"),
 }
-REPORTING = COMMANDS - {"down", "show", "new", "stamp"}
+REPORTING = COMMANDS - {"down", "show", "new", "stamp", "import"}
 CANARY = "hunter2-canary"
 
 
@@ -123,7 +123,8 @@ def test_the_target_may_follow_the_command(store_uri: str, ini: Path) -> None:
 def test_no_password_is_ever_printed(ini: Path) -> None:
     uri = f"mongodb://someone:{CANARY}@127.0.0.1:9/db?serverSelectionTimeoutMS=100"
     for name in COMMANDS - {"new"}:
-        arguments = [name, "one"] if name in ("show", "down", "stamp") else [name]
+        needs = {"show": "one", "down": "one", "stamp": "one", "import": "--list"}
+        arguments = [name, needs[name]] if name in needs else [name]
         result = CliRunner().invoke(cli, [*arguments, "--uri", uri, "-c", str(ini)])
         assert CANARY not in result.output
         if name != "show":

@@ -33,11 +33,12 @@ from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.keys import children_of
+from genesis_flow.documents.spans import spent
+from genesis_flow.documents.stated import STATED
 from genesis_flow.documents.traces import metadata_path, tag_path
 from genesis_flow.tracking.guards import experiment_number, refuse_unknown_experiment
 from genesis_flow.tracking.traces.shared import (
     HERE,
-    STATED,
     artifact_location,
     experiment_of,
     find_experiment,
@@ -45,7 +46,7 @@ from genesis_flow.tracking.traces.shared import (
     move_children,
     portions,
 )
-from genesis_flow.tracking.traces.summary import TraceBatch, batches_of, spent
+from genesis_flow.tracking.traces.summary import TraceBatch, batches_of
 
 Document = dict[str, Any]
 

@@ -26,9 +26,6 @@ T = TypeVar("T")
 HERE: Document = {"spans_location": {"$in": [None, SpansLocation.TRACKING_STORE.value]}}
 IDS_AT_ONCE = 1_000
 
-# More than any count of calls: computed values give way to those that a client stated.
-STATED = 2**62
-
 
 def known(trace_id: str) -> Document:
     return scoped({"_id": trace_id, **KNOWN})

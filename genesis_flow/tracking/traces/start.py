@@ -25,13 +25,11 @@ from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import AssessmentFields, TraceFields
+from genesis_flow.documents.stated import may_be_null, put, stated_fields
 from genesis_flow.documents.trace_entities import assessment_document, trace_info_entity
-from genesis_flow.documents.traces import metadata_path, tag_path
-from genesis_flow.documents.usage import NUMBER_FIELDS, json_object, numbers
 from genesis_flow.tracking.guards import check_experiment_active, experiment_number
 from genesis_flow.tracking.traces.shared import (
     HERE,
-    STATED,
     artifact_location,
     assessments_of,
     experiment_of,
@@ -49,6 +47,7 @@ class TraceStart(Area):
     async def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
         trace_id = trace_info.trace_id
         checked_name(trace_info.tags.get(TraceTagKey.TRACE_NAME))
+        checked_session(trace_info.trace_metadata.get(TraceMetadataKey.TRACE_SESSION))
         number = experiment_number(trace_info.experiment_id)
         experiment, known_before = await asyncio.gather(
             experiment_of(self.database, number), assessments_of(self.database, [trace_id])
@@ -62,7 +61,7 @@ class TraceStart(Area):
             "client_request_id": trace_info.client_request_id,
             "artifact_location": artifact_location(experiment, trace_id),
             "finalized": "true",
-            **_paths(trace_info.tags, trace_info.trace_metadata),
+            **stated_fields(trace_info.tags, trace_info.trace_metadata),
         }
         for preview in ("request_preview", "response_preview"):
             if (text := getattr(trace_info, preview)) is not None:
@@ -109,6 +108,7 @@ class TraceStart(Area):
         tags: dict[str, str],
     ) -> TraceInfoV2:
         checked_name(tags.get(TraceTagKey.TRACE_NAME))
+        checked_session(request_metadata.get(TraceMetadataKey.TRACE_SESSION))
         number = experiment_number(experiment_id)
         experiment = await experiment_of(self.database, number)
         check_experiment_active(experiment)
@@ -122,8 +122,8 @@ class TraceStart(Area):
             "generation": 1,
             "artifact_location": artifact_location(experiment, trace_id),
         }
-        for path, value in _paths(tags, request_metadata).items():
-            _put(trace, path, value)
+        for path, value in stated_fields(tags, request_metadata).items():
+            put(trace, path, value)
         await insert_once(self.database.collection(TraceFields), trace)
         return TraceInfoV2.from_v3(trace_info_entity(trace, []))
 
@@ -137,10 +137,11 @@ class TraceStart(Area):
         tags: dict[str, str],
     ) -> TraceInfoV2:
         checked_name(tags.get(TraceTagKey.TRACE_NAME))
+        checked_session(request_metadata.get(TraceMetadataKey.TRACE_SESSION))
         stated = {
             "end_time": timestamp_ms,
             "status": TraceStatus(status).to_state().value,
-            **_paths(tags, request_metadata),
+            **stated_fields(tags, request_metadata),
         }
         trace = await self.database.collection(TraceFields).find_one_and_update(
             known(request_id), _change(stated), return_document=ReturnDocument.AFTER
@@ -155,33 +156,9 @@ def _end(start: int, duration: int | None) -> int | None:
     return None if duration is None else start + duration
 
 
-def _paths(tags: dict[str, str], metadata: dict[str, str]) -> Document:
-    """Tags and metadata by the place where a trace keeps them; a None among the fields means absent."""
-    fields: Document = {tag_path(key): value for key, value in tags.items()}
-    for key, value in metadata.items():
-        if key == TraceMetadataKey.TRACE_SESSION:
-            fields["session_id"] = checked_session(value)
-        elif key in NUMBER_FIELDS:
-            fields |= _numbers(key, value)
-        else:
-            fields[metadata_path(key)] = value
-    return fields
-
-
-def _numbers(key: str, value: Any) -> Document:
-    """Token usage or cost: only the numbers that are named replace what spans say."""
-    name, keys = NUMBER_FIELDS[key]
-    given = json_object(value)
-    usable = numbers(name, given)
-    fields: Document = {f"{name}.{each}": usable.get(each) for each in keys if each in given}
-    if usable:
-        fields[f"{name}_of"] = STATED
-    return fields
-
-
 def _change(stated: Document) -> Document:
     """The update that makes fields so. Tags and metadata may be null, all else is absent instead."""
-    fixed = {path: value for path, value in stated.items() if value is not None or _may_be_null(path)}
+    fixed = {path: value for path, value in stated.items() if value is not None or may_be_null(path)}
     gone = {path: "" for path in stated if path not in fixed}
     return {"$set": fixed, **({"$unset": gone} if gone else {})}
 
@@ -190,14 +167,14 @@ def _changed(before: Document, stated: Document) -> Document:
     """The trace after ``_change(stated)``."""
     trace = copy.deepcopy(before)
     for path, value in stated.items():
-        if value is None and not _may_be_null(path):
+        if value is None and not may_be_null(path):
             *parents, name = path.split(".")
             holder = trace
             for parent in parents:
                 holder = holder.get(parent) or {}
             holder.pop(name, None)
         else:
-            _put(trace, path, value)
+            put(trace, path, value)
     return trace
 
 
@@ -216,16 +193,3 @@ def _has_fresh_children(before: Document, trace: Document, assessments: list[Doc
             for each in assessments
         )
     )
-
-
-def _may_be_null(path: str) -> bool:
-    return path.startswith(("tags.", "metadata."))
-
-
-def _put(document: Document, path: str, value: Any) -> None:
-    if value is None and not _may_be_null(path):
-        return
-    *parents, name = path.split(".")
-    for parent in parents:
-        document = document.setdefault(parent, {})
-    document[name] = value

@@ -1,6 +1,5 @@
 """What a batch of spans says about their trace, as MLflow reads it. Nothing here talks to the database."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable
@@ -19,29 +18,16 @@ from mlflow.tracing.constant import (
 )
 from mlflow.tracing.otel.translation import translate_span_when_storing
 from mlflow.tracing.utils import (
-    SpanAggregationNode,
     TraceJSONEncoder,
-    aggregate_cost_from_span_nodes,
-    aggregate_usage_from_span_nodes,
-    try_json_loads,
 )
 from mlflow.tracing.utils.truncation import _get_truncated_preview
 from mlflow.utils.validation import _validate_length_limit, _validate_trace_tag
 
-from genesis_flow.documents.keys import SEPARATOR, payload_key, span_key
-from genesis_flow.documents.usage import COST_KEYS, TOKEN_KEYS, amount, numbers
+from genesis_flow.documents.spans import NANOSECONDS_PER_MILLISECOND, SpanCore, span_document, spelled
 
 Document = dict[str, Any]
 
 _logger = logging.getLogger(__name__)
-
-# Longer contents lie beside the span, so that reading many spans stays cheap.
-INLINE_CHARACTERS = 64 * 1024
-# At four bytes a character still below the limit of a document.
-PIECE_CHARACTERS = 4_000_000
-MODEL_CHARACTERS = 500
-_INT64 = range(-(2**63), 2**63)
-_NANOSECONDS_PER_MILLISECOND = 1_000_000
 
 
 @dataclass
@@ -75,15 +61,16 @@ def batches_of(spans: Iterable[Span]) -> list[TraceBatch]:
 
 def _batch(trace_id: str, spans: list[Span]) -> TraceBatch:
     batch = TraceBatch(trace_id)
-    batch.start = min(span.start_time_ns for span in spans) // _NANOSECONDS_PER_MILLISECOND
+    batch.start = min(span.start_time_ns for span in spans) // NANOSECONDS_PER_MILLISECOND
     ends = [span.end_time_ns for span in spans if span.end_time_ns is not None]
-    batch.end = max(ends) // _NANOSECONDS_PER_MILLISECOND if ends else None
+    batch.end = max(ends) // NANOSECONDS_PER_MILLISECOND if ends else None
     batch.tags = _resource_tags(spans)
     by_id: dict[str, Document] = {}
     for span in spans:
         stored = translate_span_when_storing(span)
         attributes: dict[str, Any] = stored.get("attributes") or {}
-        document, payloads = _span_document(span, stored, attributes)
+        content = json.dumps(stored, cls=TraceJSONEncoder, ensure_ascii=False)
+        document, payloads = span_document(_core(span), attributes, content)
         by_id[document["_id"]] = document  # of two with one id, the later
         batch.payloads += payloads
         _note_people(batch, attributes)
@@ -93,70 +80,17 @@ def _batch(trace_id: str, spans: list[Span]) -> TraceBatch:
     return batch
 
 
-def _span_document(span: Span, stored: Document, attributes: Document) -> tuple[Document, list[Document]]:
-    """The document of a span, and those of its content if that is long."""
-    content = json.dumps(stored, cls=TraceJSONEncoder, ensure_ascii=False)
-    start, end = span.start_time_ns, span.end_time_ns
-    fields: Document = {
-        "_id": span_key(span.trace_id, span.span_id),
-        "trace_id": span.trace_id,
-        "parent_id": span.parent_id,
-        "name": span.name,
-        "type": span.span_type,
-        "status": span.status.status_code,
-        "start_time": start,
-        "end_time": end,
-        "latency": None if end is None else (end - start) // _NANOSECONDS_PER_MILLISECOND,
-        "model_name": _model(attributes.get(SpanAttributeKey.MODEL)),
-        "model_provider": _model(attributes.get(SpanAttributeKey.MODEL_PROVIDER)),
-        "usage": _usage(attributes.get(SpanAttributeKey.CHAT_USAGE)),
-        "cost": _cost(attributes.get(SpanAttributeKey.LLM_COST)),
-    }
-    payloads: list[Document] = []
-    if len(content) <= INLINE_CHARACTERS:
-        fields["content"] = content
-    else:
-        digest = hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:16]
-        payloads = [
-            {
-                "_id": payload_key(fields["_id"], digest, piece),
-                "text": content[at : at + PIECE_CHARACTERS],
-            }
-            for piece, at in enumerate(range(0, len(content), PIECE_CHARACTERS))
-        ]
-        fields |= {"payload": digest, "chunks": len(payloads)}
-    return {name: value for name, value in fields.items() if value is not None}, payloads
-
-
-def _model(value: Any) -> str | None:
-    name = _text(value)
-    return name[:MODEL_CHARACTERS] if isinstance(name, str) else None
-
-
-def _text(value: Any) -> Any:
-    """The string that JSON text spells; anything else as it is."""
-    parsed = try_json_loads(value)
-    return parsed if isinstance(parsed, str) else value
-
-
-def _usage(value: Any) -> Document | None:
-    usage = try_json_loads(value)
-    if not isinstance(usage, dict):
-        return None
-    return {key: usage[key] for key in TOKEN_KEYS if _is_number(usage.get(key))}
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and (
-        isinstance(value, float) or (isinstance(value, int) and value in _INT64)
+def _core(span: Span) -> SpanCore:
+    return SpanCore(
+        span.trace_id,
+        span.span_id,
+        span.parent_id,
+        span.name,
+        span.span_type,
+        span.status.status_code,
+        span.start_time_ns,
+        span.end_time_ns,
     )
-
-
-def _cost(value: Any) -> dict[str, float] | None:
-    cost = try_json_loads(value)
-    if not isinstance(cost, dict):
-        return None
-    return {key: number for key in COST_KEYS if (number := amount(cost.get(key))) is not None}
 
 
 def _note_people(batch: TraceBatch, attributes: Document) -> None:
@@ -165,9 +99,9 @@ def _note_people(batch: TraceBatch, attributes: Document) -> None:
         session := attributes.get(SpanAttributeKey.SESSION_ID)
         or attributes.get(GenAiSemconvKey.CONVERSATION_ID)
     ):
-        batch.session_id = checked_session(str(_text(session)))
+        batch.session_id = checked_session(str(spelled(session)))
     if batch.user_id is None and (user := attributes.get("user.id")):
-        batch.user_id = str(_text(user))
+        batch.user_id = str(spelled(user))
 
 
 def _note_root(batch: TraceBatch, span: Span, attributes: Document) -> None:
@@ -183,7 +117,7 @@ def _note_root(batch: TraceBatch, span: Span, attributes: Document) -> None:
     prefix = SpanAttributeKey.TRACE_TAG_PREFIX
     for key, value in attributes.items():
         if key.startswith(prefix):
-            _add_tag(batch.tags, key[len(prefix) :], str(_text(value)))
+            _add_tag(batch.tags, key[len(prefix) :], str(spelled(value)))
 
 
 def _preview(value: Any, role: str) -> str | None:
@@ -228,17 +162,3 @@ def checked_name(value: str | None) -> str | None:
 def checked_session(value: Any) -> str | None:
     session: str | None = _validate_length_limit("Session ID", MAX_CHARS_IN_TRACE_INFO_METADATA, value)
     return session
-
-
-def spent(spans: Iterable[Document]) -> dict[str, dict[str, Any]]:
-    """``tokens`` and ``cost`` of a trace from all its spans: parents may already speak for their children."""
-    usage_nodes, cost_nodes = [], []
-    for span in spans:
-        span_id = span["_id"].rpartition(SEPARATOR)[2]
-        parent = span.get("parent_id")
-        usage_nodes.append(SpanAggregationNode(span_id, parent, span.get("usage")))
-        cost_nodes.append(SpanAggregationNode(span_id, parent, span.get("cost")))
-    return {
-        "tokens": numbers("tokens", aggregate_usage_from_span_nodes(usage_nodes) or {}),
-        "cost": numbers("cost", aggregate_cost_from_span_nodes(cost_nodes) or {}),
-    }

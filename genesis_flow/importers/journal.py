@@ -1,0 +1,172 @@
+"""The journal of one source: what it has brought so far, and what was asked of each run."""
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from genesis_flow.database.scoping import current_workspace
+from genesis_flow.documents import ImportJournalFields, ImportProblemFields
+from genesis_flow.documents.keys import children_of, escape, unescape
+from genesis_flow.importers.errors import ImportFailed
+from genesis_flow.importers.records import Problem
+from genesis_flow.importers.target import ImportTarget, patiently
+from genesis_flow.importers.writers import Context
+from genesis_flow.migrate.config import MigrateConfig, opened
+from genesis_flow.migrate.ledger import who
+
+RUNNING = "running"
+DONE = "done"
+INCOMPLETE = "incomplete"
+STOPPED = "stopped"
+ROLLING_BACK = "rolling back"
+ROLLED_BACK = "rolled back"
+_SESSIONS_KEPT = 100
+
+
+def journal_id(source: str, workspace: str) -> str:
+    """The journal of a source has the same id each time, so that two commands cannot begin two."""
+    digest = hashlib.blake2b(f"{workspace}\n{source}".encode(), digest_size=4).hexdigest()
+    name = re.sub(r"[^a-z0-9]+", "-", source.lower().rstrip("/").rpartition("/")[2].partition("?")[0])
+    return f"{name.strip('-')[:40] or 'import'}-{digest}"
+
+
+def now() -> int:
+    return int(time.time() * 1000)
+
+
+class Journal:
+    """One journal document; ``document`` is empty when the source was never imported."""
+
+    def __init__(self, target: ImportTarget, key: str, source: str = "") -> None:
+        self.target = target
+        self.id = key
+        self.source = source
+        self._collection = target.collection(ImportJournalFields)
+        self.document = self.read()
+
+    @classmethod
+    def of_source(cls, target: ImportTarget, source: str) -> "Journal":
+        return cls(target, journal_id(source, target.workspace), source)
+
+    @classmethod
+    def existing(cls, target: ImportTarget, key: str) -> "Journal":
+        journal = cls(target, key)
+        if not journal.document:
+            known = ", ".join(sorted(each["_id"] for each in all_journals(target)))
+            raise ImportFailed(
+                f"There is no import journal {key!r} in the target: the known ones are {known or 'none'}."
+            )
+        journal.source = journal.document["source"]
+        return journal
+
+    def read(self) -> dict[str, Any]:
+        return patiently(lambda: self._collection.find_one({"_id": self.id})) or {}
+
+    @property
+    def state(self) -> str | None:
+        state: str | None = self.document.get("state")
+        return state
+
+    @property
+    def experiments(self) -> dict[str, int]:
+        return dict(self.document.get("experiments") or {})
+
+    @property
+    def names(self) -> dict[str, str]:
+        return dict(self.document.get("names") or {})
+
+    @property
+    def models(self) -> dict[str, str]:
+        return {unescape(key): name for key, name in (self.document.get("models") or {}).items()}
+
+    @property
+    def merged(self) -> dict[int, dict[str, Any]]:
+        return {each["_id"]: each for each in self.document.get("merged") or []}
+
+    def begin(self, asked: dict[str, Any]) -> None:
+        """Note that a run begins, and what was asked of it."""
+        if self.state == ROLLING_BACK:
+            raise ImportFailed(
+                f"A rollback of this import was interrupted: finish it with `genesis-migrate import "
+                f"--rollback {self.id}`, then import again."
+            )
+        session = {"began": now(), "who": who(), **asked}
+        self._update(
+            {
+                "$set": {"state": RUNNING, "last_update_time": now()},
+                "$setOnInsert": {
+                    "workspace": self.target.workspace,
+                    "source": self.source,
+                    "created_time": now(),
+                    "experiments": {},
+                    "names": {},
+                    "models": {},
+                    "merged": [],
+                },
+                "$push": {"sessions": {"$each": [session], "$slice": -_SESSIONS_KEPT}},
+            },
+            upsert=True,
+        )
+
+    def map_names(self, context: Context) -> None:
+        """Note what cannot keep its number or name, before anything is written under another."""
+        kept = {source: number for source, number in context.experiments.items() if source != str(number)}
+        self._update(
+            {
+                "$set": {
+                    "experiments": kept,
+                    "names": context.names,
+                    "models": {escape(key): name for key, name in context.models.items()},
+                    "merged": list(context.merged.values()),
+                }
+            }
+        )
+
+    def end(self, state: str, did: dict[str, Any]) -> None:
+        last = len(self.document["sessions"]) - 1
+        fields = {f"sessions.{last}.{key}": value for key, value in did.items()}
+        self._update(
+            {"$set": {"state": state, "last_update_time": now(), f"sessions.{last}.ended": now(), **fields}}
+        )
+
+    def set_state(self, state: str) -> None:
+        self._update({"$set": {"state": state, "last_update_time": now()}})
+
+    def forget(self) -> None:
+        """After a rollback: what was merged is no more."""
+        self._update({"$set": {"merged": []}})
+
+    def problems(self, limit: int = 0) -> Iterator[Problem]:
+        """What could not be brought over, of all that was ever read of the source."""
+        found = self.target.collection(ImportProblemFields).find({"_id": children_of(self.id)}, limit=limit)
+        for each in found:
+            yield Problem(each["kind"], each["where"], each["reason"], each["size"])
+
+    def count_problems(self) -> int:
+        query = {"_id": children_of(self.id)}
+        return patiently(lambda: self.target.collection(ImportProblemFields).count_documents(query))
+
+    def _update(self, change: dict[str, Any], *, upsert: bool = False) -> None:
+        self.target.check()
+        patiently(lambda: self._collection.update_one({"_id": self.id}, change, upsert=upsert))
+        self.document = self.read()
+
+
+def journals(config: MigrateConfig) -> list[dict[str, Any]]:
+    """What was imported into the target, oldest first."""
+    with opened(config) as connected:
+        target = ImportTarget(connected.db, config.settings.prefix, current_workspace())
+        return [
+            {
+                "journal": each["_id"],
+                **{key: each[key] for key in ("source", "state", "created_time", "last_update_time")},
+                "sessions": len(each["sessions"]),
+            }
+            for each in sorted(all_journals(target), key=lambda each: int(each["created_time"]))
+        ]
+
+
+def all_journals(target: ImportTarget) -> list[dict[str, Any]]:
+    return list(target.collection(ImportJournalFields).find({"workspace": target.workspace}))

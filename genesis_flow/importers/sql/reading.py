@@ -1,0 +1,76 @@
+"""What the readers of all kinds share: rows as checked values, maps by owner, workspaces of experiments."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from genesis_flow.importers.records import Problem
+from genesis_flow.importers.sql.snapshot import Row, Snapshot
+from genesis_flow.importers.sql.values import Unreadable, needed_text, needed_whole, real, text, truth, whole
+
+# How the columns of a row are read, by the letter in a layout.
+_CHECKS = {
+    "t": text,
+    "T": needed_text,
+    "i": whole,
+    "I": needed_whole,
+    "r": real,
+    "b": lambda value, _column: truth(value),
+}
+
+# Column -> letter; the order is that of the select.
+Layout = Mapping[str, str]
+Maps = dict[Any, dict[str, str | None]]
+
+
+class Reading:
+    """A snapshot with what several units need of it."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._workspaces: dict[str, str | None] | None = None
+
+    def workspace_of(self, experiment_id: Any) -> str | None:
+        """The workspace of an experiment, which is that of all it holds."""
+        if self._workspaces is None:
+            rows = (
+                self.snapshot.rows("experiments", ("experiment_id", "workspace"))
+                if self.snapshot.has("experiments", "workspace")
+                else ()
+            )
+            self._workspaces = {str(number): text(name, "workspace") for number, name in rows}
+        return self._workspaces.get(str(experiment_id))
+
+    def maps(
+        self, table: str, owner: str, key: str, value: str, ids: Sequence[Any], kind: str
+    ) -> tuple[Maps, list[Problem]]:
+        """Keys and values by owner; what cannot be read of them is told, not lost."""
+        found: Maps = defaultdict(dict)
+        problems = []
+        for of, name, content in self.snapshot.of(table, (owner, key, value), owner, ids, order=(owner, key)):
+            try:
+                found[of][needed_text(name, key)] = text(content, value)
+            except Unreadable as error:
+                problems.append(Problem(kind, f"table {table}, {owner}={of}, {key}={name!r}", str(error), 1))
+        return found, problems
+
+
+def checked(
+    rows: Iterable[Row], layout: Layout, table: str, kind: str, problems: list[Problem]
+) -> Iterator[dict[str, Any]]:
+    """Rows by column; a row that is not as it should be becomes a problem."""
+    names = tuple(layout)
+    first = names[0]
+    checks = [(name, _CHECKS[letter]) for name, letter in layout.items()]
+    for row in rows:
+        try:
+            yield {name: check(value, name) for (name, check), value in zip(checks, row, strict=True)}
+        except Unreadable as error:
+            problems.append(Problem(kind, f"table {table}, {first}={row[0]}", str(error), 1))
+
+
+def grouped(rows: Iterable[dict[str, Any]], owner: str) -> dict[Any, list[dict[str, Any]]]:
+    groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row[owner]].append(row)
+    return groups

@@ -1,0 +1,304 @@
+"""Runs with params, tags, inputs and outputs, and their metric histories in columns."""
+
+import hashlib
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from genesis_flow.importers.records import SERIES_POINTS, Item, Problem, Record, Series
+from genesis_flow.importers.sql.entities import DATASETS, dataset_record
+from genesis_flow.importers.sql.reading import Reading, checked, grouped
+from genesis_flow.importers.sql.snapshot import Row
+from genesis_flow.importers.sql.values import (
+    HUGE,
+    Unreadable,
+    needed_text,
+    needed_whole,
+    real,
+    truth,
+)
+
+_RUNS = {
+    "run_uuid": "T",
+    "experiment_id": "I",
+    "name": "t",
+    "user_id": "t",
+    "status": "T",
+    "start_time": "i",
+    "end_time": "i",
+    "lifecycle_stage": "t",
+    "deleted_time": "i",
+    "artifact_uri": "t",
+}
+_INPUTS = {
+    "input_uuid": "T",
+    "source_type": "T",
+    "source_id": "T",
+    "destination_type": "T",
+    "destination_id": "T",
+    "step": "i",
+}
+_INPUT_TAGS = {"input_uuid": "T", "name": "T", "value": "t"}
+_POINT = ("run_uuid", "key", "timestamp", "step", "value", "is_nan")
+# Up to here one statement reads the points of all runs of a unit; the database has to sort them.
+_POINTS_AT_ONCE = 50_000
+_NAN = float("nan")
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+class _Inputs(NamedTuple):
+    """What runs read and made: rows of the table ``inputs``, and what they lead to."""
+
+    datasets: Rows  # by run
+    models: Rows
+    outputs: Rows
+    known: dict[str, dict[str, Any]]  # rows of datasets
+    tags: Rows  # by input
+
+
+def read_runs(reading: Reading, ids: list[str]) -> Iterator[Item]:
+    problems: list[Problem] = []
+    rows = reading.snapshot.of("runs", tuple(_RUNS), "run_uuid", ids, order=("run_uuid",))
+    runs = list(checked(rows, _RUNS, "runs", "run", problems))
+    params, lost_params = reading.maps("params", "run_uuid", "key", "value", ids, "run")
+    tags, lost_tags = reading.maps("tags", "run_uuid", "key", "value", ids, "run")
+    problems += lost_params + lost_tags
+    inputs = _inputs(reading, ids, problems)
+    yield from _borrowed(reading, runs, inputs)
+    for run in runs:
+        run_id = run["run_uuid"]
+        body = {
+            "run_id": run_id,
+            **{name: run[name] for name in _RUNS if name != "run_uuid"},
+            "experiment_id": str(run["experiment_id"]),
+            "lifecycle_stage": run["lifecycle_stage"] or "active",
+            "params": params.get(run_id, {}),
+            "tags": tags.get(run_id, {}),
+            "inputs": _used(run_id, inputs, problems),
+            "model_inputs": [each["destination_id"] for each in inputs.models.get(run_id, ())],
+            "model_outputs": [
+                [each["destination_id"], each["step"] or 0] for each in inputs.outputs.get(run_id, ())
+            ],
+        }
+        yield Record("run", run_id, body, reading.workspace_of(run["experiment_id"]))
+    yield from problems
+    yield from _histories(reading, [run["run_uuid"] for run in runs])
+
+
+def fingerprint(reading: Reading, ids: list[str]) -> str:
+    """Of everything but the values of points: a point is never changed, only added."""
+    digest = hashlib.blake2b(digest_size=16)
+    of = reading.snapshot.of
+    for table, names, owner in (
+        ("runs", tuple(_RUNS), "run_uuid"),
+        ("params", ("run_uuid", "key", "value"), "run_uuid"),
+        ("tags", ("run_uuid", "key", "value"), "run_uuid"),
+        ("latest_metrics", _POINT, "run_uuid"),
+        ("inputs", tuple(_INPUTS), "destination_id"),
+        ("inputs", tuple(_INPUTS), "source_id"),
+    ):
+        order = tuple(name for name in names[:2] if reading.snapshot.has(table, name))
+        for row in of(table, names, owner, ids, order=order):
+            digest.update(repr(tuple(row)).encode("utf-8", "surrogatepass"))
+    digest.update(repr(sorted(reading.snapshot.count_by("metrics", "run_uuid", ids).items())).encode())
+    return digest.hexdigest()
+
+
+def _inputs(reading: Reading, ids: list[str], problems: list[Problem]) -> _Inputs:
+    of = reading.snapshot.of
+    names = tuple(_INPUTS)
+    column = reading.snapshot.column
+    if not reading.snapshot.has("inputs"):
+        return _Inputs({}, {}, {}, {}, {})
+    order = ("input_uuid",)
+    used = of(
+        "inputs", names, "destination_id", ids, column("inputs", "destination_type") == "RUN", order=order
+    )
+    datasets = list(checked(used, _INPUTS, "inputs", "run", problems))
+    made = of(
+        "inputs",
+        names,
+        "source_id",
+        ids,
+        column("inputs", "source_type").in_(("RUN_INPUT", "RUN_OUTPUT")),
+        order=order,
+    )
+    models = list(checked(made, _INPUTS, "inputs", "run", problems))
+    uuids = sorted({each["source_id"] for each in datasets})
+    known = of("datasets", tuple(DATASETS), "dataset_uuid", uuids)
+    tags = of("input_tags", tuple(_INPUT_TAGS), "input_uuid", [each["input_uuid"] for each in datasets])
+    return _Inputs(
+        grouped(datasets, "destination_id"),
+        grouped((each for each in models if each["source_type"] == "RUN_INPUT"), "source_id"),
+        grouped((each for each in models if each["source_type"] == "RUN_OUTPUT"), "source_id"),
+        {each["dataset_uuid"]: each for each in checked(known, DATASETS, "datasets", "dataset", problems)},
+        grouped(checked(tags, _INPUT_TAGS, "input_tags", "run", problems), "input_uuid"),
+    )
+
+
+def _borrowed(reading: Reading, runs: list[dict[str, Any]], inputs: _Inputs) -> Iterator[Item]:
+    """Datasets of other experiments: earlier versions took any with the same name and digest."""
+    given: set[tuple[int, str]] = set()
+    for run in runs:
+        number = run["experiment_id"]
+        for each in inputs.datasets.get(run["run_uuid"], ()):
+            dataset = inputs.known.get(each["source_id"])
+            if dataset and dataset["experiment_id"] != number and (number, each["source_id"]) not in given:
+                given.add((number, each["source_id"]))
+                yield dataset_record(reading, dataset, number)
+
+
+def _used(run_id: str, inputs: _Inputs, problems: list[Problem]) -> list[dict[str, Any]]:
+    used = []
+    for each in inputs.datasets.get(run_id, ()):
+        where = f"table inputs, input_uuid={each['input_uuid']}"
+        if each["source_type"] != "DATASET":
+            reason = f"a run cannot use a {each['source_type']}"
+            problems.append(Problem("run", where, reason, 1))
+        elif each["source_id"] not in inputs.known:
+            reason = f"run {run_id} used dataset {each['source_id']}, which is not in the table datasets"
+            problems.append(Problem("run", where, reason, 1))
+        else:
+            dataset = inputs.known[each["source_id"]]
+            tags = [[tag["name"], tag["value"]] for tag in inputs.tags.get(each["input_uuid"], ())]
+            used.append({"name": dataset["name"], "digest": dataset["digest"], "tags": sorted(tags)})
+    # The table has no order.
+    return sorted(used, key=lambda each: (each["name"], each["digest"], each["tags"]))
+
+
+def _histories(reading: Reading, ids: list[str]) -> Iterator[Item]:
+    """All points of the runs; of histories that were cleared away, the latest point."""
+    counts = reading.snapshot.count_by("metrics", "run_uuid", ids)
+    latest: dict[str, list[Row]] = defaultdict(list)
+    for row in reading.snapshot.of("latest_metrics", _POINT, "run_uuid", ids, order=("run_uuid", "key")):
+        latest[row[0]].append(row)
+    for some in _together(ids, counts):
+        columns = _Columns()
+        run_uuid = reading.snapshot.column("metrics", "run_uuid") if reading.snapshot.has("metrics") else None
+        if run_uuid is not None and any(counts.get(run_id) for run_id in some):
+            order = tuple(name for name in _POINT if reading.snapshot.has("metrics", name))
+            for bunch in reading.snapshot.stream("metrics", _POINT, run_uuid.in_(some), order=order):
+                yield from columns.add(bunch)
+        yield from columns.finish()
+        cleared = [row for run_id in some for row in latest[run_id] if (row[0], row[1]) not in columns.seen]
+        if cleared:
+            columns = _Columns()
+            yield from columns.add(cleared)
+            yield from columns.finish()
+
+
+def _together(ids: list[str], counts: dict[str, int]) -> Iterator[list[str]]:
+    """Runs whose points one statement reads."""
+    held: list[str] = []
+    points = 0
+    for run_id in ids:
+        if held and points + counts.get(run_id, 0) > _POINTS_AT_ONCE:
+            yield held
+            held, points = [], 0
+        held.append(run_id)
+        points += counts.get(run_id, 0)
+    if held:
+        yield held
+
+
+class _Columns:
+    """Rows of points, sorted by run and key, as series of a fixed length."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str, str]] = set()
+        self._metric: tuple[str, str] | None = None
+        self._held = _empty()
+
+    def add(self, rows: Sequence[Row]) -> Iterator[Item]:
+        runs, keys, timestamps, steps, values, nans = zip(*rows, strict=True)
+        start = 0
+        while start < len(rows):
+            end = _end_of_metric(runs, keys, start)
+            metric = (runs[start], keys[start])
+            if metric != self._metric:
+                yield from self.finish()
+                self._metric = metric
+                self.seen.add(metric)
+            part = slice(start, end)
+            yield from self._extend(timestamps[part], steps[part], values[part], nans[part])
+            start = end
+
+    def finish(self) -> Iterator[Item]:
+        if self._metric is not None and self._held[0]:
+            yield Series(*self._metric, *self._held)
+        self._metric = None
+        self._held = _empty()
+
+    def _extend(self, *columns: tuple[Any, ...]) -> Iterator[Item]:
+        assert self._metric is not None
+        run_id, key = self._metric
+        try:
+            if type(key) is not str:
+                raise TypeError
+            more = _arrays(*columns)
+        except (TypeError, OverflowError):
+            more, problems = _one_by_one(run_id, key, columns)
+            yield from problems
+        for held, new in zip(self._held, more, strict=True):
+            held.extend(new)
+        while len(self._held[0]) >= SERIES_POINTS:
+            yield Series(run_id, key, *(held[:SERIES_POINTS] for held in self._held))
+            self._held = tuple(held[SERIES_POINTS:] for held in self._held)
+
+
+Arrays = tuple["array[Any]", "array[Any]", "array[Any]"]
+
+
+def _empty() -> Any:
+    return array("q"), array("q"), array("d")
+
+
+def _end_of_metric(runs: Sequence[Any], keys: Sequence[Any], start: int) -> int:
+    """Where the points of another metric begin; they are sorted, so that a search by halves finds it."""
+    run_id, key = runs[start], keys[start]
+    low, high = start, len(keys) - 1
+    if keys[high] == key and runs[high] == run_id:
+        return high + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if keys[middle] == key and runs[middle] == run_id:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _arrays(
+    timestamps: tuple[Any, ...], steps: tuple[Any, ...], values: tuple[Any, ...], nans: tuple[Any, ...]
+) -> Arrays:
+    numbers = array("d", values)
+    # False, too, for a NaN in front, which compares with nothing.
+    if not -HUGE < min(numbers) <= max(numbers) < HUGE:
+        numbers = array("d", (real(number, "value") for number in numbers))
+    if any(nans):
+        for at, is_nan in enumerate(nans):
+            if truth(is_nan):
+                numbers[at] = _NAN
+    return array("q", timestamps), array("q", steps), numbers
+
+
+def _one_by_one(run_id: Any, key: Any, columns: tuple[tuple[Any, ...], ...]) -> tuple[Arrays, list[Problem]]:
+    arrays, problems = _empty(), []
+    for timestamp, step, value, is_nan in zip(*columns, strict=True):
+        try:
+            needed_text(key, "key")
+            number = _NAN if truth(is_nan) else real(value, "value")
+            if number is None:
+                raise Unreadable("value is missing")
+            point = needed_whole(timestamp, "timestamp"), needed_whole(step, "step"), number
+            if not (-(2**63) <= point[0] < 2**63 and -(2**63) <= point[1] < 2**63):
+                raise Unreadable("timestamp or step does not fit 64 bits")
+        except Unreadable as error:
+            where = f"table metrics, run_uuid={run_id}, key={key!r}, timestamp={timestamp}, step={step}"
+            problems.append(Problem("metric", where, str(error), 1))
+            continue
+        for column, each in zip(arrays, point, strict=True):
+            column.append(each)
+    return arrays, problems

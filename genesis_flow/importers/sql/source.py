@@ -1,0 +1,246 @@
+"""An MLflow database as a source of units.
+
+Units are cut by the beginnings of ids, about a hundred runs each, so that most of them stay the same when
+runs are added. One process reads them all: the snapshot belongs to its connection.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from genesis_flow.importers.errors import ImportFailed
+from genesis_flow.importers.records import PHASES, Filters, Item, Problem, Unit
+from genesis_flow.importers.sql import entities, genai, registry, runs
+from genesis_flow.importers.sql.reading import Reading
+from genesis_flow.importers.sql.snapshot import Condition, Snapshot
+from genesis_flow.importers.sql.tables import DERIVED, PARENTS, PHASE_OF, READ, ROOTS
+
+# The average number in a unit, and the most.
+RUNS, TRACES = 100, 50
+_MOST = 500
+# What is listed by one query.
+_LISTED = 10_000
+_CHUNK = 500
+
+
+class SqlSource:
+    parallel = False
+    stable_units = False
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._reading = Reading(snapshot)
+        self.name = snapshot.name
+        # Sentences for the user.
+        self.notes = snapshot.notes
+
+    def close(self) -> None:
+        self._snapshot.close()
+
+    def unsupported(self) -> dict[str, int]:
+        """The tables with rows that a target has no place for, and how many rows."""
+        counts = {
+            table: self._snapshot.count(table)
+            for table in sorted(self._snapshot.tables)
+            if table not in READ and table not in DERIVED
+        }
+        if self._snapshot.has("webhooks", "deleted_timestamp"):
+            deleted = self._snapshot.column("webhooks", "deleted_timestamp").is_not(None)
+            counts["webhooks (deleted)"] = self._snapshot.count("webhooks", deleted)
+        return {table: count for table, count in counts.items() if count}
+
+    def size(self, filters: Filters) -> int | None:
+        return sum(1 for phase in PHASES for _ in self._units_of(phase, filters))
+
+    def units(self, filters: Filters, phases: Collection[str] = PHASES) -> Iterator[Unit | Problem]:
+        for phase in PHASES:
+            if phase in phases:
+                yield from self._units_of(phase, filters)
+                if not filters.experiments:
+                    yield from self._orphans(phase)
+
+    def _units_of(self, phase: str, filters: Filters) -> Iterator[Unit]:
+        wanted = self._wanted(filters.experiments)
+
+        def where(table: str, *columns: str, **options: Any) -> list[Condition]:
+            return [*self._within(table, wanted), *self._since(table, filters.since, columns, **options)]
+
+        match phase:
+            case "experiment":
+                yield from self._numbered(phase, "experiments", "experiment_id", where("experiments"))
+            case "dataset":
+                yield from self._numbered(phase, "datasets", "dataset_uuid", where("datasets"))
+            case "run":
+                changed = where("runs", "start_time", "end_time", "deleted_time", running="end_time")
+                yield from self._by_prefix(phase, "runs", "run_uuid", RUNS, changed)
+            case "logged_model":
+                changed = where("logged_models", "creation_timestamp_ms", "last_updated_timestamp_ms")
+                yield from self._by_prefix(phase, "logged_models", "model_id", RUNS, changed)
+            case "trace":
+                changed = where("trace_info", "timestamp_ms", assessed=True)
+                yield from self._by_prefix(phase, "trace_info", "request_id", TRACES, changed)
+            case "evaluation_dataset":
+                yield from self._evaluation(wanted)
+            case "registered_model" if wanted is None:
+                yield from self._models()
+            case "webhook" if wanted is None:
+                yield from self._numbered(phase, "webhooks", "webhook_id", [])
+
+    def _evaluation(self, wanted: list[int] | None) -> Iterator[Unit]:
+        phase, tied = "evaluation_dataset", self._datasets_of(wanted)
+        for unit in self._numbered(phase, "evaluation_datasets", "dataset_id", tied, size=20):
+            yield replace(unit, payload=genai.EvaluationPart(unit.payload, wanted))
+        if wanted is None and self._snapshot.has("entity_associations"):
+            yield Unit(phase, genai.ASSOCIATIONS, genai.ASSOCIATIONS)
+
+    def fingerprint(self, unit: Unit) -> str | None:
+        if unit.phase == "run":
+            return runs.fingerprint(self._reading, unit.payload)
+        return None
+
+    def read(self, unit: Unit) -> Iterable[Item]:
+        return _READERS[unit.phase](self._reading, unit.payload)
+
+    def _wanted(self, experiments: tuple[str, ...]) -> list[int] | None:
+        """The numbers of the experiments that the user named."""
+        if not experiments:
+            return None
+        numbers: dict[str, list[int]] = {name: [] for name in experiments}
+        for number, name in self._snapshot.rows("experiments", ("experiment_id", "name")):
+            for key in (str(number), name):
+                if key in numbers:
+                    numbers[key].append(number)
+        for name, found in numbers.items():
+            if not found:
+                raise ImportFailed(f"{self.name} has no experiment with the id or name {name!r}.")
+        return sorted({number for found in numbers.values() for number in found})
+
+    def _within(self, table: str, wanted: list[int] | None) -> list[Condition]:
+        if wanted is None or not self._snapshot.has(table):
+            return []
+        return [self._snapshot.column(table, "experiment_id").in_(wanted)]
+
+    def _since(
+        self,
+        table: str,
+        since: int | None,
+        columns: tuple[str, ...],
+        running: str | None = None,
+        assessed: bool = False,
+    ) -> list[Condition]:
+        """What began or changed since then, as far as the table tells; what still goes on may have."""
+        if since is None or not self._snapshot.has(table):
+            return []
+        condition: Any = None
+        for column in columns:
+            if self._snapshot.has(table, column):
+                later = self._snapshot.column(table, column) >= since
+                condition = later if condition is None else condition | later
+        if running is not None:
+            condition = condition | self._snapshot.column(table, running).is_(None)
+        if assessed and self._snapshot.has("assessments"):
+            changed = self._snapshot.ids_where(
+                "assessments",
+                "trace_id",
+                self._snapshot.column("assessments", "last_updated_timestamp") >= since,
+            )
+            condition = condition | self._snapshot.column(table, "request_id").in_(changed)
+        return [condition]
+
+    def _datasets_of(self, wanted: list[int] | None) -> list[Condition]:
+        if wanted is None or not self._snapshot.has("evaluation_datasets"):
+            return []
+        column = self._snapshot.column
+        tied = self._snapshot.ids_where(
+            "entity_associations",
+            "source_id",
+            (column("entity_associations", "source_type") == genai.DATASET)
+            & column("entity_associations", "destination_id").in_([str(number) for number in wanted]),
+        )
+        return [column("evaluation_datasets", "dataset_id").in_(tied)]
+
+    def _numbered(
+        self, phase: str, table: str, key: str, where: list[Condition], size: int = _CHUNK
+    ) -> Iterator[Unit]:
+        for page in self._snapshot.pages(table, (key,), *where, order=(key,), size=size):
+            ids = [each for (each,) in page]
+            yield Unit(phase, f"{table}:{ids[0]}", ids)
+
+    def _by_prefix(
+        self, phase: str, table: str, key: str, average: int, where: list[Condition]
+    ) -> Iterator[Unit]:
+        """Units of the ids that begin alike; as many beginnings as make units of the size wanted."""
+        total = self._snapshot.count(table, *where)
+        digits = math.ceil(math.log(total / average, 16)) if total > average else 0
+        seen: set[str] = set()
+        held: list[Any] = []
+        prefix = ""
+        for page in self._snapshot.pages(table, (key,), *where, order=(key,), size=_LISTED):
+            for (each,) in page:
+                of_each = _prefix(each, digits)
+                if held and (of_each != prefix or len(held) >= _MOST):
+                    yield _unit(phase, prefix, held, seen)
+                    held = []
+                prefix = of_each
+                held.append(each)
+        if held:
+            yield _unit(phase, prefix, held, seen)
+
+    def _models(self) -> Iterator[Unit]:
+        """One model with its versions each; models of two workspaces may have one name."""
+        keys = ("workspace", "name") if self._snapshot.has("registered_models", "workspace") else ("name",)
+        for page in self._snapshot.pages("registered_models", keys, order=keys, size=_CHUNK):
+            for row in page:
+                workspace, name = row if len(row) == 2 else (None, row[0])
+                yield Unit(
+                    "registered_model", f"registered_models:{workspace or ''}/{name}", (workspace, name)
+                )
+
+    def _orphans(self, phase: str) -> Iterator[Problem]:
+        """Rows whose owner is gone, or that have no id: the target has no place for them."""
+        has = self._snapshot.has
+        table, key = ROOTS[phase]
+        if has(table, key) and (
+            rows := self._snapshot.count(table, self._snapshot.column(table, key).is_(None))
+        ):
+            yield Problem(phase, f"table {table}", f"{rows} rows have no {key}", rows)
+        for child, keys, parent, parent_keys, kind in PARENTS:
+            if PHASE_OF.get(kind, kind) != phase or not has(child) or not has(parent):
+                continue
+            if has(child, "workspace") and has(parent, "workspace"):
+                keys, parent_keys = (*keys, "workspace"), (*parent_keys, "workspace")
+            for owner, rows in self._snapshot.orphans(child, keys, parent, parent_keys):
+                where = ", ".join(f"{key}={value}" for key, value in zip(keys, owner, strict=True))
+                yield Problem(
+                    kind,
+                    f"table {child}, {where}",
+                    f"{rows} rows belong to nothing: {parent} has no such row",
+                    rows,
+                )
+
+
+def _prefix(identifier: Any, digits: int) -> str:
+    text = str(identifier)
+    known = 3 if text.startswith("tr-") else 2 if text.startswith("m-") else 0
+    return text[: known + digits]
+
+
+def _unit(phase: str, prefix: str, ids: list[Any], seen: set[str]) -> Unit:
+    key = f"{phase}:{prefix}"
+    if key in seen:
+        key = f"{phase}:{prefix}:{ids[0]}"
+    seen.add(key)
+    return Unit(phase, key, ids)
+
+
+_READERS: dict[str, Callable[[Reading, Any], Iterable[Item]]] = {
+    "experiment": entities.read_experiments,
+    "dataset": entities.read_datasets,
+    "run": runs.read_runs,
+    "logged_model": entities.read_logged_models,
+    "trace": genai.read_traces,
+    "evaluation_dataset": genai.read_evaluation,
+    "registered_model": registry.read_model,
+    "webhook": registry.read_webhooks,
+}

@@ -1,0 +1,68 @@
+"""Values of SQL columns, which a damaged or hand-made database need not have declared truly."""
+
+from typing import Any
+
+# What MLflow writes for infinity, which MySQL and SQL Server cannot hold.
+HUGE = 1.7976931348623157e308
+
+
+class Undecodable(bytes):
+    """Text that is no UTF-8."""
+
+
+class Unreadable(Exception):
+    """A value that is not what its column is for; the message says which and why."""
+
+
+def text(value: Any, column: str) -> str | None:
+    if value is None or type(value) is str:
+        return value
+    if isinstance(value, Undecodable):
+        raise Unreadable(f"{column} is not UTF-8 text: {bytes(value[:40])!r}")
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise Unreadable(f"{column} is binary, not text")
+    return str(value)
+
+
+def needed_text(value: Any, column: str) -> str:
+    found = text(value, column)
+    if found is None:
+        raise Unreadable(f"{column} is missing")
+    return found
+
+
+def whole(value: Any, column: str) -> int | None:
+    if value is None or type(value) is int:
+        return value
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Unreadable(f"{column} is not a whole number: {value!r}") from error
+    if isinstance(value, float) and number != value:
+        raise Unreadable(f"{column} is not a whole number: {value!r}")
+    return number
+
+
+def needed_whole(value: Any, column: str) -> int:
+    number = whole(value, column)
+    if number is None:
+        raise Unreadable(f"{column} is missing")
+    return number
+
+
+def real(value: Any, column: str) -> float | None:
+    """A number, with the infinities that MLflow had to replace."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise Unreadable(f"{column} is not a number: {value!r}") from error
+    if abs(number) >= HUGE:
+        return float("inf") if number > 0 else float("-inf")
+    return number
+
+
+def truth(value: Any) -> bool:
+    """MLflow's booleans are numbers or letters in some databases."""
+    return value in (True, 1, "1", "t", "true", "True")

@@ -1,0 +1,105 @@
+"""The target of an import: collections by their declared fields, and calls that outlast a passing failure."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from pymongo import InsertOne, ReplaceOne, UpdateOne
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from genesis_flow.database.error_edge import retry_delay
+from genesis_flow.database.writes import only_duplicates
+from genesis_flow.importers.errors import ImportConflict
+
+T = TypeVar("T")
+Document = dict[str, Any]
+Operation = InsertOne[Any] | ReplaceOne[Any] | UpdateOne
+
+# Ids in one query.
+AT_ONCE = 1_000
+# An election, or a service that throttles, takes its time; a server that is gone for longer ends the import.
+PATIENCE_SECONDS = 120.0
+
+
+class ImportTarget:
+    """One database and workspace."""
+
+    def __init__(
+        self, db: Database[Document], prefix: str, workspace: str, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self.db = db
+        self.prefix = prefix
+        self.workspace = workspace
+        # Raises when the import may no longer write.
+        self.check = check
+
+    def collection(self, declared: type[BaseModel] | str) -> Collection[Document]:
+        return self.db[self.prefix + (declared if isinstance(declared, str) else name_of(declared))]
+
+    def find_by_ids(
+        self, declared: type[BaseModel] | str, ids: Iterable[Any], projection: Any = None
+    ) -> Iterator[Document]:
+        wanted = list(ids)
+        collection = self.collection(declared)
+        for start in range(0, len(wanted), AT_ONCE):
+            some = {"_id": {"$in": wanted[start : start + AT_ONCE]}}
+            yield from patiently(lambda some=some: list(collection.find(some, projection)))  # type: ignore[misc]
+
+    def write(self, declared: type[BaseModel] | str, operations: list[Operation]) -> int:
+        """Run the operations; how many documents were made or changed by them.
+
+        Inserts are of documents that only this import makes: one that is there already was made by an
+        attempt whose answer was lost.
+        """
+        if not operations:
+            return 0
+        self.check()
+        collection = self.collection(declared)
+
+        def attempt() -> int:
+            try:
+                result = collection.bulk_write(operations, ordered=False)
+            except BulkWriteError as error:
+                if not only_duplicates(error):
+                    raise
+                _refuse_taken_names(error)
+                details = error.details
+                return int(details["nInserted"]) + int(details["nUpserted"]) + int(details["nModified"])
+            return result.inserted_count + result.upserted_count + result.modified_count
+
+        return patiently(attempt)
+
+
+def _refuse_taken_names(error: BulkWriteError) -> None:
+    """An id that is there already was written by us; a name that is taken is not ours."""
+    for failure in error.details["writeErrors"]:
+        if list(failure.get("keyPattern") or {"_id": 1}) != ["_id"]:
+            taken = ", ".join(str(value) for value in (failure.get("keyValue") or {}).values())
+            raise ImportConflict(
+                f"The target has got another thing with the same name meanwhile ({taken}): run the command "
+                "again, and it will be looked at as a conflict."
+            ) from error
+
+
+def name_of(declared: type[BaseModel]) -> str:
+    settings: Any = declared.Settings  # type: ignore[attr-defined]
+    name: str = settings.name
+    return name
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """``call``, again after a passing failure; it must be safe to repeat."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    attempt = 0
+    while True:
+        try:
+            return call()
+        except PyMongoError as error:
+            delay = retry_delay(error, attempt)
+            if delay is None or time.monotonic() + delay > deadline:
+                raise
+        time.sleep(delay)
+        attempt += 1

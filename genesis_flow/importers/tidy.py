@@ -1,0 +1,43 @@
+"""What an import leaves behind when it brings more points of a metric that it has imported before."""
+
+from typing import Any
+
+from genesis_flow.documents import MetricBlockFields
+from genesis_flow.documents.keys import SEPARATOR, children_of
+from genesis_flow.documents.points import Point, unpack
+from genesis_flow.importers.target import ImportTarget, patiently
+
+
+def drop_superseded_blocks(target: ImportTarget, run_id: str, written: set[str]) -> None:
+    """Delete blocks all of whose points are in blocks that were written now.
+
+    A history is a set, so what is in two blocks is there once: this saves space, and changes no history.
+    """
+    blocks = target.collection(MetricBlockFields)
+    ids = patiently(lambda: [each["_id"] for each in blocks.find({"_id": children_of(run_id)}, {"_id": 1})])
+    others = [each for each in ids if each not in written]
+    if not others:
+        return
+    for block in target.find_by_ids(MetricBlockFields, others):
+        of_metric = f"{_metric(block['_id'])}{SEPARATOR}"
+        same_time = {
+            "_id": {"$in": [each for each in written if each.startswith(of_metric)]},
+            "first_timestamp": {"$lte": block["last_timestamp"]},
+            "last_timestamp": {"$gte": block["first_timestamp"]},
+        }
+        points = _identities(unpack(block))
+        for other in blocks.find(same_time):
+            points -= _identities(unpack(other))
+        if not points:
+            target.check()
+            blocks.delete_one({"_id": block["_id"]})
+
+
+def _metric(block_id: str) -> str:
+    """The run and the key, which both are free of the separator."""
+    return block_id.rpartition(SEPARATOR)[0]
+
+
+def _identities(points: list[Point]) -> set[Any]:
+    """NaN equals itself here."""
+    return {point if point[2] == point[2] else (point[0], point[1], None) for point in points}

@@ -1,0 +1,123 @@
+"""``genesis-migrate import SOURCE --verify``: what is compared with what, and how the answer is told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+from urllib.parse import unquote
+
+from genesis_flow.core.redact import mask
+from genesis_flow.database.scoping import current_workspace
+from genesis_flow.importers.records import Filters
+from genesis_flow.importers.sources import open_source
+from genesis_flow.importers.verify import verify
+from genesis_flow.importers.verify.compare import Outcome
+from genesis_flow.importers.verify.target import Names, Target
+from genesis_flow.importers.verify.wanted import Wanted
+from genesis_flow.migrate.config import MigrateConfig, opened
+
+SHOWN = 20
+_LONGEST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    source: str
+    target: str
+    outcome: Outcome
+    # What cannot be said of the source, since nothing was imported from it into this target.
+    imported: bool
+
+    @property
+    def equal(self) -> bool:
+        return self.outcome.equal
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.equal else 1
+
+    def plain(self) -> dict[str, Any]:
+        outcome = self.outcome
+        return {
+            "source": self.source,
+            "target": self.target,
+            "equal": self.equal,
+            "source_checksum": outcome.source_checksum,
+            "target_checksum": outcome.target_checksum,
+            "counts": {
+                kind: {"source": count.source, "target": count.target, "different": count.different}
+                for kind, count in outcome.counts.items()
+            },
+            "differences": [found._asdict() for found in outcome.differences],
+            "differences_in_all": outcome.different,
+            "unreadable": [trouble._asdict() for trouble in outcome.unreadable],
+            "unreadable_in_all": len(outcome.unreadable),
+            "damaged": [trouble._asdict() for trouble in outcome.damaged],
+        }
+
+    def lines(self) -> list[str]:
+        outcome = self.outcome
+        lines = [f"{'':<26} {'source':>12} {'target':>12} {'different':>10}"]
+        lines += [
+            f"{kind:<26} {count.source:>12,} {count.target:>12,} {count.different:>10,}"
+            for kind, count in outcome.counts.items()
+        ]
+        lines.append(
+            f"{'checksum':<26} {outcome.source_checksum[:12]:>12} {outcome.target_checksum[:12]:>12}"
+        )
+        for found in outcome.differences[:SHOWN]:
+            where = f"{found.kind} {found.id}" + (f", {found.field}" if found.field else "")
+            lines.append(f"DIFFERS  {where}: source {_short(found.source)}, target {_short(found.target)}")
+        if (more := outcome.different - SHOWN) > 0:
+            lines.append(f"         and {more:,} more differences")
+        for name, troubles in (("DAMAGED ", outcome.damaged), ("UNREAD  ", outcome.unreadable)):
+            lines += [f"{name} {each.kind} {each.where}: {each.reason}" for each in islice(troubles, SHOWN)]
+            if len(troubles) > SHOWN:
+                lines.append(f"         and {len(troubles) - SHOWN:,} more")
+        return [*lines, self._verdict()]
+
+    def _verdict(self) -> str:
+        outcome = self.outcome
+        if not self.equal:
+            hint = "" if self.imported else " Nothing was imported from this source into this target so far."
+            return f"The target differs from the source.{hint}"
+        if outcome.unreadable:
+            return (
+                "The target has all that can be read of the source; what cannot be read is named above "
+                f"({len(outcome.unreadable):,})."
+            )
+        return "The target has all that the source has, and it is the same."
+
+
+def verify_import(
+    config: MigrateConfig,
+    source_uri: str,
+    filters: Filters,
+    report: Callable[[str, int], None] | None = None,
+) -> Verification:
+    """Compare a source with what the target has of it; writes nothing."""
+    source = open_source(source_uri)
+    name = source.name
+    source.close()
+    workspace = current_workspace()
+    with opened(config) as connected:
+        journals = connected.db[f"{config.settings.prefix}import_journals"]
+        journal = journals.find_one({"source": name, "workspace": workspace})
+        target = Target(connected.db, config.settings.prefix, workspace, _names(journal or {}))
+        wanted = Wanted(filters.experiments, filters.since)
+        outcome = verify(source_uri, target, wanted, report)
+    return Verification(mask(name), config.where, outcome, journal is not None)
+
+
+def _names(journal: dict[str, Any]) -> Names:
+    return Names(
+        experiments=journal.get("experiments") or {},
+        models={unquote(key): name for key, name in (journal.get("models") or {}).items()},
+        names=journal.get("names") or {},
+        journal=journal.get("_id", ""),
+        joined=frozenset(each["_id"] for each in journal.get("merged") or () if not each.get("pristine")),
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"

@@ -1,0 +1,472 @@
+"""An SQL database of MLflow, read once more: entity after entity, each part by a query of its own.
+
+Knows nothing of the importing reader, and no SQL but ``SELECT columns FROM table WHERE column = value``.
+Columns are those that the tables have, whatever the revision of the schema.
+"""
+
+import struct
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import sqlalchemy as sa
+
+from genesis_flow.importers.verify.entities import (
+    Entity,
+    Fields,
+    Troubles,
+    assessment_meaning,
+    canonical_error,
+    canonical_json,
+    canonical_object,
+    context_of,
+    hidden,
+    input_fields,
+    is_prompt,
+    json_value,
+    mapped,
+    trace_metadata,
+)
+from genesis_flow.importers.verify.histories import POINT, rows_of
+from genesis_flow.importers.verify.sql_values import (
+    COST_COLUMNS,
+    STATES,
+    TOKEN_COLUMNS,
+    TOKEN_USAGE,
+    WHOLE_COLUMNS,
+    counts_of,
+    number_of,
+    snapshot_of,
+    unwrapped,
+)
+from genesis_flow.importers.verify.wanted import Wanted
+
+Row = dict[str, Any]
+
+PAGE = 200
+
+
+class DatabaseSource:
+    """The entities of a database, kind by kind; what cannot be read lands in ``troubles``."""
+
+    kinds = (
+        "experiment",
+        "run",
+        "dataset",
+        "logged_model",
+        "trace",
+        "span",
+        "assessment",
+        "evaluation_dataset",
+        "evaluation_record",
+        "entity_association",
+        "registered_model",
+        "model_version",
+        "webhook",
+    )
+
+    def __init__(self, engine: sa.Engine, wanted: Wanted) -> None:
+        self.troubles = Troubles()
+        self.wanted = wanted
+        # Datasets of other experiments that older versions of MLflow let runs use: by the run's experiment.
+        self._borrowed: dict[int, dict[tuple[str, str], Row]] = {}
+        self._connection = engine.connect()
+        self._connection = snapshot_of(self._connection)
+        inspector = sa.inspect(engine)
+        self._tables = {
+            name: sa.table(name, *(sa.column(column["name"]) for column in inspector.get_columns(name)))
+            for name in inspector.get_table_names()
+        }
+        self._chosen = [
+            row
+            for row in self._pages("experiments", "experiment_id")
+            if wanted.experiment(str(row["experiment_id"]), row["name"])
+        ]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def entities(self, kind: str) -> Iterator[Entity]:
+        everywhere = {
+            "evaluation_dataset": self._evaluation_datasets,
+            "evaluation_record": self._evaluation_records,
+            "entity_association": self._associations,
+            "registered_model": self._registered_models,
+            "model_version": self._model_versions,
+            "webhook": self._webhooks,
+        }
+        if kind in everywhere:
+            # These belong to no experiment.
+            if not self.wanted.experiments:
+                yield from everywhere[kind]()
+            return
+        of_experiment = {
+            "experiment": self._experiment,
+            "run": self._runs,
+            "dataset": self._datasets,
+            "logged_model": self._logged_models,
+            "trace": self._traces,
+            "span": self._spans,
+            "assessment": self._assessments,
+        }[kind]
+        for experiment in self._chosen:
+            yield from of_experiment(experiment)
+
+    def points(self, run: Entity) -> Iterator[tuple[str, bytes]]:
+        """The points of all metrics of a run: portions of rows, by key."""
+        table = self._tables["metrics"]
+        query = sa.select(table).where(table.c.run_uuid == run.id)
+        options = {"stream_results": True, "yield_per": 20_000}
+        rows = self._connection.execute(query, execution_options=options)
+        seen: set[str] = set()
+        for portion in rows.mappings().partitions():
+            by_key: dict[str, list[tuple[int, int, float]]] = {}
+            for row in portion:
+                try:
+                    value = number_of(row["value"], bool(row.get("is_nan")))
+                    point = int(row["timestamp"]), int(row.get("step") or 0), value
+                    POINT.pack(*point)
+                except (TypeError, ValueError, struct.error):
+                    self._trouble("metrics", str(dict(row)), "it is no point")
+                    seen.add(row["key"])
+                    continue
+                by_key.setdefault(row["key"], []).append(point)
+            seen.update(by_key)
+            for key, points in by_key.items():
+                for packed in rows_of(points):
+                    yield key, packed
+        for last in self._rows("latest_metrics", run_uuid=run.id):
+            if last["key"] not in seen:  # its history was cut off
+                value = number_of(last["value"], bool(last.get("is_nan")))
+                for packed in rows_of([(int(last["timestamp"]), int(last["step"] or 0), value)]):
+                    yield last["key"], packed
+
+    # Rows
+
+    def _rows(self, name: str, /, *order: str, **where: Any) -> list[Row]:
+        """All rows with these values; few, since they belong to one thing."""
+        table = self._tables.get(name)
+        if table is None:
+            return []
+        query = sa.select(table)
+        for column, value in where.items():
+            query = query.where(table.c[column] == value)
+        query = query.order_by(*(table.c[column] for column in order))
+        rows = [dict(row) for row in self._connection.execute(query).mappings()]
+        return [row for row in rows if self._is_readable(name, row)]
+
+    def _pages(self, name: str, key: str, /, **where: Any) -> Iterator[Row]:
+        """Any number of rows, a page at a time behind the last key."""
+        table = self._tables.get(name)
+        if table is None:
+            return
+        query = sa.select(table).order_by(table.c[key]).limit(PAGE)
+        for column, value in where.items():
+            query = query.where(table.c[column] == value)
+        page = [dict(row) for row in self._connection.execute(query).mappings()]
+        while page:
+            yield from (row for row in page if self._is_readable(name, row))
+            behind = query.where(table.c[key] > page[-1][key])
+            page = [dict(row) for row in self._connection.execute(behind).mappings()]
+
+    def _is_readable(self, table: str, row: Row) -> bool:
+        """Whether texts are texts and times are numbers; what is not is named, and the row left out."""
+        for column, value in row.items():
+            if isinstance(value, bytes):
+                reason = f"its {column} is not UTF-8"
+            elif column in WHOLE_COLUMNS and value is not None and not isinstance(value, int):
+                reason = f"its {column} is {value!r}, not a whole number"
+            else:
+                continue
+            key = {name: row[name] for name in row if name.endswith(("id", "uuid", "key", "name"))}
+            self._trouble(table, str(key), reason)
+            return False
+        return True
+
+    def _map(self, table: str, key: str, value: str, /, **where: Any) -> dict[str, Any]:
+        rows = self._rows(table, **where)
+        return {row[key]: row[value] for row in rows if row[key] is not None}
+
+    # Experiments and what belongs to them
+
+    def _experiment(self, row: Row) -> Iterator[Entity]:
+        number = row["experiment_id"]
+        created = row.get("creation_time") or 0
+        fields: Fields = {
+            **{name: row[name] for name in ("name", "artifact_location", "lifecycle_stage")},
+            "creation_time": created,
+            "last_update_time": row.get("last_update_time") or created,
+            **mapped("tags", self._map("experiment_tags", "key", "value", experiment_id=number)),
+        }
+        yield Entity("experiment", str(number), fields)
+
+    def _runs(self, experiment: Row) -> Iterator[Entity]:
+        number = experiment["experiment_id"]
+        for row in self._pages("runs", "run_uuid", experiment_id=number):
+            if not self.wanted.since(row["start_time"]):
+                continue
+            run_id = row["run_uuid"]
+            names = ("user_id", "status", "start_time", "end_time", "lifecycle_stage", "artifact_uri")
+            tags = self._map("tags", "key", "value", run_uuid=run_id)
+            deleted = row.get("deleted_time") if row["lifecycle_stage"] == "deleted" else None
+            fields: Fields = {
+                "experiment_id": str(number),
+                "name": row["name"] or tags.get("mlflow.runName"),
+                "deleted_time": deleted,
+                **{name: row[name] for name in names},
+                "user_id": row["user_id"] or None,
+                "start_time": row["start_time"] or None,
+                **mapped("params", self._map("params", "key", "value", run_uuid=run_id)),
+                **mapped("tags", tags),
+                **self._inputs(run_id, number),
+            }
+            yield Entity("run", run_id, fields)
+
+    def _inputs(self, run_id: str, experiment: int) -> Fields:
+        fields: Fields = {}
+        for used in self._rows("inputs", destination_type="RUN", destination_id=run_id):
+            dataset = self._rows("datasets", dataset_uuid=used["source_id"])
+            if not dataset:
+                self._trouble("input", str(used["input_uuid"]), "its dataset is missing")
+                continue
+            if dataset[0]["experiment_id"] != experiment:
+                borrowed = self._borrowed.setdefault(experiment, {})
+                borrowed[dataset[0]["name"], dataset[0]["digest"]] = dataset[0]
+            tags = self._map("input_tags", "name", "value", input_uuid=used["input_uuid"])
+            context = context_of(tags)
+            fields |= input_fields(dataset[0]["name"], dataset[0]["digest"], tags.items(), context)
+        for used in self._rows("inputs", source_type="RUN_INPUT", source_id=run_id):
+            fields[f"model_inputs.{used['destination_id']}"] = True
+        for made in self._rows("inputs", source_type="RUN_OUTPUT", source_id=run_id):
+            fields[f"model_outputs.{made['destination_id']}"] = made.get("step") or 0
+        return fields
+
+    def _datasets(self, experiment: Row) -> Iterator[Entity]:
+        number = str(experiment["experiment_id"])
+        of_experiment = {"experiment_id": experiment["experiment_id"]}
+        own = self._pages("datasets", "dataset_uuid", **of_experiment)
+        for row in chain(own, self._borrowed.get(experiment["experiment_id"], {}).values()):
+            named = {"name": row["name"], "digest": row["digest"]}
+            if row["experiment_id"] != experiment["experiment_id"] and self._rows(
+                "datasets", **of_experiment, **named
+            ):
+                continue  # the experiment has one of the same name and digest
+            fields: Fields = {
+                "experiment_id": number,
+                "name": row["name"],
+                "digest": row["digest"],
+                "source_type": row["dataset_source_type"],
+                "source": row["dataset_source"],
+                "schema": row["dataset_schema"],
+                "profile": row["dataset_profile"],
+            }
+            yield Entity("dataset", f"{number}/{row['name']}/{row['digest']}", fields)
+
+    def _logged_models(self, experiment: Row) -> Iterator[Entity]:
+        number = experiment["experiment_id"]
+        for row in self._pages("logged_models", "model_id", experiment_id=number):
+            model_id = row["model_id"]
+            times = row["creation_timestamp_ms"], row["last_updated_timestamp_ms"]
+            if not self.wanted.since(times[0]):
+                continue
+            names = ("name", "artifact_location", "status", "status_message", "lifecycle_stage", "model_type")
+            fields: Fields = {
+                "experiment_id": str(number),
+                "creation_timestamp": times[0],
+                "last_updated_timestamp": times[1],
+                **{name: row[name] for name in (*names, "source_run_id")},
+                **mapped(
+                    "params", self._map("logged_model_params", "param_key", "param_value", model_id=model_id)
+                ),
+                **mapped("tags", self._map("logged_model_tags", "tag_key", "tag_value", model_id=model_id)),
+            }
+            for point in self._rows("logged_model_metrics", model_id=model_id):
+                where = [point["run_id"], point["metric_name"], point["metric_timestamp_ms"]]
+                where += [point["metric_step"], point["dataset_name"], point["dataset_digest"]]
+                value = repr(number_of(point["metric_value"], point["metric_value"] is None))
+                fields[f"metrics.{canonical_object([*where, value])}"] = True
+            yield Entity("logged_model", model_id, fields)
+
+    # Traces
+
+    def _trace_rows(self, experiment: Row) -> Iterator[Row]:
+        for row in self._pages("trace_info", "request_id", experiment_id=experiment["experiment_id"]):
+            if self.wanted.since(row["timestamp_ms"]):
+                yield row
+
+    def _traces(self, experiment: Row) -> Iterator[Entity]:
+        for row in self._trace_rows(experiment):
+            trace_id = row["request_id"]
+            tags = self._map("trace_tags", "key", "value", request_id=trace_id)
+            metadata = self._map("trace_request_metadata", "key", "value", request_id=trace_id)
+            if "trace_name" in row:
+                tags["mlflow.traceName"] = row["trace_name"]
+            fields: Fields = {
+                "experiment_id": str(row["experiment_id"]),
+                "request_time": row["timestamp_ms"],
+                "execution_duration": row["execution_time_ms"],
+                "state": STATES.get(row["status"], row["status"]),
+                **{
+                    name: row.get(name)
+                    for name in ("client_request_id", "request_preview", "response_preview")
+                },
+                **mapped("tags", tags),
+                **trace_metadata(metadata | self._promoted(row, metadata)),
+                **self._links(trace_id),
+            }
+            yield Entity("trace", trace_id, fields)
+
+    def _promoted(self, row: Row, metadata: dict[str, Any]) -> dict[str, Any]:
+        """Metadata that newer schemas keep in columns, and one in between kept in a table."""
+        if "session_id" not in row:
+            said = json_value(metadata.get(TOKEN_USAGE)) or {}
+            counted = self._map("trace_metrics", "key", "value", request_id=row["request_id"])
+            return {TOKEN_USAGE: canonical_object(said | counts_of(counted))} if counted else {}
+        found: dict[str, Any] = {"mlflow.trace.session": row["session_id"]}
+        for key, columns in ((TOKEN_USAGE, TOKEN_COLUMNS), ("mlflow.trace.cost", COST_COLUMNS)):
+            values = {name: row[name] for name in columns if row.get(name) is not None}
+            found[key] = canonical_object(values) if values else None
+        return found
+
+    def _links(self, trace_id: str) -> Fields:
+        fields: Fields = {}
+        for link in self._rows("entity_associations", source_type="trace", source_id=trace_id):
+            kind = {"run": "linked_runs", "prompt_version": "linked_prompts"}.get(link["destination_type"])
+            if kind is not None:
+                fields[f"{kind}.{link['destination_id']}"] = True
+        return fields
+
+    def _spans(self, experiment: Row) -> Iterator[Entity]:
+        for trace in self._trace_rows(experiment):
+            for row in self._rows("spans", "span_id", trace_id=trace["request_id"]):
+                names = ("trace_id", "parent_span_id", "name", "type", "status")
+                fields: Fields = {
+                    **{name: row[name] for name in names},
+                    "start_time_unix_nano": row["start_time_unix_nano"],
+                    "end_time_unix_nano": row["end_time_unix_nano"],
+                    "experiment_id": str(trace["experiment_id"]),
+                    "trace_time": trace["timestamp_ms"],
+                    "content": canonical_json(row["content"]) or None,
+                }
+                yield Entity("span", f"{row['trace_id']}|{row['span_id']}", fields)
+
+    def _assessments(self, experiment: Row) -> Iterator[Entity]:
+        for trace in self._trace_rows(experiment):
+            for row in self._rows("assessments", "assessment_id", trace_id=trace["request_id"]):
+                names = ("trace_id", "name", "source_type", "source_id", "run_id", "span_id", "rationale")
+                value, metadata = json_value(row["value"]), json_value(row["assessment_metadata"])
+                fields: Fields = {
+                    **{name: row[name] for name in (*names, "overrides")},
+                    "kind": row["assessment_type"],
+                    "valid": bool(row["valid"]),
+                    "create_time": row["created_timestamp"],
+                    "last_update_time": row["last_updated_timestamp"],
+                    "experiment_id": str(trace["experiment_id"]),
+                    "trace_time": trace["timestamp_ms"],
+                    "value": canonical_object(value),
+                    "error": canonical_error(json_value(row["error"])),
+                    "metadata": canonical_object(metadata) if metadata else None,
+                    **assessment_meaning(value, metadata),
+                }
+                yield Entity("assessment", row["assessment_id"], fields)
+
+    # Evaluation datasets
+
+    def _evaluation_datasets(self) -> Iterator[Entity]:
+        for row in self._pages("evaluation_datasets", "dataset_id"):
+            names = ("name", "digest", "created_time", "last_update_time", "created_by", "last_updated_by")
+            fields: Fields = {
+                **{name: row[name] for name in names},
+                **{name: canonical_json(row[name]) for name in ("schema", "profile")},
+                **mapped(
+                    "tags", self._map("evaluation_dataset_tags", "key", "value", dataset_id=row["dataset_id"])
+                ),
+            }
+            yield Entity("evaluation_dataset", row["dataset_id"], fields)
+
+    def _evaluation_records(self) -> Iterator[Entity]:
+        for row in self._pages("evaluation_dataset_records", "dataset_record_id"):
+            names = ("dataset_id", "source_id", "created_time", "last_update_time", "created_by")
+            fields: Fields = {name: row[name] for name in (*names, "last_updated_by")}
+            for name in ("inputs", "outputs", "source"):
+                fields[name] = canonical_json(unwrapped(row.get(name)))
+            for name in ("expectations", "tags"):
+                for key, value in (json_value(row[name]) or {}).items():
+                    fields[f"{name}.{key}"] = canonical_object(value)
+            yield Entity("evaluation_record", row["dataset_record_id"], fields)
+
+    def _associations(self) -> Iterator[Entity]:
+        for row in self._pages("entity_associations", "association_id"):
+            if row["source_type"] != "trace":  # those are links of the trace
+                names = ("source_type", "source_id", "destination_type", "destination_id", "created_time")
+                yield Entity("entity_association", row["association_id"], {name: row[name] for name in names})
+
+    # The registry
+
+    def _registered_models(self) -> Iterator[Entity]:
+        for row in self._pages("registered_models", "name"):
+            if not self.wanted.since(row["creation_time"]):
+                continue
+            name = row["name"]
+            versions = self._rows("model_versions", name=name)
+            tags = self._map("registered_model_tags", "key", "value", name=name)
+            created = row["creation_time"] or 0
+            stages = {
+                str(version["version"]): version["current_stage"]
+                for version in versions
+                if version["current_stage"] not in (None, "", "None", "Deleted_Internal")
+            }
+            fields: Fields = {
+                "name": name,
+                "description": row["description"],
+                "creation_time": created,
+                "last_updated_time": row["last_updated_time"] or created,
+                "last_version": max((version["version"] for version in versions), default=0),
+                "latest_unstaged": max(
+                    (v["version"] for v in versions if v["current_stage"] in (None, "", "None")), default=0
+                ),
+                "is_prompt": is_prompt(tags),
+                **mapped("tags", tags),
+                **mapped("aliases", self._map("registered_model_aliases", "alias", "version", name=name)),
+                **mapped("stages", stages),
+            }
+            yield Entity("registered_model", name, fields)
+
+    def _model_versions(self) -> Iterator[Entity]:
+        for model in self._pages("registered_models", "name"):
+            name = model["name"]
+            aliases = self._map("registered_model_aliases", "alias", "version", name=name)
+            for row in self._rows("model_versions", "version", name=name):
+                if row["current_stage"] == "Deleted_Internal" or not self.wanted.since(row["creation_time"]):
+                    continue
+                number = row["version"]
+                tags = self._map("model_version_tags", "key", "value", name=name, version=number)
+                names: tuple[str, ...] = ("name", "version", "description", "user_id", "source")
+                names += ("storage_location", "run_id", "run_link", "model_id", "status", "status_message")
+                created = row["creation_time"] or 0
+                fields: Fields = {
+                    **{name: row.get(name) for name in names},
+                    "creation_time": created,
+                    "last_updated_time": row["last_updated_time"] or created,
+                    "is_prompt": is_prompt(tags),
+                    **mapped("tags", tags),
+                    **{f"aliases.{alias}": True for alias, at in aliases.items() if at == number},
+                }
+                yield Entity("model_version", f"{name}/{number}", fields)
+
+    def _webhooks(self) -> Iterator[Entity]:
+        for row in self._pages("webhooks", "webhook_id"):
+            if row.get("deleted_timestamp") is not None:
+                continue
+            fields: Fields = {
+                **{name: row[name] for name in ("name", "url", "description", "status")},
+                "creation_time": row["creation_timestamp"],
+                "last_updated_time": row["last_updated_timestamp"],
+                "secret": hidden(row["secret"]),
+            }
+            for event in self._rows("webhook_events", webhook_id=row["webhook_id"]):
+                fields[f"events.{event['entity']}.{event['action']}".lower()] = True
+            yield Entity("webhook", row["webhook_id"], fields)
+
+    def _trouble(self, kind: str, where: str, reason: str) -> None:
+        self.troubles.add(kind, where, reason)

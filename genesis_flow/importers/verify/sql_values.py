@@ -1,0 +1,71 @@
+"""What values in MLflow's SQL tables mean."""
+
+import sys
+from typing import Any
+
+import sqlalchemy as sa
+
+from genesis_flow.importers.verify.entities import json_value
+
+# MLflow's stand-in for infinity.
+LARGEST = sys.float_info.max
+
+# Databases that check no types may hold anything in these columns.
+WHOLE_COLUMNS = {
+    "start_time",
+    "end_time",
+    "deleted_time",
+    "creation_time",
+    "last_update_time",
+    "last_updated_time",
+    "created_time",
+    "timestamp_ms",
+    "execution_time_ms",
+    "creation_timestamp_ms",
+    "last_updated_timestamp_ms",
+    "created_timestamp",
+    "last_updated_timestamp",
+    "version",
+}
+TOKEN_COLUMNS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation_input_tokens_above_1hr",
+)
+TOKEN_USAGE = "mlflow.trace.tokenUsage"
+# MLflow 2 named it so.
+STATES = {"TRACE_STATUS_UNSPECIFIED": "STATE_UNSPECIFIED"}
+COST_COLUMNS = ("input_cost", "output_cost", "total_cost")
+
+
+def number_of(stored: float | None, is_nan: bool) -> float:
+    """MLflow keeps no NaN and no infinity in SQL, but stand-ins."""
+    if is_nan or stored is None:
+        return float("nan")
+    if abs(stored) >= LARGEST:
+        return float("inf") if stored > 0 else float("-inf")
+    return float(stored)
+
+
+def counts_of(values: dict[str, Any]) -> dict[str, Any]:
+    """Counts, which a column for any number made fractions of."""
+    return {name: int(value) if value == int(value) else value for name, value in values.items()}
+
+
+def unwrapped(text: Any) -> Any:
+    """Outputs that are no object are kept in one."""
+    value = json_value(text)
+    return value["mlflow_wrapped"] if isinstance(value, dict) and list(value) == ["mlflow_wrapped"] else value
+
+
+def snapshot_of(connection: sa.Connection) -> sa.Connection:
+    """One state of the database for all that is read, and nothing written."""
+    match connection.dialect.name:
+        case "postgresql":
+            return connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        case "mysql":
+            return connection.execution_options(isolation_level="REPEATABLE READ")
+    return connection

@@ -1,0 +1,99 @@
+"""What a writer makes of records: documents, with a note of what they belong to."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from genesis_flow.importers.records import Problem, Record, Series
+
+Document = dict[str, Any]
+Merge = Callable[[Document, Document], Document]
+
+# A root document: the name of its collection without prefix, and its ``_id``.
+Root = tuple[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A document that shall be in the target.
+
+    A *root* stands for itself (a run, a trace); it may clash with what the target holds already, and the
+    journal names those that the import created. Everything else belongs to a root: it is left out when its
+    root is, and goes when its root goes. ``root`` is the document itself unless named.
+
+    ``merge(existing, new)`` joins the document with one of an earlier run of the import; without it the new
+    document replaces the earlier. ``shared`` documents (datasets) have many owners: the fields of
+    ``add_to_sets`` are joined, everything else stays as it is.
+    """
+
+    declared: type[BaseModel]
+    document: Document
+    root: Root | None = None
+    merge: Merge | None = None
+    add_to_sets: dict[str, list[Any]] | None = None
+
+    @property
+    def collection(self) -> str:
+        settings: Any = self.declared.Settings  # type: ignore[attr-defined]
+        name: str = settings.name
+        return name
+
+    @property
+    def owner(self) -> Root:
+        return self.root or (self.collection, self.document["_id"])
+
+    @property
+    def only_joins(self) -> bool:
+        """Whether it adds to a document that another record makes."""
+        return self.add_to_sets is not None and len(self.document) == 1
+
+
+class Unwanted(Exception):
+    """A record cannot be taken over; the message says why."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What writers need to know of the whole import."""
+
+    workspace: str
+    # The number of each experiment in the target, by its id in the source.
+    experiments: dict[str, int] = field(default_factory=dict)
+    # Why the experiments that are not among them are left out.
+    refused: dict[str, str] = field(default_factory=dict)
+    # The names in the target of experiments (by id) and registered models (by name) that could not keep
+    # theirs.
+    names: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    # Why registered models are left out, by name.
+    refused_models: dict[str, str] = field(default_factory=dict)
+    # Experiments of the target that those of the source are merged into, as they were before the first
+    # import; "pristine" says that they were as a new database has them.
+    merged: dict[int, Document] = field(default_factory=dict)
+
+    def experiment(self, source_id: Any) -> int:
+        number = self.experiments.get(str(source_id))
+        if number is None:
+            reason = self.refused.get(str(source_id), "the source has no such experiment")
+            raise Unwanted(f"experiment {source_id} is not imported: {reason}")
+        return number
+
+
+class Writer:
+    """Turns the records of one unit into documents; a new one is made for each unit.
+
+    Raise ``Unwanted`` for a record that cannot be taken over, or yield a ``Problem`` for a part of one.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def add(self, item: Record | Series) -> Iterable[Write | Problem]:
+        """What ``item`` makes; may be held back until later items are known."""
+        raise NotImplementedError
+
+    def finish(self) -> Iterable[Write | Problem]:
+        """What was held back."""
+        return ()

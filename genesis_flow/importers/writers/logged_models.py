@@ -1,0 +1,54 @@
+"""Logged models and the points of their metrics."""
+
+from collections.abc import Iterable
+
+from mlflow.entities import Metric
+
+from genesis_flow.documents import LoggedModelFields, ModelMetricFields
+from genesis_flow.documents.keys import escape
+from genesis_flow.documents.logged_models import model_metric
+from genesis_flow.importers.records import Record, Series
+from genesis_flow.importers.writers.base import Document, Write, Writer
+
+_KEPT = (
+    "name",
+    "artifact_location",
+    "creation_timestamp",
+    "last_updated_timestamp",
+    "status",
+    "status_message",
+    "lifecycle_stage",
+    "model_type",
+    "source_run_id",
+)
+
+
+class LoggedModelWriter(Writer):
+    def add(self, item: Record | Series) -> Iterable[Write]:
+        assert isinstance(item, Record)
+        body = item.body
+        number = self.context.experiment(body["experiment_id"])
+        document: Document = {
+            "_id": body["model_id"],
+            "workspace": self.context.workspace,
+            "experiment_id": number,
+            **{field: body[field] for field in _KEPT if body[field] is not None},
+            "params": {escape(key): value for key, value in body["params"].items()},
+            "tags": {escape(key): value for key, value in body["tags"].items()},
+        }
+        for point in body["metrics"]:
+            metric = Metric(
+                key=point["key"],
+                value=point["value"],
+                timestamp=point["timestamp"],
+                step=point["step"],
+                model_id=body["model_id"],
+                dataset_name=point["dataset_name"],
+                dataset_digest=point["dataset_digest"],
+            )
+            yield Write(
+                ModelMetricFields,
+                model_metric(point["run_id"], number, metric),
+                root=("logged_models", body["model_id"]),
+            )
+        yield Write(LoggedModelFields, document)

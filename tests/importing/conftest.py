@@ -1,0 +1,18 @@
+"""Fixtures of the import tests."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.importing.jobs import Job
+from tests.importing.small_trees import Tree, small_tree
+
+
+@pytest.fixture
+def job(store_uri: str) -> Job:
+    return Job(store_uri)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return small_tree(tmp_path / "mlruns")
