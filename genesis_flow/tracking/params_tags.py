@@ -12,7 +12,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_MODELS, MLFLOW_RUN_NAME
 from mlflow.utils.validation import _validate_length_limit, _validate_param, _validate_tag
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.documents import RunFields
 from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.keys import escape
@@ -24,7 +24,7 @@ class ParamsTags(Area):
     def _run_documents(self) -> Collection:
         return self.database.collection(RunFields)
 
-    @operation
+    @mutation
     async def log_param(self, run_id: str, param: Param) -> None:
         (param,) = within_limit(
             [_validate_param(param.key, param.value)], self.settings.max_param_value_length
@@ -37,7 +37,7 @@ class ParamsTags(Area):
             run = await find_active_run(self.database, run_id, {"lifecycle_stage": 1, "params": 1})
             refuse_changed_param(run_id, run, param)
 
-    @operation
+    @mutation
     async def set_tag(self, run_id: str, tag: RunTag) -> None:
         tag = _validate_tag(tag.key, tag.value)
         change = tag_update([tag])
@@ -48,7 +48,7 @@ class ParamsTags(Area):
         if not result.matched_count:
             await find_active_run(self.database, run_id)
 
-    @operation
+    @mutation
     async def delete_tag(self, run_id: str, key: str) -> None:
         if key:  # without a key there is no tag, and no path to one
             field = f"tags.{escape(key)}"
@@ -58,7 +58,7 @@ class ParamsTags(Area):
         await find_active_run(self.database, run_id)
         raise MlflowException(f"No tag with name: {key} in run with id {run_id}", RESOURCE_DOES_NOT_EXIST)
 
-    @operation
+    @mutation
     async def record_logged_model(self, run_id: str, mlflow_model: Any) -> None:
         """Append the model to the run's list of models, which MLflow keeps as JSON in a tag."""
         from mlflow.models import Model

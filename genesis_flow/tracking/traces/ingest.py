@@ -27,7 +27,7 @@ from mlflow.tracing.constant import SpansLocation, TraceMetadataKey
 from pymongo import ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.keys import children_of
@@ -71,7 +71,7 @@ _TRIES = 10
 
 
 class SpanIngest(Area):
-    @operation
+    @mutation
     async def log_spans(
         self, location: str, spans: list[Span], tracking_uri: str | None = None
     ) -> list[Span]:

@@ -15,7 +15,7 @@ from mlflow.tracing.constant import TraceTagKey
 from mlflow.utils.validation import _validate_trace_tag
 from pymongo import UpdateOne
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import TraceFields
 from genesis_flow.documents.traces import tag_path
@@ -26,7 +26,7 @@ MOST_LINKS = 100
 
 
 class TraceTags(Area):
-    @operation
+    @mutation
     async def set_trace_tag(self, trace_id: str, key: str, value: str) -> None:
         key, value = _validate_trace_tag(key, value)
         if key == TraceTagKey.TRACE_NAME:
@@ -37,7 +37,7 @@ class TraceTags(Area):
         if not result.matched_count:
             refuse_unknown_trace(trace_id)
 
-    @operation
+    @mutation
     async def delete_trace_tag(self, trace_id: str, key: str) -> None:
         path = tag_path(key)
         result = await self.database.collection(TraceFields).update_one(
@@ -50,12 +50,12 @@ class TraceTags(Area):
                 f"No trace tag with key '{key}' for trace with ID '{trace_id}'", RESOURCE_DOES_NOT_EXIST
             )
 
-    @operation
+    @mutation
     async def link_traces_to_run(self, trace_ids: list[str], run_id: str) -> None:
         _check_count("link", "to", trace_ids)
         await self._change_links(trace_ids, {"$addToSet": {"linked_runs": run_id}}, stubs=True)
 
-    @operation
+    @mutation
     async def unlink_traces_from_run(self, trace_ids: list[str], run_id: str) -> None:
         """Undo links; the run in which a trace was made stays its run."""
         _check_count("unlink", "from", trace_ids)
@@ -71,7 +71,7 @@ class TraceTags(Area):
                 ordered=False,
             )
 
-    @operation
+    @mutation
     async def link_prompts_to_trace(self, trace_id: str, prompt_versions: list[PromptVersion]) -> None:
         if not prompt_versions:
             return
