@@ -16,6 +16,7 @@ from pymongo.errors import PyMongoError
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.settings import Settings
 from genesis_flow.database import audit
+from genesis_flow.database.arguments import check_entities, check_texts, text_parameters
 from genesis_flow.database.connection import Database, close_database, open_database, revive
 from genesis_flow.database.error_edge import UNSTORABLE, retry_delay, translate
 
@@ -90,6 +91,8 @@ def long_mutation(function: Method[P, T]) -> Method[P, T]:
 
 
 def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P, T]:
+    texts = text_parameters(function)
+
     @functools.wraps(function)
     async def call(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if _inside.get() is self:
@@ -98,6 +101,9 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
         timeout = self.settings.timeout * patience
 
         async def work() -> T:
+            check_texts(texts, args, kwargs)
+            if changes:
+                check_entities(args, kwargs)
             return await _within(self, lambda: function(self, *args, **kwargs), timeout)
 
         try:
@@ -122,7 +128,7 @@ class _Trail:
         self.target = target
 
     async def around(self, work: Callable[[], Coroutine[Any, Any, T]], *, announced: bool) -> T:
-        """Run ``work`` and record what became of it; long work, which may be killed half-way, says its begin."""
+        """Run ``work`` and record what became of it; long work, which may be killed, says its begin."""
         await self._write(lambda: audit.introduce(self.area.database, self.store))
         if announced:
             await self._record(audit.BEGUN)

@@ -35,7 +35,7 @@ from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import CounterFields, ExperimentFields, MetricHeadFields, RunFields
 from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.entities import experiment_entity
-from genesis_flow.documents.keys import escape
+from genesis_flow.documents.keys import escape, stored_text
 from genesis_flow.query.experiments import experiment_page
 from genesis_flow.tracking.guards import (
     ACTIVE,
@@ -81,7 +81,7 @@ class Experiments(Area):
             lifecycle_stage=ACTIVE,
             creation_time=now,
             last_update_time=now,
-            tags={escape(tag.key): tag.value for tag in tags or []},
+            tags={escape(tag.key): stored_text(tag.value) for tag in tags or []},
         )
         return fields.model_dump(by_alias=True, exclude_none=True)
 
@@ -182,7 +182,7 @@ class Experiments(Area):
     @mutation
     async def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:
         _validate_experiment_tag(tag.key, tag.value)
-        change = {"$set": {f"tags.{escape(tag.key)}": tag.value}}
+        change = {"$set": {f"tags.{escape(tag.key)}": stored_text(tag.value)}}
         result = await self._experiments.update_one(self._active(experiment_id), change)
         if not result.matched_count:
             await self._refuse_inactive(experiment_id)

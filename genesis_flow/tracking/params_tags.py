@@ -15,7 +15,7 @@ from mlflow.utils.validation import _validate_length_limit, _validate_param, _va
 from genesis_flow.database.operation import Area, mutation
 from genesis_flow.documents import RunFields
 from genesis_flow.documents.binding import Collection
-from genesis_flow.documents.keys import escape
+from genesis_flow.documents.keys import escape, stored_text
 from genesis_flow.tracking.guards import active, find_active_run
 
 
@@ -85,7 +85,10 @@ class ParamsTags(Area):
 def within_limit(params: list[Param], limit: int) -> list[Param]:
     """``params`` cut to a limit below MLflow's, or refused, by the rule and the switch that MLflow has."""
     return [
-        Param(param.key, _validate_length_limit("Param value", limit, param.value, truncate=True))
+        Param(
+            param.key,
+            _validate_length_limit("Param value", limit, stored_text(param.value), truncate=True),
+        )
         for param in params
     ]
 
@@ -110,8 +113,8 @@ def tag_update(tags: list[RunTag]) -> dict[str, Any]:
         if tag.key == MLFLOW_RUN_NAME:
             if not tag.value:
                 continue
-            change["name"] = tag.value
-        change[f"tags.{escape(tag.key)}"] = tag.value
+            change["name"] = stored_text(tag.value)
+        change[f"tags.{escape(tag.key)}"] = stored_text(tag.value)
     return change
 
 

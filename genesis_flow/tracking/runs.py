@@ -27,7 +27,7 @@ from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import DatasetFields, ExperimentFields, MetricHeadFields, RunFields
 from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.entities import run_entity, run_info_entity
-from genesis_flow.documents.keys import children_of, escape
+from genesis_flow.documents.keys import children_of, escape, stored_text
 from genesis_flow.tracking.guards import (
     ACTIVE,
     DELETED,
@@ -83,7 +83,7 @@ class Runs(Area):
             "lifecycle_stage": ACTIVE,
             "artifact_uri": append_to_uri_path(experiment["artifact_location"], run_id, ARTIFACTS_FOLDER),
             "params": {},
-            "tags": {escape(tag.key): tag.value for tag in tags},
+            "tags": {escape(tag.key): stored_text(tag.value) for tag in tags},
         }
         # Made before it is stored: what MLflow refuses to represent must not be kept either.
         run = run_entity(document, [], {}, with_model_inputs=True)
