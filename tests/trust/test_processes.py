@@ -179,7 +179,7 @@ print(json.dumps(run))
 
 
 def test_inside_running_loops_as_in_jupyter(run_script: Run, store_uri: str) -> None:
-    """Cells are coroutines of a running loop: blocking calls in them, tasks beside, loops one after another."""
+    """Cells are coroutines of a running loop: blocking calls in them, tasks beside, loop after loop."""
     run = run_script(
         """
 from genesis_flow.aio import MongoDBStore as AsyncStore

@@ -14,9 +14,11 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.tracing.constant import TraceTagKey
 from mlflow.utils.validation import _validate_trace_tag
 from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
 
 from genesis_flow.database.operation import Area, mutation
 from genesis_flow.database.scoping import scoped
+from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import TraceFields
 from genesis_flow.documents.traces import tag_path
 from genesis_flow.tracking.traces.shared import find_trace, known, refuse_unknown_trace
@@ -62,14 +64,20 @@ class TraceTags(Area):
         await self._change_links(trace_ids, {"$pull": {"linked_runs": run_id}}, stubs=False)
 
     async def _change_links(self, trace_ids: list[str], change: dict[str, Any], *, stubs: bool) -> None:
-        if trace_ids:
-            await self.database.collection(TraceFields).bulk_write(
-                [
-                    UpdateOne(scoped({"_id": trace_id}), change, upsert=stubs)
-                    for trace_id in dict.fromkeys(trace_ids)
-                ],
-                ordered=False,
-            )
+        if not trace_ids:
+            return
+        traces = self.database.collection(TraceFields)
+        updates = [
+            UpdateOne(scoped({"_id": trace_id}), change, upsert=stubs)
+            for trace_id in dict.fromkeys(trace_ids)
+        ]
+        try:
+            await traces.bulk_write(updates, ordered=False)
+        except BulkWriteError as error:
+            if not only_duplicates(error):
+                raise
+            # Another client made one of the traces at the same moment: it is there now.
+            await traces.bulk_write(updates, ordered=False)
 
     @mutation
     async def link_prompts_to_trace(self, trace_id: str, prompt_versions: list[PromptVersion]) -> None:
