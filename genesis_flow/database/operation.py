@@ -67,8 +67,8 @@ class Area:
 
 # Deleting an experiment with all its runs takes longer than a call of a training loop may.
 LONG = 20
-# How long a call may wait for its audit record. The blocking stores' backstop allows for it.
-_RECORD_SECONDS = 10.0
+# How long a call may wait for an audit record. The blocking stores' backstop allows for two.
+_RECORD_SECONDS = 7.0
 
 
 def operation(function: Method[P, T]) -> Method[P, T]:
@@ -129,7 +129,9 @@ class _Trail:
 
     async def around(self, work: Callable[[], Coroutine[Any, Any, T]], *, announced: bool) -> T:
         """Run ``work`` and record what became of it; long work, which may be killed, says its begin."""
-        await self._write(lambda: audit.introduce(self.area.database, self.store))
+        await self._write(
+            lambda: audit.introduce(self.area.database, self.store), self.area.settings.open_timeout
+        )
         if announced:
             await self._record(audit.BEGUN)
         try:
@@ -171,8 +173,8 @@ class _Trail:
                 "%s failed, and its audit record could not be written: %s", self.name, error.message
             )
 
-    async def _write(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        await _within(self.area, work, min(self.area.settings.timeout, _RECORD_SECONDS))
+    async def _write(self, work: Callable[[], Coroutine[Any, Any, None]], opening: float = 0) -> None:
+        await _within(self.area, work, opening + _RECORD_SECONDS)
 
 
 async def _within(area: Area, call: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
