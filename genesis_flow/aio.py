@@ -10,7 +10,9 @@ They connect on the running event loop at the first call::
 from types import TracebackType
 from typing import Self
 
-from mlflow.entities import Span
+from mlflow.entities import Run, Span
+from mlflow.store.entities.paged_list import PagedList
+from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 
 from genesis_flow.core.settings import Settings
 from genesis_flow.database.operation import Area
@@ -34,6 +36,21 @@ class MongoDBStore(AsyncTrackingStore, _AsContextManager):
 
     def __init__(self, db_uri: str, default_artifact_root: str | None = None) -> None:
         super().__init__(Settings.resolve(db_uri, artifact_root=default_artifact_root))
+
+    async def search_runs(
+        self,
+        experiment_ids: list[str],
+        filter_string: str | None,
+        run_view_type: int,
+        max_results: int = SEARCH_MAX_RESULTS_DEFAULT,
+        order_by: list[str] | None = None,
+        page_token: str | None = None,
+    ) -> PagedList[Run]:
+        """What MLflow's base class gives to blocking stores."""
+        runs, token = await self._search_runs(
+            experiment_ids, filter_string, run_view_type, max_results, order_by, page_token
+        )
+        return PagedList(runs, token)
 
     async def log_spans_async(self, location: str, spans: list[Span]) -> list[Span]:
         """MLflow's name for what ``log_spans`` is here anyway."""

@@ -13,6 +13,11 @@ from genesis_flow.cli.errors import Commands
 # shell completion do not wait for MLflow.
 _COMMANDS = {
     "quickstart": ("genesis_flow.cli.quickstart:quickstart", "Log a small training to an embedded MongoDB."),
+    "server": ("genesis_flow.cli.server:server", "Run MLflow's server and web interface on a MongoDB."),
+    "doctor": (
+        "genesis_flow.cli.doctor.command:doctor",
+        "Check a database and everything around it, and say what to do.",
+    ),
     "db": ("genesis_flow.cli.db:db", "Start, stop and look at the embedded MongoDB of a directory."),
 }
 

@@ -123,7 +123,7 @@ def _what_next(directory: Path, best: "Run") -> list[str]:
         "",
         "Look at it in MLflow's UI",
         f'  pip install "{SERVER_REQUIREMENT}"',
-        f"  mlflow server --backend-store-uri {shlex.quote(uri)}",
+        f"  genesis-flow server --backend-store-uri {shlex.quote(uri)}",
         "",
         "Log from your own code",
         "  import mlflow",

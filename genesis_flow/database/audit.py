@@ -1,4 +1,4 @@
-"""The audit trail: who changed what, and when. docs/adr/0009-audit-trail.md says why it is done this way."""
+"""The audit trail: who changed what, and when. docs/adr/0010-audit-trail.md says why it is done this way."""
 
 import functools
 import getpass

@@ -13,6 +13,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
 
 from genesis_flow.core.settings import Embedded, Settings
+from genesis_flow.database.joined import JoinedUpdates
 from genesis_flow.database.schema import ready_schema
 from genesis_flow.documents import Documents, bind_documents
 from genesis_flow.documents.binding import Collection
@@ -38,10 +39,17 @@ class Database:
         self.loop = asyncio.get_running_loop()
         self.has_transactions = False
         self.closed = False
+        self._joined: dict[type[BaseModel], JoinedUpdates] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def collection(self, declared: type[BaseModel]) -> Collection:
         return self.documents.collection(declared)
+
+    def joined(self, declared: type[BaseModel]) -> JoinedUpdates:
+        """For updates that many threads make at once and that may be sent twice."""
+        if declared not in self._joined:
+            self._joined[declared] = JoinedUpdates(self.collection(declared), self.settings.timeout)
+        return self._joined[declared]
 
     def lock(self, name: str) -> asyncio.Lock:
         """Keeps transactions of one process on one document from aborting each other."""

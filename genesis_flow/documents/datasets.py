@@ -3,30 +3,42 @@
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING
+
+from genesis_flow.documents.indexes import Index
 
 
 class DatasetFields(BaseModel):
+    """A dataset that runs of an experiment used as input."""
+
     model_config = ConfigDict(populate_by_name=True)
 
-    id: str = Field(alias="_id")
-    workspace: str
-    experiment_id: int
-    name: str
-    digest: str
-    source_type: str | None = None
-    source: str | None = None
-    schema_: str | None = Field(default=None, alias="schema")
-    profile: str | None = None
-    # The values of mlflow.data.context under which runs used it; None stands for a use without one.
-    contexts: list[str | None] = Field(default_factory=list)
+    id: str = Field(alias="_id", description="Hash of experiment, name and digest.")
+    workspace: str = Field(description="Workspace; every query names it.")
+    experiment_id: int = Field(description="Its experiment.")
+    name: str = Field(description="Name.")
+    digest: str = Field(description="Digest of the content, made by the client.")
+    source_type: str | None = Field(default=None, description="Kind of its source, such as `local`.")
+    source: str | None = Field(default=None, description="Its source, as MLflow's JSON text.")
+    schema_: str | None = Field(
+        default=None, alias="schema", description="Its schema, as MLflow's JSON text."
+    )
+    profile: str | None = Field(default=None, description="Its profile, as MLflow's JSON text.")
+    contexts: list[str | None] = Field(
+        default_factory=list,
+        description=(
+            "The values of `mlflow.data.context` under which runs used it; null stands for a use without one."
+        ),
+    )
 
     class Settings:
         name = "datasets"
-        indexes: ClassVar[list[IndexModel]] = [
-            IndexModel(
+        refers: ClassVar[dict[str, str]] = {"experiment_id": "experiments"}
+        indexes: ClassVar[list[Index]] = [
+            Index(
                 [("experiment_id", ASCENDING), ("name", ASCENDING), ("digest", ASCENDING)],
                 name="name_digest_unique",
                 unique=True,
-            )
+                serves="The datasets of an experiment, and one dataset once.",
+            ),
         ]

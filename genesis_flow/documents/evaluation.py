@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlflow.entities import DatasetRecord, DatasetRecordSource
 from pydantic import BaseModel, ConfigDict, Field
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.entities import maybe
+from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR, escape, unescape, unescape_map
 
 if TYPE_CHECKING:
@@ -27,63 +28,77 @@ _EMPTY_KEY = "%"
 
 
 class EvaluationDatasetFields(BaseModel):
+    """An evaluation dataset with its tags, schema and profile."""
+
     model_config = ConfigDict(populate_by_name=True)
 
-    id: str = Field(alias="_id")
-    workspace: str
-    name: str
-    digest: str
-    # JSON texts, as MLflow's entity holds them.
-    schema_: str | None = Field(default=None, alias="schema")
-    profile: str | None = None
-    created_time: int
-    last_update_time: int
-    created_by: str | None = None
-    last_updated_by: str | None = None
-    tags: dict[str, str | None] = Field(default_factory=dict)
+    id: str = Field(alias="_id", description="Dataset id, `d-…`.")
+    workspace: str = Field(description="Workspace; every query names it.")
+    name: str = Field(description="Name.")
+    digest: str = Field(description="Changes whenever its records do.")
+    schema_: str | None = Field(
+        default=None, alias="schema", description="JSON text, as MLflow's entity holds it."
+    )
+    profile: str | None = Field(default=None, description="JSON text, as MLflow's entity holds it.")
+    created_time: int = Field(description="When it was made.")
+    last_update_time: int = Field(description="When it last changed.")
+    created_by: str | None = Field(default=None, description="Who made it.")
+    last_updated_by: str | None = Field(default=None, description="Who changed it last.")
+    tags: dict[str, str | None] = Field(default_factory=dict, description="Values by escaped key.")
 
     class Settings:
         name = "evaluation_datasets"
-        indexes: ClassVar[list[IndexModel]] = [
-            IndexModel(
+        indexes: ClassVar[list[Index]] = [
+            Index(
                 [("workspace", ASCENDING), ("created_time", DESCENDING), ("_id", DESCENDING)],
                 name="by_creation_time",
+                serves="The list of datasets, newest first.",
             ),
-            IndexModel([("workspace", ASCENDING), ("name", ASCENDING), ("_id", DESCENDING)], name="by_name"),
-            IndexModel(
+            Index(
+                [("workspace", ASCENDING), ("name", ASCENDING), ("_id", DESCENDING)],
+                name="by_name",
+                serves="Filters and orders by name.",
+            ),
+            Index(
                 [("workspace", ASCENDING), ("last_update_time", DESCENDING), ("_id", DESCENDING)],
                 name="by_last_update",
+                serves="The list, the last changed first.",
             ),
-            IndexModel([("tags.$**", ASCENDING)], name="tags"),
+            Index([("tags.$**", ASCENDING)], name="tags", serves="Filters by a tag."),
         ]
         keep_nulls = False
 
 
 class DatasetRecordFields(BaseModel):
-    # The dataset and the hash of the inputs: see record_key.
-    id: str = Field(alias="_id")
-    dataset_id: str
-    record_id: str
-    inputs: str
-    outputs: str | None = None
-    # Merged key by key, hence a map of JSON texts.
-    expectations: dict[str, str] | None = None
-    tags: dict[str, str] = Field(default_factory=dict)
-    source: str | None = None
-    source_id: str | None = None
-    created_time: int
-    last_update_time: int
-    created_by: str | None = None
-    last_updated_by: str | None = None
+    """A record of an evaluation dataset."""
+
+    id: str = Field(
+        alias="_id", description="`dataset|hash of the inputs`: the same inputs are the same record."
+    )
+    dataset_id: str = Field(description="Its dataset.")
+    record_id: str = Field(description="Record id, `dr-…`.")
+    inputs: str = Field(description="JSON text with sorted keys.")
+    outputs: str | None = Field(default=None, description="JSON text.")
+    expectations: dict[str, str] | None = Field(
+        default=None, description="JSON texts by escaped key, which are merged key by key."
+    )
+    tags: dict[str, str] = Field(default_factory=dict, description="JSON texts by escaped key.")
+    source: str | None = Field(default=None, description="Where it came from, as JSON text.")
+    source_id: str | None = Field(default=None, description="Id of the source, such as a trace.")
+    created_time: int = Field(description="When it was made.")
+    last_update_time: int = Field(description="When it last changed.")
+    created_by: str | None = Field(default=None, description="Who made it.")
+    last_updated_by: str | None = Field(default=None, description="Who changed it last.")
 
     class Settings:
         name = "evaluation_dataset_records"
-        indexes: ClassVar[list[IndexModel]] = [
-            # The order in which a dataset is read.
-            IndexModel(
+        refers: ClassVar[dict[str, str]] = {"dataset_id": "evaluation_datasets"}
+        indexes: ClassVar[list[Index]] = [
+            Index(
                 [("dataset_id", ASCENDING), ("created_time", ASCENDING), ("record_id", ASCENDING)],
                 name="by_creation_time",
-            )
+                serves="The order in which a dataset is read.",
+            ),
         ]
         keep_nulls = False
 
@@ -91,19 +106,18 @@ class DatasetRecordFields(BaseModel):
 class EntityAssociationFields(BaseModel):
     """A source entity belongs to a destination entity, such as a dataset to an experiment."""
 
-    # See association_key.
-    id: str = Field(alias="_id")
-    workspace: str
-    source_type: str
-    source_id: str
-    destination_type: str
-    destination_id: str
-    created_time: int
+    id: str = Field(alias="_id", description="Hash of both ends: see `association_key`.")
+    workspace: str = Field(description="Workspace; every query names it.")
+    source_type: str = Field(description="Kind of the one entity, such as `evaluation_dataset`.")
+    source_id: str = Field(description="Its id.")
+    destination_type: str = Field(description="Kind of the other entity, such as `experiment`.")
+    destination_id: str = Field(description="Its id.")
+    created_time: int = Field(description="When they were joined.")
 
     class Settings:
         name = "entity_associations"
-        indexes: ClassVar[list[IndexModel]] = [
-            IndexModel(
+        indexes: ClassVar[list[Index]] = [
+            Index(
                 [
                     ("source_type", ASCENDING),
                     ("source_id", ASCENDING),
@@ -113,8 +127,9 @@ class EntityAssociationFields(BaseModel):
                     ("_id", ASCENDING),
                 ],
                 name="by_source",
+                serves="What a source belongs to, by time.",
             ),
-            IndexModel(
+            Index(
                 [
                     ("destination_type", ASCENDING),
                     ("destination_id", ASCENDING),
@@ -124,6 +139,7 @@ class EntityAssociationFields(BaseModel):
                     ("_id", ASCENDING),
                 ],
                 name="by_destination",
+                serves="What belongs to a destination, by time.",
             ),
         ]
 

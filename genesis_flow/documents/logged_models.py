@@ -10,36 +10,40 @@ from typing import Any, ClassVar
 
 from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
 from pydantic import BaseModel, Field
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.entities import whole
+from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR, unescape_map
 
 Document = dict[str, Any]
 
 
 class LoggedModelFields(BaseModel):
-    id: str = Field(alias="_id")
-    workspace: str
-    experiment_id: int
-    name: str
-    artifact_location: str
-    creation_timestamp: int
-    last_updated_timestamp: int
-    # MLflow's number of the status, which is what its search orders by.
-    status: int
-    status_message: str | None = None
-    lifecycle_stage: str
-    model_type: str | None = None
-    source_run_id: str | None = None
-    params: dict[str, str] = Field(default_factory=dict)
-    tags: dict[str, str] = Field(default_factory=dict)
+    """A logged model with its params and tags."""
+
+    id: str = Field(alias="_id", description="Model id, `m-…`.")
+    workspace: str = Field(description="Workspace; every query names it.")
+    experiment_id: int = Field(description="Its experiment.")
+    name: str = Field(description="Name.")
+    artifact_location: str = Field(description="Folder of its files.")
+    creation_timestamp: int = Field(description="When it was made.")
+    last_updated_timestamp: int = Field(description="When it last changed.")
+    status: int = Field(description="MLflow's number of the status, which is what its search orders by.")
+    status_message: str | None = Field(default=None, description="Why it is not ready.")
+    lifecycle_stage: str = Field(description="`active` or `deleted`.")
+    model_type: str | None = Field(default=None, description="Type that the user gave, such as `Agent`.")
+    source_run_id: str | None = Field(default=None, description="The run that made it.")
+    params: dict[str, str] = Field(
+        default_factory=dict, description="Values by escaped key; a param never changes."
+    )
+    tags: dict[str, str] = Field(default_factory=dict, description="Values by escaped key.")
 
     class Settings:
         name = "logged_models"
-        indexes: ClassVar[list[IndexModel]] = [
-            # The page of models: the newest of some experiments.
-            IndexModel(
+        refers: ClassVar[dict[str, str]] = {"experiment_id": "experiments", "source_run_id": "runs"}
+        indexes: ClassVar[list[Index]] = [
+            Index(
                 [
                     ("experiment_id", ASCENDING),
                     ("lifecycle_stage", ASCENDING),
@@ -47,18 +51,19 @@ class LoggedModelFields(BaseModel):
                     ("_id", ASCENDING),
                 ],
                 name="by_creation_time",
+                serves="The page of models: the newest of some experiments.",
             ),
-            IndexModel([("source_run_id", ASCENDING)], name="by_run"),
-            IndexModel([("params.$**", ASCENDING)], name="params"),
-            IndexModel([("tags.$**", ASCENDING)], name="tags"),
-            # What `mlflow gc` asks for.
-            IndexModel(
+            Index([("source_run_id", ASCENDING)], name="by_run", serves="The models that a run made."),
+            Index([("params.$**", ASCENDING)], name="params", serves="Filters by a param."),
+            Index([("tags.$**", ASCENDING)], name="tags", serves="Filters by a tag."),
+            Index(
                 [
                     ("workspace", ASCENDING),
                     ("lifecycle_stage", ASCENDING),
                     ("last_updated_timestamp", ASCENDING),
                 ],
                 name="by_last_update",
+                serves="What `mlflow gc` asks for.",
             ),
         ]
         keep_nulls = False
@@ -67,23 +72,30 @@ class LoggedModelFields(BaseModel):
 class ModelMetricFields(BaseModel):
     """One point of one metric of a model, from one run, perhaps on a dataset."""
 
-    id: str = Field(alias="_id")
-    model_id: str
-    # The model's, which may be another than the run's: searches look for models.
-    experiment_id: int
-    run_id: str
-    key: str
-    value: float
-    timestamp: int
-    step: int
-    dataset_name: str | None = None
-    dataset_digest: str | None = None
+    id: str = Field(
+        alias="_id", description="`run|hash of the content`: a point logged again is the same point."
+    )
+    model_id: str = Field(description="Its model.")
+    experiment_id: int = Field(
+        description="The model's, which may be another than the run's: searches look for models."
+    )
+    run_id: str = Field(description="The run that logged it.")
+    key: str = Field(description="Name of the metric.")
+    value: float = Field(description="Value; NaN and infinities as they are.")
+    timestamp: int = Field(description="Time.")
+    step: int = Field(description="Step.")
+    dataset_name: str | None = Field(default=None, description="Dataset that the model was measured on.")
+    dataset_digest: str | None = Field(default=None, description="Digest of that dataset.")
 
     class Settings:
         name = "logged_model_metrics"
-        indexes: ClassVar[list[IndexModel]] = [
-            # All points of a model; the first of each key is the latest.
-            IndexModel(
+        refers: ClassVar[dict[str, str]] = {
+            "model_id": "logged_models",
+            "experiment_id": "experiments",
+            "run_id": "runs",
+        }
+        indexes: ClassVar[list[Index]] = [
+            Index(
                 [
                     ("model_id", ASCENDING),
                     ("key", ASCENDING),
@@ -92,8 +104,9 @@ class ModelMetricFields(BaseModel):
                     ("run_id", ASCENDING),
                 ],
                 name="by_model",
+                serves="All points of a model; the first of each key is the latest.",
             ),
-            IndexModel(
+            Index(
                 [
                     ("experiment_id", ASCENDING),
                     ("key", ASCENDING),
@@ -101,8 +114,9 @@ class ModelMetricFields(BaseModel):
                     ("model_id", ASCENDING),
                 ],
                 name="by_value",
+                serves="Filters and orders by a metric.",
             ),
-            IndexModel(
+            Index(
                 [
                     ("experiment_id", ASCENDING),
                     ("dataset_name", ASCENDING),
@@ -111,6 +125,7 @@ class ModelMetricFields(BaseModel):
                 ],
                 name="by_dataset",
                 partialFilterExpression={"dataset_name": {"$exists": True}},
+                serves="Filters by the dataset of a metric.",
             ),
         ]
         keep_nulls = False

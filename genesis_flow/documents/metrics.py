@@ -3,40 +3,56 @@
 from typing import ClassVar
 
 from pydantic import BaseModel, Field
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING
+
+from genesis_flow.documents.indexes import Index
 
 
 class LatestPoint(BaseModel):
     """The field order is the rule: MongoDB compares subdocuments field by field, so ``$max`` keeps the
     greatest step, then timestamp, then value, which is what MLflow calls the latest."""
 
-    step: int
-    timestamp: int
-    value: float
+    step: int = Field(description="Step.")
+    timestamp: int = Field(description="Time.")
+    value: float = Field(description="Value; NaN and infinities as they are.")
 
 
 class MetricHeadFields(BaseModel):
     """The latest point of one metric of one run, and the points not yet packed."""
 
-    id: str = Field(alias="_id")
-    workspace: str
-    run_uuid: str
-    key: str
-    experiment_id: int
-    # Copies of the run's, neither of which changes while it is active: the first makes ties between
-    # equal values an index order, the second lets one command both check the run and write the point.
-    start_time: int | None = None
-    active: bool
-    latest: LatestPoint
-    # [timestamp, step, value]
-    tail: list[tuple[int, int, float]] = Field(default_factory=list)
-    # How many times points went to blocks; 0 tells a reader that the tail is the whole history.
-    packed: int = 0
+    id: str = Field(alias="_id", description="`run|key`.")
+    workspace: str = Field(description="Workspace; every query names it.")
+    run_uuid: str = Field(description="Its run.")
+    key: str = Field(description="Name of the metric, not escaped.")
+    experiment_id: int = Field(description="Copy of the run's.")
+    start_time: int | None = Field(
+        default=None,
+        description=(
+            "Copy of the run's, which never changes while it is active; makes ties between equal "
+            "values an index order."
+        ),
+    )
+    active: bool = Field(
+        description="Copy of the run's lifecycle: one command both checks the run and writes the point."
+    )
+    latest: LatestPoint = Field(
+        description="The point with the greatest step, then timestamp, then value; `$max` keeps it."
+    )
+    tail: list[tuple[int, int, float]] = Field(
+        default_factory=list, description="Points not yet packed: `[timestamp, step, value]`, at most 128."
+    )
+    packed: int = Field(
+        default=0,
+        description=(
+            "How many times points went to blocks; 0 tells a reader that the tail is the whole history."
+        ),
+    )
 
     class Settings:
         name = "latest_metrics"
-        indexes: ClassVar[list[IndexModel]] = [
-            IndexModel(
+        refers: ClassVar[dict[str, str]] = {"run_uuid": "runs", "experiment_id": "experiments"}
+        indexes: ClassVar[list[Index]] = [
+            Index(
                 [
                     ("experiment_id", ASCENDING),
                     ("key", ASCENDING),
@@ -45,23 +61,30 @@ class MetricHeadFields(BaseModel):
                     ("run_uuid", ASCENDING),
                 ],
                 name="by_value",
-            )
+                serves=(
+                    "Filters and orders by a metric: the best runs of an experiment, without looking at "
+                    "other runs."
+                ),
+            ),
         ]
 
 
 class MetricBlockFields(BaseModel):
     """Packed points of one metric: parallel little-endian columns, 24 bytes a point before compression."""
 
-    id: str = Field(alias="_id")
-    n: int
-    first_timestamp: int
-    last_timestamp: int
-    first_step: int
-    last_step: int
-    timestamps: bytes
-    steps: bytes
-    values: bytes
+    id: str = Field(
+        alias="_id",
+        description="`run|key|first timestamp-hash of the content`: packing twice makes one block.",
+    )
+    n: int = Field(description="Number of points.")
+    first_timestamp: int = Field(description="Least timestamp.")
+    last_timestamp: int = Field(description="Greatest timestamp.")
+    first_step: int = Field(description="Least step.")
+    last_step: int = Field(description="Greatest step.")
+    timestamps: bytes = Field(description="Timestamps, signed 64-bit.")
+    steps: bytes = Field(description="Steps, signed 64-bit.")
+    values: bytes = Field(description="Values, IEEE doubles.")
 
     class Settings:
         name = "metrics"
-        indexes: ClassVar[list[IndexModel]] = []
+        indexes: ClassVar[list[Index]] = []

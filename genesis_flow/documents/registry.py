@@ -9,50 +9,77 @@ What the versions repeat of it (the name, the aliases) only makes searches and o
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR
 
 
 class LatestUnstaged(BaseModel):
     """The latest version without a stage (0: none), known to hold while ``last_version`` is ``of``."""
 
-    of: int
-    version: int
+    of: int = Field(description="The `last_version` for which this holds.")
+    version: int = Field(description="Number of the version; 0 means none.")
 
 
 class RegisteredModelFields(BaseModel):
-    # Never changes, unlike the name: versions belong to the id.
-    id: str = Field(alias="_id")
-    workspace: str
-    name: str
-    # The former name while a rename is carried to the versions, so that a killed one can be finished.
-    renamed_from: str | None = None
-    description: str | None = None
-    creation_time: int
-    last_updated_time: int
-    tags: dict[str, str | None] = Field(default_factory=dict)
-    texts: dict[str, str] = Field(default_factory=dict)
-    is_prompt: bool = False
-    # The highest version number ever given out; a deleted version's is not given out again.
-    last_version: int = 0
-    # Version by alias, and stage by version for the versions that have one.
-    aliases: dict[str, int] = Field(default_factory=dict)
-    stages: dict[str, str] = Field(default_factory=dict)
-    # Absent as long as the newest version has no stage.
-    latest_unstaged: LatestUnstaged | None = None
-    # Counts the changes of aliases and stages: a change is made over what was read, or read again.
-    revision: int = 0
+    """A registered model, or a prompt: the truth about stages, aliases and version numbers."""
+
+    id: str = Field(
+        alias="_id", description="Made once; never changes, unlike the name: versions belong to it."
+    )
+    workspace: str = Field(description="Workspace; every query names it.")
+    name: str = Field(description="Name, unique in the workspace.")
+    renamed_from: str | None = Field(
+        default=None,
+        description=(
+            "The former name while a rename is carried to the versions, so that a killed one can be finished."
+        ),
+    )
+    description: str | None = Field(default=None, description="Description.")
+    creation_time: int = Field(description="When it was made.")
+    last_updated_time: int = Field(description="When it last changed.")
+    tags: dict[str, str | None] = Field(
+        default_factory=dict, description="Values of up to 1,000 characters by escaped key."
+    )
+    texts: dict[str, str] = Field(
+        default_factory=dict, description="Longer tag values, which are not indexed, by escaped key."
+    )
+    is_prompt: bool = Field(default=False, description="Whether it is a prompt.")
+    last_version: int = Field(
+        default=0,
+        description="The highest version number ever given out; a deleted version's is not given out again.",
+    )
+    aliases: dict[str, int] = Field(default_factory=dict, description="Version by alias.")
+    stages: dict[str, str] = Field(
+        default_factory=dict, description="Stage by version, for the versions that have one."
+    )
+    latest_unstaged: LatestUnstaged | None = Field(
+        default=None,
+        description="The latest version without a stage; absent as long as the newest version has no stage.",
+    )
+    revision: int = Field(
+        default=0,
+        description=(
+            "Counts the changes of aliases and stages: a change is made over what was read, or read again."
+        ),
+    )
 
     class Settings:
         name = "registered_models"
-        indexes: ClassVar[list[IndexModel]] = [
-            IndexModel([("workspace", ASCENDING), ("name", ASCENDING)], name="name_unique", unique=True),
-            # The page of models, and that of prompts, in the order of the UI.
-            IndexModel(
-                [("workspace", ASCENDING), ("is_prompt", ASCENDING), ("name", ASCENDING)], name="by_name"
+        indexes: ClassVar[list[Index]] = [
+            Index(
+                [("workspace", ASCENDING), ("name", ASCENDING)],
+                name="name_unique",
+                unique=True,
+                serves="A model by its name, and one name once.",
             ),
-            IndexModel(
+            Index(
+                [("workspace", ASCENDING), ("is_prompt", ASCENDING), ("name", ASCENDING)],
+                name="by_name",
+                serves="The page of models, and that of prompts, in the order of the UI.",
+            ),
+            Index(
                 [
                     ("workspace", ASCENDING),
                     ("is_prompt", ASCENDING),
@@ -60,48 +87,67 @@ class RegisteredModelFields(BaseModel):
                     ("name", ASCENDING),
                 ],
                 name="by_update",
+                serves="The same, the last changed first.",
             ),
-            IndexModel([("tags.$**", ASCENDING)], name="tags"),
+            Index([("tags.$**", ASCENDING)], name="tags", serves="Filters by a tag."),
         ]
         keep_nulls = False
 
 
 class ModelVersionFields(BaseModel):
-    # The model's id and the number: see version_id.
-    id: str = Field(alias="_id")
-    workspace: str
-    model: str
-    name: str
-    version: int
-    creation_time: int
-    last_updated_time: int
-    description: str | None = None
-    user_id: str | None = None
-    source: str | None = None
-    storage_location: str | None = None
-    run_id: str | None = None
-    run_link: str | None = None
-    # The logged model that was registered.
-    model_id: str | None = None
-    status: str
-    status_message: str | None = None
-    tags: dict[str, str | None] = Field(default_factory=dict)
-    texts: dict[str, str] = Field(default_factory=dict)
-    is_prompt: bool = False
-    # A hint for reads by alias, which the model's document confirms.
-    aliases: list[str] = Field(default_factory=list)
+    """A version of a registered model or prompt."""
+
+    id: str = Field(alias="_id", description="`model|number`, the number with ten digits.")
+    workspace: str = Field(description="Workspace; every query names it.")
+    model: str = Field(description="The registered model's `_id`.")
+    name: str = Field(description="Copy of the model's name, for searches.")
+    version: int = Field(description="Number of the version.")
+    creation_time: int = Field(description="When it was made.")
+    last_updated_time: int = Field(description="When it last changed.")
+    description: str | None = Field(default=None, description="Description.")
+    user_id: str | None = Field(default=None, description="Who made it.")
+    source: str | None = Field(default=None, description="Where the model was registered from.")
+    storage_location: str | None = Field(
+        default=None, description="Where its files are, if not at the source."
+    )
+    run_id: str | None = Field(default=None, description="The run that made it.")
+    run_link: str | None = Field(default=None, description="Link to that run on another server.")
+    model_id: str | None = Field(default=None, description="The logged model that was registered.")
+    status: str = Field(description="`READY`, `PENDING_REGISTRATION` or `FAILED_REGISTRATION`.")
+    status_message: str | None = Field(default=None, description="Why it is not ready.")
+    tags: dict[str, str | None] = Field(
+        default_factory=dict, description="Values of up to 1,000 characters by escaped key."
+    )
+    texts: dict[str, str] = Field(
+        default_factory=dict, description="Longer tag values, among them the text of prompts, by escaped key."
+    )
+    is_prompt: bool = Field(default=False, description="Whether it is a version of a prompt.")
+    aliases: list[str] = Field(
+        default_factory=list, description="A hint for reads by alias, which the model's document confirms."
+    )
 
     class Settings:
         name = "model_versions"
-        indexes: ClassVar[list[IndexModel]] = [
-            # Not unique: while a rename is carried on, the old name may belong to a new model already.
-            IndexModel(
-                [("workspace", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)], name="by_name"
+        refers: ClassVar[dict[str, str]] = {
+            "model": "registered_models",
+            "run_id": "runs",
+            "model_id": "logged_models",
+        }
+        indexes: ClassVar[list[Index]] = [
+            Index(
+                [("workspace", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)],
+                name="by_name",
+                serves=(
+                    "The versions of a model, newest first. Not unique: while a rename is carried on, the "
+                    "old name may belong to a new model already."
+                ),
             ),
-            IndexModel(
-                [("workspace", ASCENDING), ("name", ASCENDING), ("aliases", ASCENDING)], name="by_alias"
+            Index(
+                [("workspace", ASCENDING), ("name", ASCENDING), ("aliases", ASCENDING)],
+                name="by_alias",
+                serves="A version by its alias.",
             ),
-            IndexModel(
+            Index(
                 [
                     ("workspace", ASCENDING),
                     ("is_prompt", ASCENDING),
@@ -110,9 +156,9 @@ class ModelVersionFields(BaseModel):
                     ("version", DESCENDING),
                 ],
                 name="by_update",
+                serves="All versions of the workspace, the last changed first.",
             ),
-            # All versions of the workspace in the order of their names, whole pages at a time.
-            IndexModel(
+            Index(
                 [
                     ("workspace", ASCENDING),
                     ("is_prompt", ASCENDING),
@@ -120,9 +166,14 @@ class ModelVersionFields(BaseModel):
                     ("version", DESCENDING),
                 ],
                 name="by_kind_and_name",
+                serves="All versions of the workspace in the order of their names, whole pages at a time.",
             ),
-            IndexModel([("workspace", ASCENDING), ("run_id", ASCENDING)], name="by_run"),
-            IndexModel([("tags.$**", ASCENDING)], name="tags"),
+            Index(
+                [("workspace", ASCENDING), ("run_id", ASCENDING)],
+                name="by_run",
+                serves="The versions that a run made.",
+            ),
+            Index([("tags.$**", ASCENDING)], name="tags", serves="Filters by a tag."),
         ]
         keep_nulls = False
 

@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
 from pydantic import BaseModel, Field
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import escape, unescape
 
 Document = dict[str, Any]
@@ -49,73 +50,121 @@ _EMPTY_KEY = "%"
 
 
 class TraceFields(BaseModel):
-    id: str = Field(alias="_id")
-    workspace: str
-    experiment_id: int | None = None
-    request_time: int | None = None
-    # Not the duration: a latest end can be kept with $max, whatever the order of arrival.
-    end_time: int | None = None
-    status: str | None = None
-    client_request_id: str | None = None
-    request_preview: str | None = None
-    response_preview: str | None = None
-    tags: dict[str, str | None] = Field(default_factory=dict)
-    metadata: dict[str, str | None] = Field(default_factory=dict)
-    # Tags and metadata with fields of their own.
-    name: str | None = None
-    session_id: str | None = None
-    source_run: str | None = None
-    artifact_location: str | None = None
-    spans_location: str | None = None
-    archive_location: str | None = None
-    archival_failure: str | None = None
-    size_stats: str | None = None
-    size_bytes: str | None = None
-    inputs: str | None = None
-    outputs: str | None = None
-    finalized: str | None = None
-    # By MLflow's names of tokens and costs.
-    tokens: dict[str, int] | None = None
-    cost: dict[str, float] | None = None
-    # Counts the calls that brought spans; what was computed from spans says from how many calls.
-    generation: int = 0
-    tokens_of: int | None = None
-    cost_of: int | None = None
-    linked_runs: list[str] = Field(default_factory=list)
-    linked_prompts: list[str] = Field(default_factory=list)
+    """A trace: what its page shows and what searches filter and sort by."""
+
+    id: str = Field(alias="_id", description="Trace id, `tr-…`.")
+    workspace: str = Field(description="Workspace; every query names it.")
+    experiment_id: int | None = Field(
+        default=None,
+        description="Its experiment; absent in a stub, which a link from a run made before the trace came.",
+    )
+    request_time: int | None = Field(default=None, description="Start.")
+    end_time: int | None = Field(
+        default=None,
+        description=(
+            "Latest end of its spans. Not the duration: an end can be kept with `$max`, whatever the "
+            "order of arrival."
+        ),
+    )
+    status: str | None = Field(
+        default=None, description="`OK`, `ERROR`, `IN_PROGRESS` or `STATE_UNSPECIFIED`."
+    )
+    client_request_id: str | None = Field(default=None, description="Id that the client gave.")
+    request_preview: str | None = Field(default=None, description="Beginning of the request.")
+    response_preview: str | None = Field(default=None, description="Beginning of the response.")
+    tags: dict[str, str | None] = Field(
+        default_factory=dict, description="Values by escaped key, but those that have a field of their own."
+    )
+    metadata: dict[str, str | None] = Field(
+        default_factory=dict, description="Values by escaped key, but those that have a field of their own."
+    )
+    name: str | None = Field(default=None, description="The tag `mlflow.traceName`.")
+    session_id: str | None = Field(default=None, description="The metadata `mlflow.trace.session`.")
+    source_run: str | None = Field(
+        default=None, description="The metadata `mlflow.sourceRun`: the run in which it was made."
+    )
+    artifact_location: str | None = Field(default=None, description="The tag `mlflow.artifactLocation`.")
+    spans_location: str | None = Field(
+        default=None, description="The tag that says where the spans are: here, or archived."
+    )
+    archive_location: str | None = Field(
+        default=None, description="The tag that says where archived spans are."
+    )
+    archival_failure: str | None = Field(default=None, description="The tag that says why archiving failed.")
+    size_stats: str | None = Field(default=None, description="The metadata about sizes.")
+    size_bytes: str | None = Field(default=None, description="The metadata `mlflow.trace.sizeBytes`.")
+    inputs: str | None = Field(default=None, description="The metadata `mlflow.traceInputs`.")
+    outputs: str | None = Field(default=None, description="The metadata `mlflow.traceOutputs`.")
+    finalized: str | None = Field(
+        default=None, description="Set when the client has stated the whole trace, whose times then stay."
+    )
+    tokens: dict[str, int] | None = Field(default=None, description="Sums of tokens by MLflow's names.")
+    cost: dict[str, float] | None = Field(default=None, description="Sums of cost by MLflow's names.")
+    generation: int = Field(default=0, description="Counts the calls that brought spans.")
+    tokens_of: int | None = Field(default=None, description="The generation that `tokens` was computed from.")
+    cost_of: int | None = Field(default=None, description="The generation that `cost` was computed from.")
+    linked_runs: list[str] = Field(default_factory=list, description="Runs it was linked to.")
+    linked_prompts: list[str] = Field(default_factory=list, description="Prompt versions it was linked to.")
 
     class Settings:
         name = "traces"
-        indexes: ClassVar[list[IndexModel]] = [
-            # The page of traces: newest first within experiments. The id is the tie-break MLflow uses.
-            IndexModel(
+        refers: ClassVar[dict[str, str]] = {
+            "experiment_id": "experiments",
+            "source_run": "runs",
+            "linked_runs": "runs",
+        }
+        indexes: ClassVar[list[Index]] = [
+            Index(
                 [("experiment_id", ASCENDING), ("request_time", DESCENDING), ("_id", ASCENDING)],
                 name="by_time",
+                serves=(
+                    "The page of traces: newest first within experiments. The id is the tie-break MLflow "
+                    "uses."
+                ),
             ),
-            # The same over all experiments, or over too many to merge.
-            IndexModel(
+            Index(
                 [("workspace", ASCENDING), ("request_time", DESCENDING), ("_id", ASCENDING)],
                 name="by_workspace",
+                serves="The same over all experiments, or over too many to merge.",
             ),
-            IndexModel(
+            Index(
+                [
+                    ("workspace", ASCENDING),
+                    ("experiment_id", ASCENDING),
+                    ("request_time", ASCENDING),
+                    ("end_time", ASCENDING),
+                    ("status", ASCENDING),
+                    ("name", ASCENDING),
+                ],
+                name="metrics",
+                serves="Counts, latencies and states of traces by name and time, without reading the traces.",
+            ),
+            Index(
                 [("experiment_id", ASCENDING), ("session_id", ASCENDING), ("request_time", ASCENDING)],
                 name="by_session",
                 partialFilterExpression={"session_id": {"$exists": True}},
+                serves="The traces of a session, and the list of sessions.",
             ),
-            # Both ways in which a trace belongs to a run, in the order of the page.
-            IndexModel(
+            Index(
                 [("source_run", ASCENDING), ("request_time", DESCENDING), ("_id", ASCENDING)],
                 name="by_source_run",
                 partialFilterExpression={"source_run": {"$exists": True}},
+                serves="The traces that were made in a run, in the order of the page.",
             ),
-            IndexModel(
+            Index(
                 [("linked_runs", ASCENDING), ("request_time", DESCENDING), ("_id", ASCENDING)],
                 name="by_linked_run",
                 partialFilterExpression={"linked_runs": {"$exists": True}},
+                serves="The traces that were linked to a run, in the order of the page.",
             ),
-            IndexModel([("linked_prompts", ASCENDING)], name="by_prompt", sparse=True),
-            IndexModel([("tags.$**", ASCENDING)], name="tags"),
-            IndexModel([("metadata.$**", ASCENDING)], name="metadata"),
+            Index(
+                [("linked_prompts", ASCENDING)],
+                name="by_prompt",
+                sparse=True,
+                serves="The traces of a prompt version.",
+            ),
+            Index([("tags.$**", ASCENDING)], name="tags", serves="Filters by a tag."),
+            Index([("metadata.$**", ASCENDING)], name="metadata", serves="Filters by metadata."),
         ]
         keep_nulls = False
 
@@ -126,51 +175,65 @@ class SpanFields(BaseModel):
     A long content lies in payload documents instead, so that reading many spans stays cheap.
     """
 
-    # The trace and the span: see span_key.
-    id: str = Field(alias="_id")
-    trace_id: str
-    experiment_id: int
-    trace_time: int
-    parent_id: str | None = None
-    name: str | None = None
-    type: str | None = None
-    status: str
-    # Nanoseconds.
-    start_time: int
-    end_time: int | None = None
-    # Milliseconds, as the metrics have it.
-    latency: int | None = None
-    model_name: str | None = None
-    model_provider: str | None = None
-    # Tokens and costs of the span itself, or of all below it, by MLflow's names.
-    usage: dict[str, int | float] | None = None
-    cost: dict[str, float] | None = None
-    content: str | None = None
-    # The digest and the number of the payload documents; a content that changes has others.
-    payload: str | None = None
-    chunks: int | None = None
+    id: str = Field(alias="_id", description="`trace|span`.")
+    trace_id: str = Field(description="Its trace.")
+    experiment_id: int = Field(description="Copy of the trace's.")
+    trace_time: int = Field(description="Copy of the trace's `request_time`.")
+    parent_id: str | None = Field(default=None, description="The span that it is part of.")
+    name: str | None = Field(default=None, description="Name.")
+    type: str | None = Field(default=None, description="Type, such as `LLM` or `TOOL`.")
+    status: str = Field(description="`OK`, `ERROR` or `UNSET`.")
+    start_time: int = Field(description="Start, in nanoseconds since 1970.")
+    end_time: int | None = Field(default=None, description="End, in nanoseconds since 1970.")
+    latency: int | None = Field(default=None, description="Duration in milliseconds, as the metrics have it.")
+    model_name: str | None = Field(default=None, description="Model that was called.")
+    model_provider: str | None = Field(default=None, description="Provider of that model.")
+    usage: dict[str, int | float] | None = Field(
+        default=None, description="Tokens of the span itself, or of all below it, by MLflow's names."
+    )
+    cost: dict[str, float] | None = Field(default=None, description="Cost, likewise.")
+    content: str | None = Field(
+        default=None,
+        description=(
+            "The span as the JSON text that MLflow reads, up to 64 kB; longer ones are in `span_payloads`."
+        ),
+    )
+    payload: str | None = Field(
+        default=None,
+        description="Digest of a longer content, part of the ids of its pieces: another content has others.",
+    )
+    chunks: int | None = Field(default=None, description="Number of pieces.")
 
     class Settings:
         name = "spans"
-        indexes: ClassVar[list[IndexModel]] = [
-            IndexModel([("experiment_id", ASCENDING), ("trace_time", ASCENDING)], name="by_time"),
-            # Searches by these need no more than the index.
-            IndexModel(
-                [("experiment_id", ASCENDING), ("name", ASCENDING), ("trace_id", ASCENDING)], name="by_name"
+        refers: ClassVar[dict[str, str]] = {"trace_id": "traces", "experiment_id": "experiments"}
+        indexes: ClassVar[list[Index]] = [
+            Index(
+                [("experiment_id", ASCENDING), ("trace_time", ASCENDING)],
+                name="by_time",
+                serves="Metrics over the spans of some time.",
             ),
-            IndexModel(
-                [("experiment_id", ASCENDING), ("type", ASCENDING), ("trace_id", ASCENDING)], name="by_type"
+            Index(
+                [("experiment_id", ASCENDING), ("name", ASCENDING), ("trace_id", ASCENDING)],
+                name="by_name",
+                serves="Searches by span name; they need no more than the index.",
             ),
-            # Most spans are fine; those that are searched for are not.
-            IndexModel(
+            Index(
+                [("experiment_id", ASCENDING), ("type", ASCENDING), ("trace_id", ASCENDING)],
+                name="by_type",
+                serves="Searches by span type; they need no more than the index.",
+            ),
+            Index(
                 [("experiment_id", ASCENDING), ("trace_id", ASCENDING)],
                 name="errors",
                 partialFilterExpression={"status": "ERROR"},
+                serves="Searches for failed spans. Most spans are fine; those that are searched for are not.",
             ),
-            IndexModel(
+            Index(
                 [("experiment_id", ASCENDING), ("start_time", ASCENDING)],
                 name="costs",
                 partialFilterExpression={"cost": {"$exists": True}},
+                serves="Metrics over costs.",
             ),
         ]
         keep_nulls = False
@@ -179,52 +242,65 @@ class SpanFields(BaseModel):
 class SpanPayloadFields(BaseModel):
     """A piece of a long span content."""
 
-    # The trace, the span, the digest of the whole and the number of the piece: see payload_key.
-    id: str = Field(alias="_id")
-    text: str
+    id: str = Field(alias="_id", description="`trace|span|digest of the whole|number of the piece`.")
+    text: str = Field(description="The piece.")
 
     class Settings:
         name = "span_payloads"
-        indexes: ClassVar[list[IndexModel]] = []
+        indexes: ClassVar[list[Index]] = []
 
 
 class AssessmentFields(BaseModel):
-    id: str = Field(alias="_id")
-    trace_id: str
-    workspace: str
-    experiment_id: int
-    trace_time: int
-    # feedback, expectation or issue.
-    kind: str
-    name: str
-    # JSON text: values are whatever a judge returns, and filters compare the text.
-    value: str
-    error: str | None = None
-    # The value as a number, if it is one or means one ("yes").
-    number: float | None = None
-    is_number: bool = False
-    created_time: int
-    last_update_time: int
-    source_type: str
-    source_id: str | None = None
-    run_id: str | None = None
-    span_id: str | None = None
-    rationale: str | None = None
-    overrides: str | None = None
-    valid: bool = True
-    # JSON text; what is asked of it has fields of its own.
-    metadata: str | None = None
-    source_run: str | None = None
-    # Whether it speaks about the whole session of its trace.
-    of_session: bool = False
+    """Feedback, an expectation or an issue of a trace."""
+
+    id: str = Field(alias="_id", description="Assessment id, `a-…`.")
+    trace_id: str = Field(description="Its trace.")
+    workspace: str = Field(description="Workspace; every query names it.")
+    experiment_id: int = Field(description="Copy of the trace's.")
+    trace_time: int = Field(description="Copy of the trace's `request_time`.")
+    kind: str = Field(description="`feedback`, `expectation` or `issue`.")
+    name: str = Field(description="What was assessed.")
+    value: str = Field(
+        description="JSON text: values are whatever a judge returns, and filters compare the text."
+    )
+    error: str | None = Field(default=None, description="Why there is no value, as JSON text.")
+    number: float | None = Field(
+        default=None, description="The value as a number, if it is one or means one (`yes`)."
+    )
+    is_number: bool = Field(default=False, description="Whether the value is a number itself.")
+    created_time: int = Field(description="When it was made.")
+    last_update_time: int = Field(description="When it last changed.")
+    source_type: str = Field(description="`HUMAN`, `LLM_JUDGE` or `CODE`.")
+    source_id: str | None = Field(default=None, description="Who or what judged.")
+    run_id: str | None = Field(default=None, description="The run that it was logged in.")
+    span_id: str | None = Field(default=None, description="The span that it is about.")
+    rationale: str | None = Field(default=None, description="Why.")
+    overrides: str | None = Field(default=None, description="The assessment that it takes the place of.")
+    valid: bool = Field(default=True, description="False once another overrides it.")
+    metadata: str | None = Field(
+        default=None, description="JSON text; what is asked of it has fields of its own."
+    )
+    source_run: str | None = Field(default=None, description="The run that found it, from its metadata.")
+    of_session: bool = Field(
+        default=False, description="Whether it speaks about the whole session of its trace."
+    )
 
     class Settings:
         name = "assessments"
-        indexes: ClassVar[list[IndexModel]] = [
-            IndexModel(
-                [("trace_id", ASCENDING), ("created_time", ASCENDING), ("_id", ASCENDING)], name="by_trace"
+        refers: ClassVar[dict[str, str]] = {
+            "trace_id": "traces",
+            "experiment_id": "experiments",
+            "run_id": "runs",
+            "source_run": "runs",
+            "overrides": "assessments",
+        }
+        indexes: ClassVar[list[Index]] = [
+            Index(
+                [("trace_id", ASCENDING), ("created_time", ASCENDING), ("_id", ASCENDING)],
+                name="by_trace",
+                serves="The assessments of a trace, oldest first.",
             ),
-            IndexModel(
+            Index(
                 [
                     ("experiment_id", ASCENDING),
                     ("kind", ASCENDING),
@@ -232,16 +308,28 @@ class AssessmentFields(BaseModel):
                     ("trace_id", ASCENDING),
                 ],
                 name="by_name",
+                serves="Searches for traces by an assessment.",
             ),
-            # Those that also count for the other traces of a session: few, but every filter asks for them.
-            IndexModel(
+            Index(
                 [("experiment_id", ASCENDING), ("kind", ASCENDING), ("name", ASCENDING)],
                 name="of_sessions",
                 partialFilterExpression={"of_session": True},
+                serves=(
+                    "Those that also count for the other traces of a session: few, but every filter asks for "
+                    "them."
+                ),
             ),
-            IndexModel([("experiment_id", ASCENDING), ("trace_time", ASCENDING)], name="by_time"),
-            # Deleting a run deletes what it found.
-            IndexModel([("source_run", ASCENDING)], name="by_source_run", sparse=True),
+            Index(
+                [("experiment_id", ASCENDING), ("trace_time", ASCENDING)],
+                name="by_time",
+                serves="Metrics over the assessments of some time.",
+            ),
+            Index(
+                [("source_run", ASCENDING)],
+                name="by_source_run",
+                sparse=True,
+                serves="Deleting a run deletes what it found.",
+            ),
         ]
         keep_nulls = False
 

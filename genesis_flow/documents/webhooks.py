@@ -3,31 +3,34 @@
 from typing import ClassVar
 
 from pydantic import BaseModel, Field
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING
+
+from genesis_flow.documents.indexes import Index
 
 
 class WebhookFields(BaseModel):
-    id: str = Field(alias="_id")
-    workspace: str
-    name: str
-    url: str
-    description: str | None = None
-    status: str
-    # As MLflow writes them: "registered_model.created".
-    events: list[str]
-    # Encrypted.
-    secret: str | None = None
-    creation_time: int
-    last_updated_time: int
+    """A webhook: where to send which events of the registry."""
+
+    id: str = Field(alias="_id", description="Webhook id.")
+    workspace: str = Field(description="Workspace; every query names it.")
+    name: str = Field(description="Name.")
+    url: str = Field(description="Where events are sent.")
+    description: str | None = Field(default=None, description="Description.")
+    status: str = Field(description="`ACTIVE` or `DISABLED`.")
+    events: list[str] = Field(description="Events as MLflow writes them: `registered_model.created`.")
+    secret: str | None = Field(default=None, description="Secret for signatures, encrypted.")
+    creation_time: int = Field(description="When it was made.")
+    last_updated_time: int = Field(description="When it last changed.")
 
     class Settings:
         name = "webhooks"
-        indexes: ClassVar[list[IndexModel]] = [
-            IndexModel(
+        indexes: ClassVar[list[Index]] = [
+            Index(
                 [("workspace", ASCENDING), ("creation_time", DESCENDING), ("_id", ASCENDING)],
                 name="by_creation_time",
+                serves="The list of webhooks, newest first.",
             ),
-            IndexModel(
+            Index(
                 [
                     ("workspace", ASCENDING),
                     ("events", ASCENDING),
@@ -35,6 +38,7 @@ class WebhookFields(BaseModel):
                     ("_id", ASCENDING),
                 ],
                 name="by_event",
+                serves="The webhooks to call when something happens.",
             ),
         ]
         keep_nulls = False

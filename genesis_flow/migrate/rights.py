@@ -11,6 +11,8 @@ from genesis_flow.core.redact import mask
 UNAUTHORIZED = 13
 AUTHENTICATION = (11, 18, 8000)
 NEEDED = ("find", "insert", "update", "remove", "createCollection", "createIndex")
+# Nobody logged in: the server has no access control, or refuses by itself.
+EVERYTHING = frozenset(("*",))
 _ROLES = {"collMod": "dbAdmin", "validate": "dbAdmin", "dropDatabase": "dbAdmin", "reIndex": "dbAdmin"}
 
 
@@ -20,18 +22,26 @@ def missing_rights(db: Database[dict[str, Any]], needed: tuple[str, ...]) -> lis
     A role that grants an action on single collections counts as having it; should the collection be another
     one, the server says so. Services without connectionStatus are asked by doing.
     """
+    granted = granted_actions(db)
+    if granted is None or granted == EVERYTHING:
+        return []
+    return [action for action in dict.fromkeys(needed) if action not in granted]
+
+
+def granted_actions(db: Database[dict[str, Any]]) -> frozenset[str] | None:
+    """What the user may do in the database; None where the server does not say."""
     try:
         status = db.client.admin.command("connectionStatus", showPrivileges=True)["authInfo"]
     except OperationFailure:
-        return []
+        return None
     if not status["authenticatedUsers"]:
-        return []
+        return EVERYTHING
     granted: set[str] = set()
     for privilege in status.get("authenticatedUserPrivileges", []):
         resource = privilege["resource"]
         if resource.get("anyResource") or resource.get("db") in ("", db.name):
             granted.update(privilege["actions"])
-    return [action for action in dict.fromkeys(needed) if action not in granted]
+    return frozenset(granted)
 
 
 def explain_missing(actions: list[str], database: str) -> str:

@@ -1,4 +1,4 @@
-"""What MLflow calls when a tracking or registry URI has one of our schemes."""
+"""What MLflow calls when a tracking, registry or artifact URI has one of our schemes."""
 
 import logging
 from importlib.metadata import entry_points
@@ -24,6 +24,15 @@ def model_registry_store(store_uri: str | None = None, tracking_uri: str | None 
     return MongoDBModelRegistryStore(store_uri)
 
 
+def azure_artifact_repository(
+    artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+) -> Any:
+    """The repository of an ``azure://`` artifact URI."""
+    from genesis_flow.artifacts.azure_blob import AzureArtifactRepository
+
+    return AzureArtifactRepository(artifact_uri, tracking_uri, registry_uri)
+
+
 def _tell_of_rivals(group: str, store_uri: str | None) -> None:
     """Warn once if another plugin claims the scheme too: MLflow lets the last one win, silently."""
     scheme = (store_uri or "").split(":", 1)[0]
@@ -46,10 +55,12 @@ def _tell_of_rivals(group: str, store_uri: str | None) -> None:
 
 
 def register_mongodb_stores() -> None:
-    """Register the stores with MLflow by hand, where entry points are not found (a zipped application)."""
+    """Register everything with MLflow by hand, where entry points are not found (a zipped application)."""
+    from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
     from mlflow.tracking._model_registry.utils import _get_store_registry
     from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 
     for scheme in ("mongodb", "mongodb+srv", "genesis"):
         _tracking_store_registry.register(scheme, tracking_store)
         _get_store_registry().register(scheme, model_registry_store)
+    _artifact_repository_registry.register("azure", azure_artifact_repository)

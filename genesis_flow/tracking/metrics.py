@@ -71,7 +71,7 @@ class Metrics(Area):
         models = await experiments_of_models(self.database, [metric])
         points = _by_key([metric])
         (update,) = _appends(run_id, points)
-        if not (await self._metric_heads.update_one(*update)).matched_count:
+        if not await self.database.joined(MetricHeadFields).update_one(*update):
             await self._log_batch(run_id, points, [], [])
         # Behind the run's, which tells whether the run may be written; both are safe to repeat.
         await write_model_metrics(self.database, run_id, [metric], models)

@@ -32,7 +32,7 @@ class ParamsTags(Area):
         conditions, change = param_update([param])
         while True:
             query = {**active(run_id), **conditions}
-            if (await self._run_documents.update_one(query, {"$set": change})).matched_count:
+            if await self.database.joined(RunFields).update_one(query, {"$set": change}):
                 return
             run = await find_active_run(self.database, run_id, {"lifecycle_stage": 1, "params": 1})
             refuse_changed_param(run_id, run, param)
@@ -44,8 +44,7 @@ class ParamsTags(Area):
         if not change:
             await find_active_run(self.database, run_id)
             return
-        result = await self._run_documents.update_one(active(run_id), {"$set": change})
-        if not result.matched_count:
+        if not await self.database.joined(RunFields).update_one(active(run_id), {"$set": change}):
             await find_active_run(self.database, run_id)
 
     @mutation

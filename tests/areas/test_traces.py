@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Feedback
+from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 from mlflow.exceptions import MlflowException
+from mlflow.tracing.constant import TraceTagKey
 
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
@@ -17,6 +19,7 @@ from tests.contract.trace_scenes import STARTED, span, stated, trace_id
 from tests.mongod import Mongod
 
 ONE, TWO = trace_id(1), trace_id(2)
+DAYS = {"time_interval_seconds": 86_400, "start_time_ms": 0, "end_time_ms": 2 * STARTED}
 
 
 def plain(identifier: str, count: int = 10) -> list[Any]:
@@ -27,13 +30,16 @@ async def test_round_trips(store: MongoDBStore, commands: CommandRecorder) -> No
     await store.log_spans("0", plain(TWO))
     with commands.recording() as sent:
         await store.log_spans("0", plain(ONE))
-    assert [name for name, _ in sent] == ["find", "find", "update", "findAndModify"]
+    assert [name for name, _ in sent] == ["find", "find", "insert", "findAndModify"]
+    with commands.recording() as sent:
+        await store.start_trace(stated(ONE))
+    assert [name for name, _ in sent][:3] == ["find", "find", "findAndModify"]
     with commands.recording() as sent:
         await store.log_spans("0", [span(ONE, 11, 1, start=20)])
-    assert [name for name, _ in sent] == ["find", "update", "findAndModify"]
+    assert [name for name, _ in sent] == ["find", "find", "update", "findAndModify"]
     with commands.recording() as sent:
         await store.start_trace(stated(trace_id(3)))
-    assert [name for name, _ in sent] == ["find", "findAndModify"]
+    assert [name for name, _ in sent] == ["find", "find", "findAndModify"]
     with commands.recording() as sent:
         await store.search_traces(["0"])
     assert [name for name, _ in sent] == ["find", "find"]
@@ -202,3 +208,30 @@ async def test_without_transactions(standalone: Mongod, database_name: str) -> N
         assert await store.database.collection(TraceFields).count_documents({}) == 1
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize(
+    ("metric", "how", "options"),
+    [
+        ("trace_count", AggregationType.COUNT, {}),
+        ("trace_count", AggregationType.COUNT, {"dimensions": ["trace_status"], **DAYS}),
+        ("latency", AggregationType.AVG, {"dimensions": ["trace_name"]}),
+        ("latency", AggregationType.PERCENTILE, DAYS),
+    ],
+)
+async def test_metrics_of_traces_read_no_traces(
+    store: MongoDBStore, metric: str, how: AggregationType, options: dict[str, Any]
+) -> None:
+    await asyncio.gather(
+        *(
+            store.start_trace(stated(trace_id(number), tags={TraceTagKey.TRACE_NAME: "a"}))
+            for number in range(30)
+        )
+    )
+    aggregation = MetricAggregation(how, 95.0 if how == AggregationType.PERCENTILE else None)
+    async with profiled(store.database.handle) as queries:
+        points = await store.query_trace_metrics(
+            ["0"], MetricViewType.TRACES, metric, [aggregation], **options
+        )
+    assert points
+    assert [(query.documents, query.keys <= 32) for query in queries] == [(0, True)], queries

@@ -63,7 +63,7 @@ def test_the_account_says_what_was_done_and_how_to_go_on(
         "validation_accuracy",
         str(empty_directory / "db"),
         f"mlflow.set_tracking_uri('{uri}')",
-        "mlflow server --backend-store-uri",
+        "genesis-flow server --backend-store-uri",
         "genesis-flow db stop",
     ):
         assert part in text

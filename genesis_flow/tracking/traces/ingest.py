@@ -25,19 +25,22 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_STATE, TEMPORARILY_UNAVAILABLE
 from mlflow.tracing.constant import SpansLocation, TraceMetadataKey
 from pymongo import ReplaceOne, ReturnDocument, UpdateOne
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from genesis_flow.database.operation import Area, mutation
 from genesis_flow.database.scoping import scoped
+from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import SpanFields, SpanPayloadFields, TraceFields
+from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.keys import children_of
 from genesis_flow.documents.traces import metadata_path, tag_path
-from genesis_flow.tracking.guards import experiment_number
+from genesis_flow.tracking.guards import experiment_number, refuse_unknown_experiment
 from genesis_flow.tracking.traces.shared import (
     HERE,
     STATED,
     artifact_location,
     experiment_of,
+    find_experiment,
     make_children_earlier,
     move_children,
     portions,
@@ -80,14 +83,18 @@ class SpanIngest(Area):
             return []
         batches = batches_of(spans)
         number = experiment_number(location)
-        states = await self._trace_states([batch.trace_id for batch in batches])
-        experiment: Document | None = None
-        if any("experiment_id" not in states.get(batch.trace_id, {}) for batch in batches):
-            experiment = await experiment_of(self.database, number)
+        states, experiment = await asyncio.gather(
+            self._trace_states([batch.trace_id for batch in batches]),
+            find_experiment(self.database, number),
+        )
+        if experiment is None and any(
+            "experiment_id" not in states.get(each.trace_id, {}) for each in batches
+        ):
+            refuse_unknown_experiment(number)
         _refuse_moved(states)
         for batch in batches:
             _stamp(batch, states.get(batch.trace_id, {}), number)
-        await self._write_spans(batches)
+        await self._write_spans(batches, are_new=not states)
         for some in portions(batches, _TRACES_AT_ONCE):
             await asyncio.gather(
                 *(self._update_trace(batch, states.get(batch.trace_id), number, experiment) for batch in some)
@@ -102,14 +109,19 @@ class SpanIngest(Area):
             async for trace in traces.find(scoped({"_id": {"$in": some}}), _STATE)
         }
 
-    async def _write_spans(self, batches: Iterable[TraceBatch]) -> None:
-        """Write spans, long contents first: a span never points to a content that is not there."""
+    async def _write_spans(self, batches: Iterable[TraceBatch], are_new: bool) -> None:
+        """Write spans, long contents first: a span never points to a content that is not there.
+
+        Spans of traces that nobody knows are most likely new too, and an insertion is half the work.
+        """
         payloads = [payload for batch in batches for payload in batch.payloads]
         for collection, documents in (
             (SpanPayloadFields, payloads),
             (SpanFields, [span for batch in batches for span in batch.spans]),
         ):
-            if documents:
+            if documents and not (
+                are_new and await _inserted(self.database.collection(collection), documents)
+            ):
                 await self.database.collection(collection).bulk_write(
                     [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents],
                     ordered=False,
@@ -192,6 +204,17 @@ class SpanIngest(Area):
         ]
         if updates:
             await self.database.collection(TraceFields).bulk_write(updates, ordered=False)
+
+
+async def _inserted(collection: Collection, documents: list[Document]) -> bool:
+    """Whether all documents were inserted; some may be there already."""
+    try:
+        await collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if not only_duplicates(error):
+            raise
+        return False
+    return True
 
 
 def _stamp(batch: TraceBatch, state: Document, number: int) -> None:

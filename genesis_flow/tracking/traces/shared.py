@@ -46,11 +46,15 @@ def refuse_unknown_trace(trace_id: str) -> NoReturn:
     raise MlflowException(f"Trace with ID '{trace_id}' not found.", RESOURCE_DOES_NOT_EXIST)
 
 
-async def experiment_of(database: Database, number: int) -> Document:
+async def find_experiment(database: Database, number: int) -> Document | None:
     """What a new trace needs to know of its experiment."""
-    experiment = await database.collection(ExperimentFields).find_one(
+    return await database.collection(ExperimentFields).find_one(
         scoped({"_id": number}), {"lifecycle_stage": 1, "artifact_location": 1}
     )
+
+
+async def experiment_of(database: Database, number: int) -> Document:
+    experiment = await find_experiment(database, number)
     if experiment is None:
         refuse_unknown_experiment(number)
     return experiment

@@ -1,10 +1,12 @@
 """Traces as clients state them: created or merged into what spans have said already.
 
-Round trips of ``start_trace``: two (the experiment, the trace), a third if the trace was there already, for
-its assessments and for the copies that its children hold, and one to write assessments.
+Round trips of ``start_trace``: two (the experiment and the assessments side by side, the trace), two more to
+write assessments, and one more for copies in children that may be stale: if the trace now begins at another
+time, or if more than one call has logged its spans.
 """
 
 import asyncio
+import copy
 from contextlib import suppress
 from typing import Any
 
@@ -48,7 +50,9 @@ class TraceStart(Area):
         trace_id = trace_info.trace_id
         checked_name(trace_info.tags.get(TraceTagKey.TRACE_NAME))
         number = experiment_number(trace_info.experiment_id)
-        experiment = await experiment_of(self.database, number)
+        experiment, known_before = await asyncio.gather(
+            experiment_of(self.database, number), assessments_of(self.database, [trace_id])
+        )
         check_experiment_active(experiment)
         stated: Document = {
             "experiment_id": number,
@@ -63,7 +67,9 @@ class TraceStart(Area):
         for preview in ("request_preview", "response_preview"):
             if (text := getattr(trace_info, preview)) is not None:
                 stated[preview] = text
-        trace = await self._merge_trace(trace_id, stated)
+        before = await self._merge_trace(trace_id, stated)
+        trace = _changed(before or {"_id": trace_id}, stated)
+        assessments = known_before.get(trace_id, [])
         if trace_info.assessments:
             documents = [
                 assessment_document(assessment, trace_id, trace) for assessment in trace_info.assessments
@@ -71,28 +77,24 @@ class TraceStart(Area):
             await self.database.collection(AssessmentFields).bulk_write(
                 [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
             )
-        if trace["generation"] == 1 and not trace_info.assessments:
-            return trace_info_entity(trace, [])  # nobody can have known of it before
-        assessments, _ = await asyncio.gather(
-            assessments_of(self.database, [trace_id]),
-            move_children(self.database, trace_id, number, trace["request_time"]),
-        )
-        return trace_info_entity(trace, assessments.get(trace_id, []))
+            assessments = (await assessments_of(self.database, [trace_id])).get(trace_id, [])
+        if before is not None and not _has_fresh_children(before, trace, assessments):
+            await move_children(self.database, trace_id, number, trace["request_time"])
+        return trace_info_entity(trace, assessments)
 
-    async def _merge_trace(self, trace_id: str, stated: Document) -> Document:
-        """Make a trace as stated, whatever is known of it; returns the whole of it."""
+    async def _merge_trace(self, trace_id: str, stated: Document) -> Document | None:
+        """Make a trace as stated, whatever is known of it; returns what was."""
         change = _change(stated) | {"$inc": {"generation": 1}}
         traces = self.database.collection(TraceFields)
         for _ in range(2):
             with suppress(DuplicateKeyError):
-                trace: Document | None = await traces.find_one_and_update(
+                before: Document | None = await traces.find_one_and_update(
                     scoped({"_id": trace_id, **HERE}),
                     change,
                     upsert=True,
-                    return_document=ReturnDocument.AFTER,
+                    return_document=ReturnDocument.BEFORE,
                 )
-                if trace is not None:
-                    return trace
+                return before
             # Another client made it at the same moment; if it fails again, its spans are in an archive.
         raise MlflowException(
             f"Cannot update traces that are no longer DB-backed: '{trace_id}'.", INVALID_STATE
@@ -182,6 +184,38 @@ def _change(stated: Document) -> Document:
     fixed = {path: value for path, value in stated.items() if value is not None or _may_be_null(path)}
     gone = {path: "" for path in stated if path not in fixed}
     return {"$set": fixed, **({"$unset": gone} if gone else {})}
+
+
+def _changed(before: Document, stated: Document) -> Document:
+    """The trace after ``_change(stated)``."""
+    trace = copy.deepcopy(before)
+    for path, value in stated.items():
+        if value is None and not _may_be_null(path):
+            *parents, name = path.split(".")
+            holder = trace
+            for parent in parents:
+                holder = holder.get(parent) or {}
+            holder.pop(name, None)
+        else:
+            _put(trace, path, value)
+    return trace
+
+
+def _has_fresh_children(before: Document, trace: Document, assessments: list[Document]) -> bool:
+    """Whether spans and assessments surely hold the right copies.
+
+    The spans of a trace's first call hold what the trace then said. Those of later calls may be about to be
+    put right by them, which is not relied on here.
+    """
+    copied = ("experiment_id", "request_time")
+    return (
+        before.get("generation") == 1
+        and all(before.get(name) == trace[name] for name in copied)
+        and all(
+            (each["experiment_id"], each["trace_time"]) == (trace["experiment_id"], trace["request_time"])
+            for each in assessments
+        )
+    )
 
 
 def _may_be_null(path: str) -> bool:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from genesis_flow.cli.migrate import cli
 from genesis_flow.migrate import command, errors
-from genesis_flow.migrate.config import MigrateConfig
 from genesis_flow.migrate.ledger import BOOKKEEPING, State
 from tests.migration.helpers import database, make_config, real_steps
 
@@ -33,7 +32,7 @@ def test_collections_and_states_are_named() -> None:
     ]
 
 
-def test_the_example_step_works(real: MigrateConfig, store_uri: str, tmp_path: Path) -> None:
+def test_the_example_step_works(store_uri: str, tmp_path: Path) -> None:
     example = re.search(r'```python\n("""Index runs by user.*?)```', PAGE, re.DOTALL)
     assert example
     location = real_steps(tmp_path / "steps")

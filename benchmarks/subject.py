@@ -1,0 +1,148 @@
+"""One store in a process of its own: takes orders as lines of JSON, answers with times.
+
+``side_by_side.py`` starts it, with the interpreter of the environment in which the store is installed; it
+therefore imports nothing of this project but the store itself.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+KINDS = {
+    "genesis_flow": ("genesis_flow", "MongoDBStore", "MongoDBModelRegistryStore"),
+    "mlflow-mongodb": (
+        "mlflow_mongodb.tracking.store:mlflow_mongodb.model_registry.store",
+        "MongoDBTrackingStore",
+        "MongoDBModelRegistryStore",
+    ),
+    "sqlite": (
+        "mlflow.store.tracking.sqlalchemy_store:mlflow.store.model_registry.sqlalchemy_store",
+        "SqlAlchemyStore",
+        "SqlAlchemyStore",
+    ),
+}
+KINDS["postgresql"] = KINDS["sqlite"]
+
+
+def open_stores(kind: str, uri: str, artifacts: str) -> tuple[Any, Any]:
+    """The tracking store and the registry."""
+    modules, tracking, registry = KINDS[kind]
+    first, _, second = modules.partition(":")
+    store = getattr(importlib.import_module(first), tracking)(uri, artifacts)
+    return store, getattr(importlib.import_module(second or first), registry)(uri)
+
+
+class Answers:
+    """What the process is asked to do, one method each."""
+
+    def __init__(self, kind: str, uri: str, artifacts: str) -> None:
+        self.kind = kind
+        self.uri = uri
+        if kind == "pymongo":
+            from operations import Bare
+
+            self.operations: Any = Bare(uri)
+            return
+        from operations import Operations
+
+        store, registry = open_stores(kind, uri, artifacts)
+        self.operations = Operations(store, registry)
+
+    def names(self) -> list[str]:
+        return list(self.operations.calls())
+
+    def prepare(self, **options: Any) -> dict[str, Any]:
+        """Make experiments and templates, or join those that another process made."""
+        made: dict[str, Any] = self.operations.prepare(**options)
+        return made
+
+    def fill_runs(self, total: int) -> int:
+        return self._filler().fill_runs(self.operations, total)
+
+    def fill_traces(self, total: int) -> int:
+        return self._filler().fill_traces(self.operations, total)
+
+    def fill_points(self, total: int) -> None:
+        self.operations.fill_points(total)
+
+    def fill_models(self, models: int, versions: int) -> None:
+        self.operations.fill_models(models, versions)
+
+    def _filler(self) -> Any:
+        import fill
+
+        return fill.filler(self.kind, self.uri)
+
+    def time(self, operation: str, times: int) -> dict[str, Any]:
+        """Milliseconds of each call, and the processor seconds that all of them took here."""
+        call: Callable[[], object] = self.operations.calls()[operation]
+        gc.collect()
+        milliseconds = []
+        cpu = time.process_time()
+        for _ in range(times):
+            begin = time.perf_counter()
+            call()
+            milliseconds.append((time.perf_counter() - begin) * 1000)
+        return {"ms": milliseconds, "cpu": time.process_time() - cpu}
+
+    def throughput(self, threads: int, seconds: float) -> dict[str, float]:
+        """Calls of log_metric a second, each thread with a run of its own, and calls that failed."""
+        counts, errors = [0] * threads, [0] * threads
+        runs = [self.operations.new_run() for _ in range(threads)]
+        barrier = threading.Barrier(threads + 1)
+
+        def work(number: int) -> None:
+            barrier.wait()
+            while time.perf_counter() < deadline:
+                try:
+                    self.operations.log_point(runs[number], counts[number])
+                    counts[number] += 1
+                except Exception as error:  # noqa: BLE001 - whatever a store loses a call with is counted
+                    errors[number] += 1
+                    print(f"{self.kind}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
+
+        workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(threads)]
+        deadline = float("inf")
+        for worker in workers:
+            worker.start()
+        begin = time.perf_counter()
+        deadline = begin + seconds
+        barrier.wait()
+        for worker in workers:
+            worker.join()
+        elapsed = time.perf_counter() - begin
+        return {"calls": sum(counts) / elapsed, "errors": sum(errors)}
+
+    def memory(self) -> float:
+        """Megabytes of this process at its peak."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    kind, uri, artifacts = sys.argv[1:4]
+    # Stores print progress; what goes to the driver must be answers only.
+    answers_to = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        subject = Answers(kind, uri, artifacts)
+        print(json.dumps({"ready": True}), file=answers_to, flush=True)
+        for line in sys.stdin:
+            order = json.loads(line)
+            try:
+                answer = {"value": getattr(subject, order["do"])(**order.get("with", {}))}
+            except Exception as error:  # noqa: BLE001 - a store that cannot do it is a result
+                answer = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+            print(json.dumps(answer), file=answers_to, flush=True)
+
+
+if __name__ == "__main__":
+    main()

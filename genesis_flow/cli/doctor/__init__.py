@@ -1,0 +1,1 @@
+"""``genesis-flow doctor``: one module for each thing that can be wrong."""

@@ -1,0 +1,156 @@
+"""Changes that a crash cut in two, and how they are finished.
+
+Every one of them is written in an order that lets the same call finish it. Repairing is making that call
+again; nothing is guessed. What belongs to a parent that is gone cannot be reached any more and is removed.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from pymongo.errors import PyMongoError
+
+from genesis_flow.cli.doctor.finding import Finding, ok, warn
+from genesis_flow.cli.doctor.patient import Leftover, Patient
+from genesis_flow.core.settings import Settings
+from genesis_flow.documents import (
+    ExperimentFields,
+    MetricHeadFields,
+    ModelVersionFields,
+    RegisteredModelFields,
+    RunFields,
+)
+from genesis_flow.documents.keys import children_of
+
+_DELETED = "deleted"
+
+
+def look(patient: Patient) -> Finding:
+    found = patient.leftovers = [kind for kind in _kinds(patient) if kind.names]
+    if not found:
+        return ok("half-done", "No half-done changes.")
+    return warn(
+        "half-done",
+        f"Changes that are under way, or that a crash cut in two: {_described(found)}.",
+        "If nobody is making them now, `genesis-flow doctor --repair` finishes them.",
+        **_details(found),
+    )
+
+
+def repair(found: list[Leftover]) -> Finding:
+    problems = [problem for kind in found for problem in _repair(kind)]
+    if problems:
+        return warn(
+            "half-done",
+            f"Repaired, but for: {'; '.join(problems)}.",
+            "Look at those by hand.",
+            **_details(found),
+        )
+    return ok("half-done", f"Repaired: {_described(found)}.", repaired=_details(found))
+
+
+def _described(found: list[Leftover]) -> str:
+    return "; ".join(kind.describe() for kind in found)
+
+
+def _details(found: list[Leftover]) -> dict[str, Any]:
+    return {kind.kind: kind.names for kind in found}
+
+
+def _repair(kind: Leftover) -> Iterator[str]:
+    for name, finish in zip(kind.names, kind.finish, strict=True):
+        try:
+            finish()
+        except (MlflowException, PyMongoError) as error:
+            yield f"{name} ({error})"
+
+
+def _kinds(patient: Patient) -> Iterator[Leftover]:
+    prefix, db = patient.settings.prefix, patient.db
+    yield _unfinished_experiments(db[_name(prefix, ExperimentFields)], patient.for_stores)
+    yield _unfinished_renames(db[_name(prefix, RegisteredModelFields)], patient.for_stores)
+    yield _orphaned_versions(db[_name(prefix, ModelVersionFields)], _name(prefix, RegisteredModelFields))
+    runs, heads = db[_name(prefix, RunFields)], db[_name(prefix, MetricHeadFields)]
+    yield _metrics_of_deleted_runs(runs, heads, patient.for_stores)
+    yield _metrics_of_active_runs(runs, heads, patient.for_stores)
+
+
+def _name(prefix: str, document: Any) -> str:
+    return f"{prefix}{document.Settings.name}"
+
+
+def _unfinished_experiments(experiments: Any, settings: Settings) -> Leftover:
+    """``pending`` is set until all runs have followed their experiment."""
+    found = Leftover("experiments whose runs did not all follow them")
+    for experiment in experiments.find({"pending": {"$exists": True}}, {"name": 1, "pending": 1}):
+        found.add(experiment["name"], partial(_move_experiment, settings, experiment))
+    return found
+
+
+def _move_experiment(settings: Settings, document: dict[str, Any]) -> None:
+    store = _tracking_store(settings)
+    move = store.delete_experiment if document["pending"] == _DELETED else store.restore_experiment
+    move(str(document["_id"]))
+
+
+def _unfinished_renames(models: Any, settings: Settings) -> Leftover:
+    found = Leftover("models whose versions did not all take their new name")
+    for model in models.find({"renamed_from": {"$exists": True}}, {"name": 1, "renamed_from": 1}):
+        found.add(
+            f"{model['renamed_from']} > {model['name']}",
+            partial(_rename, settings, model),
+        )
+    return found
+
+
+def _rename(settings: Settings, model: dict[str, Any]) -> None:
+    _registry_store(settings).rename_registered_model(model["renamed_from"], model["name"])
+
+
+def _orphaned_versions(versions: Any, models: str) -> Leftover:
+    """A model's id is never given again: what belongs to one that is gone is to be gone."""
+    found = Leftover("models that are deleted but for some versions")
+    orphans = versions.aggregate(
+        [
+            {"$group": {"_id": "$model", "name": {"$first": "$name"}}},
+            {"$lookup": {"from": models, "localField": "_id", "foreignField": "_id", "as": "owner"}},
+            {"$match": {"owner": []}},
+        ]
+    )
+    for orphan in orphans:
+        found.add(orphan["name"], partial(versions.delete_many, {"model": orphan["_id"]}))
+    return found
+
+
+def _metrics_of_deleted_runs(runs: Any, heads: Any, settings: Settings) -> Leftover:
+    """A deleted run whose metrics still take points."""
+    found = Leftover("deleted runs whose metrics can still be written")
+    for run in runs.find({"lifecycle_stage": _DELETED}, {"_id": 1}):
+        if heads.find_one({"_id": children_of(run["_id"]), "active": True}, {"_id": 1}):
+            found.add(run["_id"], partial(_tracking_store(settings).delete_run, run["_id"]))
+    return found
+
+
+def _metrics_of_active_runs(runs: Any, heads: Any, settings: Settings) -> Leftover:
+    """A run that was restored, some of whose metrics still refuse points."""
+    found = Leftover("active runs some of whose metrics cannot be written")
+    closed = [
+        group["_id"]
+        for group in heads.aggregate([{"$match": {"active": False}}, {"$group": {"_id": "$run_uuid"}}])
+    ]
+    for run in runs.find({"_id": {"$in": closed}, "lifecycle_stage": {"$ne": _DELETED}}, {"_id": 1}):
+        found.add(run["_id"], partial(_tracking_store(settings).restore_run, run["_id"]))
+    return found
+
+
+def _tracking_store(settings: Settings) -> Any:
+    from genesis_flow.sync.tracking import MongoDBStore
+
+    return MongoDBStore.from_settings(settings)
+
+
+def _registry_store(settings: Settings) -> Any:
+    from genesis_flow.sync.registry import MongoDBModelRegistryStore
+
+    return MongoDBModelRegistryStore.from_settings(settings)

@@ -1,0 +1,152 @@
+"""``genesis-flow server``: MLflow's own server and web interface on a store of ours."""
+
+import os
+import socket
+from contextlib import closing
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from genesis_flow.cli.quickstart import SERVER_REQUIREMENT
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "max_content_width": 100},
+    epilog="Every other option goes to `mlflow server`, whose help lists them.",
+)
+@click.option(
+    "--backend-store-uri",
+    "--uri",
+    "backend",
+    envvar="MLFLOW_BACKEND_STORE_URI",
+    metavar="URI",
+    help="mongodb://host/database[#prefix] or genesis:///dir. Else the environment (MLFLOW_TRACKING_URI, "
+    "GENESIS_FLOW_MONGODB_URI), else mlflow.conf, else an embedded MongoDB in ./genesis-data.",
+)
+@click.option(
+    "--registry-store-uri",
+    "registry",
+    envvar="MLFLOW_REGISTRY_STORE_URI",
+    metavar="URI",
+    help="The model registry, if elsewhere.",
+)
+@click.option(
+    "--read-replica-backend-store-uri",
+    "read_replica",
+    envvar="MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+    metavar="URI",
+    hidden=True,
+)
+@click.option(
+    "--default-artifact-root",
+    "artifact_root",
+    envvar="MLFLOW_DEFAULT_ARTIFACT_ROOT",
+    metavar="URI",
+    help="Where new experiments keep artifacts. Else GENESIS_FLOW_ARTIFACT_ROOT, else mlflow.conf, else the "
+    "directory of an embedded database; otherwise the server passes artifacts on (mlflow-artifacts:/).",
+)
+@click.option(
+    "--artifacts-destination",
+    "artifacts_destination",
+    envvar="MLFLOW_ARTIFACTS_DESTINATION",
+    metavar="URI",
+    help="Where the server keeps the artifacts that it passes on.",
+)
+@click.option(
+    "--serve-artifacts/--no-serve-artifacts",
+    "serve_artifacts",
+    envvar="MLFLOW_SERVE_ARTIFACTS",
+    default=None,
+    help="Whether it passes artifacts on.",
+)
+@click.option("--host", envvar="MLFLOW_HOST", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option(
+    "--port",
+    "-p",
+    envvar="MLFLOW_PORT",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="The port to listen on.",
+)
+@click.option(
+    "--workers",
+    "-w",
+    envvar="MLFLOW_WORKERS",
+    type=click.IntRange(1),
+    help="How many processes answer: 4, or 1 on an embedded database, unless given.",
+)
+@click.option("--static-prefix", "static_prefix", envvar="MLFLOW_STATIC_PREFIX", default="", hidden=True)
+@click.argument("others", metavar="[MLFLOW OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def server(context: click.Context, /, **options: Any) -> None:
+    """Run MLflow's server and web interface on a MongoDB.
+
+    Prints the address once it answers; Ctrl-C or SIGTERM stops it and its workers. A password in the URI is
+    passed to MLflow by the environment, which never prints it. Beside MLflow's own /health there are
+    /genesis/live and /genesis/ready; the second asks the database.
+
+    \b
+    Examples:
+      genesis-flow server                        an embedded MongoDB in ./genesis-data
+      genesis-flow server --backend-store-uri mongodb://db/mlflow --host 0.0.0.0 --workers 4
+      genesis-flow server --port 8080 --static-prefix /mlflow --expose-prometheus metrics
+
+    \b
+    Exit codes:
+      0  stopped by Ctrl-C or SIGTERM
+      1  could not start, or ended by itself
+      2  a wrong option
+    """
+    from genesis_flow.cli.server_plan import Wishes, make_plan  # imports MLflow: --help need not wait
+    from genesis_flow.cli.server_process import run
+    from genesis_flow.core.settings import Settings
+
+    require_server_packages()
+    if "--artifacts-only" in options["others"]:
+        raise click.UsageError("A server for artifacts only uses no database: run `mlflow server` for it.")
+    wishes = Wishes(**options)
+    settings = Settings.resolve(wishes.backend, artifact_root=wishes.artifact_root)
+    plan = make_plan(wishes, settings, os.environ)
+    require_free_port(wishes.host, wishes.port)
+    click.echo(f"Opening {settings.store_uri}")
+    open_store(settings)
+    if not plan.has_health_endpoints:
+        click.echo("With these options there is no /genesis/live and /genesis/ready, only /health.", err=True)
+    context.exit(run(plan))
+
+
+def require_server_packages() -> None:
+    """A client installs mlflow-skinny, which has the command `mlflow server` but not what it runs."""
+    try:
+        version("mlflow")
+    except PackageNotFoundError as error:
+        raise click.ClickException(
+            "The server needs the whole of MLflow, not only mlflow-skinny: "
+            f'pip install "{SERVER_REQUIREMENT}"'
+        ) from error
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Say it here: MLflow's processes would fail one after the other, with their tracebacks."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with closing(socket.socket(family, kind, protocol)) as probe:
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise click.ClickException(
+            f"Cannot listen on {host}, port {port} ({error.strerror or error}): stop what uses it, or choose "
+            "another with --port or --host."
+        ) from error
+
+
+def open_store(settings: Any) -> None:
+    """Connect, and bring an empty database to the newest schema, before any process of MLflow starts."""
+    from genesis_flow.sync.tracking import MongoDBStore
+
+    store = MongoDBStore.from_settings(settings)
+    store.client.admin.command("ping")
+    store.close()  # an embedded server stays in use by this process

@@ -1,0 +1,186 @@
+"""What ``genesis-flow server`` runs: MLflow's command line and environment, with no password in the first."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import click
+
+from genesis_flow.core.settings import (
+    ENV_COSMOS_URI,
+    ENV_TRACKING_URI,
+    ENV_URI,
+    Embedded,
+    Settings,
+)
+from genesis_flow.core.uri import SCHEMES, scheme_of
+
+APP_NAME = "genesis-flow"
+JOBS_VARIABLE = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
+# One process answers a person at a laptop; each more takes its 250 MB and seconds of start.
+EMBEDDED_WORKERS = 1
+
+# Options that make `mlflow server` run another application or another kind of server than uvicorn.
+_OWN_APPLICATION = ("--app-name", "--gunicorn-opts", "--waitress-opts", "--dev")
+_OTHER_SERVER_VARIABLES = ("MLFLOW_GUNICORN_OPTS",)
+_SECRET_OPTIONS = ("tlsCertificateKeyFilePassword=", "AWS_SESSION_TOKEN:")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The options that ``genesis-flow server`` understands itself; ``others`` are for MLflow."""
+
+    backend: str | None = None
+    registry: str | None = None
+    read_replica: str | None = None
+    artifact_root: str | None = None
+    artifacts_destination: str | None = None
+    serve_artifacts: bool | None = None
+    host: str = "127.0.0.1"
+    port: int = 5000
+    workers: int | None = None
+    static_prefix: str = ""
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A command that can be shown to anybody, and the environment that it needs."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    host: str
+    """Where to ask whether the server answers."""
+    address: str
+    """What to open in a browser."""
+    health: str
+    """The path that answers once the server does."""
+    has_health_endpoints: bool
+
+
+def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) -> Plan:
+    """How to run `mlflow server` for these wishes on the store of ``settings``."""
+    _refuse_other_secrets(settings)
+    options = [
+        *("--backend-store-uri", settings.credential_free_uri.reveal()),
+        *_option("--registry-store-uri", _same_login(wishes.registry, settings, environ)),
+        *_option("--read-replica-backend-store-uri", _same_login(wishes.read_replica, settings, environ)),
+        *_artifact_options(wishes, settings),
+        *("--host", wishes.host, "--port", str(wishes.port)),
+        *_option("--workers", _workers(wishes, settings)),
+        *_option("--static-prefix", wishes.static_prefix),
+    ]
+    extended = not runs_another_application(wishes.others, environ)
+    if extended:
+        options += ["--app-name", APP_NAME]
+    host = _EVERYWHERE.get(wishes.host, wishes.host)
+    scheme = (
+        "https"
+        if "--ssl-certfile" in " ".join((*wishes.others, environ.get("MLFLOW_UVICORN_OPTS", "")))
+        else "http"
+    )
+    return Plan(
+        command=(sys.executable, "-m", "mlflow", "server", *options, *wishes.others),
+        environment=_environment(settings, environ),
+        host=host,
+        address=f"{scheme}://{f'[{host}]' if ':' in host else host}:{wishes.port}{wishes.static_prefix}",
+        health=f"{wishes.static_prefix}/health",
+        has_health_endpoints=extended,
+    )
+
+
+def runs_another_application(others: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Whether MLflow is told to run what our endpoints cannot be added to."""
+    return any(text.split("=")[0] in _OWN_APPLICATION for text in others) or any(
+        environ.get(name) for name in _OTHER_SERVER_VARIABLES
+    )
+
+
+def _option(name: str, value: object | None) -> list[str]:
+    return [] if value in (None, "") else [name, str(value)]
+
+
+def _workers(wishes: Wishes, settings: Settings) -> int | None:
+    if wishes.workers is None and isinstance(settings.target, Embedded):
+        return EMBEDDED_WORKERS
+    return wishes.workers
+
+
+def _artifact_options(wishes: Wishes, settings: Settings) -> list[str]:
+    """MLflow hands the store whatever root it is told, so it has to be told the configured one.
+
+    On an embedded database clients write artifacts into its directory. New experiments made through a
+    server that only this machine reaches do the same, so that clients with and without the server share
+    them; for other machines the server passes artifacts on, to the same directory.
+    """
+    root, destination = wishes.artifact_root, wishes.artifacts_destination
+    configured = settings.sources["artifact_root"] != "default"
+    if isinstance(settings.target, Embedded):
+        shared = Path(settings.target.directory, "artifacts").as_uri()
+        destination = destination or shared
+        if root is None and not configured and (wishes.serve_artifacts is False or wishes.host in _LOOPBACK):
+            root = shared
+    if root is None and configured:
+        root = settings.artifact_root
+    flags = {None: [], True: ["--serve-artifacts"], False: ["--no-serve-artifacts"]}[wishes.serve_artifacts]
+    return [
+        *_option("--default-artifact-root", root),
+        *_option("--artifacts-destination", destination),
+        *flags,
+    ]
+
+
+def _refuse_other_secrets(settings: Settings) -> None:
+    """Those that a URI can hold beside the password, and that the environment cannot bring."""
+    uri = settings.credential_free_uri.reveal().lower()
+    for name in _SECRET_OPTIONS:
+        if name.lower() in unquote(uri):
+            raise click.UsageError(
+                f"The store URI has {name[:-1]}, which MLflow would print: use a key file without a password "
+                "that only this user can read; a token can come from the environment of AWS."
+            )
+
+
+def _same_login(uri: str | None, settings: Settings, environ: Mapping[str, str]) -> str | None:
+    """Another store of ours that the server shall use: its password must come from the environment too."""
+    if uri is None or scheme_of(uri) not in SCHEMES:
+        return uri
+    other = Settings.resolve(uri, environ=environ)
+    from_uri = any(other.sources.get(name, "").startswith("URI") for name in ("username", "password"))
+    if from_uri and (other.username, other.password) != (settings.username, settings.password):
+        raise click.UsageError(
+            f"{other.store_uri} has another user or password than the backend store. Processes of the server "
+            "get one of them, from the environment: use the same for both, or certificates."
+        )
+    _refuse_other_secrets(other)
+    return other.credential_free_uri.reveal()
+
+
+def _environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Without URIs that may hold a password; with credentials that were in one."""
+    environment = {
+        name: value
+        for name, value in environ.items()
+        if name not in (ENV_URI, ENV_COSMOS_URI, *_MLFLOW_URIS)
+        and not (name == ENV_TRACKING_URI and scheme_of(value.strip()) in SCHEMES)
+    }
+    given = settings.credential_environment()
+    for setting, name in zip(("username", "password"), given, strict=False):
+        # What the environment or a file gave, the server's processes find there themselves.
+        if settings.sources[setting].startswith("URI"):
+            environment[name] = given[name].reveal()
+    # They need an SQL database; without this MLflow warns at every start that ours is none.
+    environment.setdefault(JOBS_VARIABLE, "false")
+    return environment
+
+
+# Given to MLflow as options instead.
+_MLFLOW_URIS = (
+    "MLFLOW_BACKEND_STORE_URI",
+    "MLFLOW_REGISTRY_STORE_URI",
+    "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+)

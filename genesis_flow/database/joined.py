@@ -1,0 +1,118 @@
+"""Updates of callers that wait at the same time, joined into one command.
+
+A caller that finds few others under way sends its update alone, at once. The others wait for one of these to
+return and then go together: with many threads a command, and the wait for its acknowledgement, serves a dozen
+of them, and each is told of its own result.
+
+MongoDB tells how many updates of a command matched, not which. So if not all did, or one failed, each is sent
+again alone: whoever joins must not mind that, which conditional and repeatable updates do not.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any
+
+import pymongo
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from genesis_flow.documents.binding import Collection
+
+Document = dict[str, Any]
+
+# Commands under way before callers begin to wait for each other: a far server is kept busy all the same.
+_UNDER_WAY = 4
+_TOGETHER = 500
+
+
+@dataclass(slots=True)
+class _Waiting:
+    query: Document
+    change: Document
+    deadline: float
+    matched: "asyncio.Future[bool]"
+
+    async def send_alone(self, collection: Collection) -> None:
+        try:
+            result = await collection.update_one(self.query, self.change)
+        except PyMongoError as error:
+            self.fail(error)
+        else:
+            self.succeed(result.matched_count > 0)
+
+    def succeed(self, matched: bool) -> None:
+        if not self.matched.done():  # its caller may have given up
+            self.matched.set_result(matched)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.matched.done():
+            self.matched.set_exception(error)
+
+
+class JoinedUpdates:
+    """The updates of one collection on one loop."""
+
+    def __init__(self, collection: Collection, timeout: float) -> None:
+        self._collection = collection
+        self._timeout = timeout
+        self._under_way = 0
+        self._waiting: list[_Waiting] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def update_one(self, query: Document, change: Document) -> bool:
+        """Whether a document matched and is changed. The update may be sent twice."""
+        if self._under_way >= _UNDER_WAY:
+            matched: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            self._waiting.append(_Waiting(query, change, time.monotonic() + self._timeout, matched))
+            return await matched
+        self._under_way += 1
+        try:
+            return (await self._collection.update_one(query, change)).matched_count > 0
+        finally:
+            self._under_way -= 1
+            self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        if self._waiting and self._under_way < _UNDER_WAY:
+            together, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
+            self._under_way += 1
+            # In a context of its own: the deadline of whoever happens to send it is not that of the others.
+            task = asyncio.get_running_loop().create_task(self._send(together), context=Context())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, together: list[_Waiting]) -> None:
+        try:
+            # The oldest has the least time left. An expired deadline is the driver's to report.
+            left = together[0].deadline - time.monotonic()
+            with pymongo.timeout(max(left, 0.001)):
+                if not await self._all_matched(together):
+                    await asyncio.gather(*(each.send_alone(self._collection) for each in together))
+        except PyMongoError as error:
+            _fail(together, error)
+        except BaseException as error:
+            _fail(together, error)
+            raise
+        finally:
+            self._under_way -= 1
+            self._send_waiting()
+
+    async def _all_matched(self, together: list[_Waiting]) -> bool:
+        updates = [UpdateOne(each.query, each.change) for each in together]
+        try:
+            result = await self._collection.bulk_write(updates, ordered=False)
+        except BulkWriteError:
+            return False
+        if result.matched_count < len(updates):
+            return False
+        for each in together:
+            each.succeed(matched=True)
+        return True
+
+
+def _fail(together: Iterable[_Waiting], error: BaseException) -> None:
+    for each in together:
+        each.fail(error)
