@@ -208,6 +208,39 @@ def test_nothing_that_the_server_shows_holds_the_password(
         assert not path.is_file() or not leaks(path.read_bytes()), path
 
 
+MIGRATE = ["-c", "from genesis_flow.cli.migrate import cli; cli()"]
+DOCTOR = ["-m", "genesis_flow.cli", "--debug", "doctor"]
+
+
+@pytest.mark.parametrize("password", [PASSWORD, PASSWORD + "x"], ids=["right", "wrong"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [*DOCTOR, "--timeout", "2"],
+        [*DOCTOR, "--json"],
+        [*MIGRATE, "up", "--json"],
+        [*MIGRATE, "status"],
+    ],
+    ids=["doctor", "doctor --json", "migrate up --json", "migrate status"],
+)
+def test_no_command_shows_the_password(
+    secure: SecureServer, scram: str, name: str, password: str, command: list[str], tmp_path: Path
+) -> None:
+    uri = secure.uri(name, user="ann", password=password)
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env=user_environment(GENESIS_FLOW_MONGODB_URI=uri, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert done.stdout + done.stderr
+    assert "No such option" not in done.stderr
+    assert (done.returncode == 0) == (password == PASSWORD), done.stdout + done.stderr
+    assert not leaks(done.stdout + done.stderr)
+
+
 def responses(address: str) -> list[str]:
     found = []
     asked: list[tuple[str, str, dict[str, Any]]] = [
