@@ -32,11 +32,20 @@ def connections(mongod: Mongod, app: str) -> int:
         return len({each["client"] for each in found})
 
 
+def settle(mongod: Mongod, app: str, most: int) -> None:
+    """Wait until the server has seen the end of clients that made a schema: those are closed then."""
+    deadline = time.monotonic() + 10
+    while connections(mongod, app) > most:
+        assert time.monotonic() < deadline, "sockets beyond the pool stay open"
+        time.sleep(0.1)
+
+
 def test_a_thousand_stores_share_one_pool(mongod: Mongod, store_uri: str) -> None:
     uri = f"{store_uri}&maxPoolSize={MOST_SOCKETS}&appname=thousand"
     stores = [MongoDBStore(uri) for _ in range(500)]
     registries = [MongoDBModelRegistryStore(uri) for _ in range(500)]
-    stores[0].search_experiments()  # an empty database is brought to head by a client that is closed then
+    stores[0].search_experiments()
+    settle(mongod, "thousand", 1 + WATCHING)
     most, stop = 0, threading.Event()
 
     def watch() -> None:
@@ -59,10 +68,7 @@ def test_a_thousand_stores_share_one_pool(mongod: Mongod, store_uri: str) -> Non
     # Two databases and two prefixes of one server share it too.
     for other in (uri.replace("test_", "test_other_"), f"{uri}#prefix"):
         MongoDBStore(other).search_experiments()
-    deadline = time.monotonic() + 10
-    while connections(mongod, "thousand") > MOST_SOCKETS + WATCHING:
-        assert time.monotonic() < deadline, "sockets beyond the pool stay open"
-        time.sleep(0.1)  # the server sees the end of the clients that made the two schemas a moment later
+    settle(mongod, "thousand", MOST_SOCKETS + WATCHING)
     stores[0].close()
     with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
         client.drop_database(MongoDBStore(uri.replace("test_", "test_other_"))._settings.database)
