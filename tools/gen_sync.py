@@ -4,7 +4,7 @@
     python tools/gen_sync.py --check    write nothing; exit 1 and name the files that are not up to date
 
 An area is a class that derives from ``Area``; its operations are the methods that
-``@operation`` or ``@long_operation`` decorates.
+``@operation``, ``@mutation`` or ``@long_mutation`` decorates.
 """
 
 import argparse
@@ -27,7 +27,7 @@ GENERATED = "sync/_generated"
 
 AREA = "Area"
 # The decorators that make a method an operation, and what runs such a method in the facade.
-OPERATIONS = {"operation": "_run", "long_operation": "_run_long"}
+OPERATIONS = {"operation": "_run", "mutation": "_run", "long_mutation": "_run_long"}
 # What every async store has; the facade has its own.
 LIFE_CYCLE = ("open", "opened", "close")
 
@@ -112,8 +112,8 @@ def _operations(source: Source, area: ast.ClassDef) -> Iterator[ast.AsyncFunctio
         elif not node.name.startswith("_") and node.name not in LIFE_CYCLE:
             raise source.error(
                 node,
-                f"{where} is public but no @operation, so the blocking store would lack it; decorate it, or "
-                "start its name with an underscore.",
+                f"{where} is public but neither @operation nor @mutation, so the blocking store would lack "
+                "it; decorate it, or start its name with an underscore.",
             )
 
 

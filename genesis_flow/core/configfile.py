@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from genesis_flow.core.errors import invalid
+from genesis_flow.core.redact import mask
 
 FILE_NAME = "mlflow.conf"
 CONF_VARIABLE = "GENESIS_FLOW_CONF"
@@ -27,7 +28,7 @@ TRACKING_KEYS = (
     "username",
     "password_file",
 )
-SECURITY_KEYS = ("enable_input_validation", "enable_secure_model_loading", "max_param_value_length")
+SECURITY_KEYS = ("audit", "enable_input_validation", "enable_secure_model_loading", "max_param_value_length")
 PLUGINS_KEYS = ("auto_discover", "enable_builtin", "plugin_paths")
 KEYS: Mapping[str, tuple[str, ...]] = {
     "tracking": TRACKING_KEYS,
@@ -35,6 +36,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "plugins": PLUGINS_KEYS,
 }
 _BOOLEAN_KEYS = (
+    ("security", "audit"),
     ("security", "enable_input_validation"),
     ("security", "enable_secure_model_loading"),
     ("plugins", "auto_discover"),
@@ -160,11 +162,17 @@ def _check_boolean(config: ConfigFile, section: str, key: str) -> None:
     text = config.get(section, key)
     if text is None:
         return
-    value = configparser.ConfigParser.BOOLEAN_STATES.get(text.lower())
-    if value is None:
-        raise invalid(f"{config.source(section, key)} must be true or false, not {text!r}.")
+    value = as_boolean(text, config.source(section, key))
     if reason := _WITHOUT_EFFECT.get((section, key, value)):
         _warn_once(f"{config.source(section, key)} = {text} has no effect: {reason}.")
+
+
+def as_boolean(text: str, source: str) -> bool:
+    """``true``, ``false`` and their usual synonyms."""
+    value = configparser.ConfigParser.BOOLEAN_STATES.get(text.lower())
+    if value is None:
+        raise invalid(f"{source} must be true or false, not {mask(text)!r}.")
+    return value
 
 
 @lru_cache(maxsize=256)

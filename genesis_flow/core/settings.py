@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from genesis_flow.core import configfile, credentials
-from genesis_flow.core.configfile import ConfigFile
+from genesis_flow.core.configfile import ConfigFile, as_boolean
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.redact import Secret, mask, mask_uri
 from genesis_flow.core.uri import (
@@ -36,6 +36,7 @@ ENV_POOL = "MONGODB_MAX_POOL_SIZE"
 ENV_SELECTION = "MONGODB_SERVER_SELECTION_TIMEOUT"
 ENV_TIMEOUT = "GENESIS_FLOW_TIMEOUT"
 ENV_OPEN_TIMEOUT = "GENESIS_FLOW_OPEN_TIMEOUT"
+ENV_AUDIT = "GENESIS_FLOW_AUDIT"
 
 DEFAULT_POOL_SIZE = 64
 DEFAULT_SELECTION_MS = 30_000
@@ -106,6 +107,7 @@ class Settings:
     max_idle_time_ms: int | None = None
     app_name: str = APP_NAME
     max_param_value_length: int = MAX_PARAM_VALUE_LENGTH
+    audit: bool = False
     credential_free_uri: Secret = field(default=Secret(""), repr=False)
     """The store URI without user name and password, prefix included: for other programs' command lines."""
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -186,6 +188,7 @@ class _Resolution:
             "artifact_root": root,
             "open_timeout": self._seconds("open_timeout", ENV_OPEN_TIMEOUT, DEFAULT_OPEN_TIMEOUT),
             "max_param_value_length": self._max_param_value_length(),
+            "audit": self._audit(),
             "sources": self.sources,
         }
         if isinstance(parsed, GenesisUri):
@@ -328,6 +331,11 @@ class _Resolution:
             )
         return self._found("max_param_value_length", int(text), source)
 
+    def _audit(self) -> bool:
+        text, source = self._environment_or_conf(ENV_AUDIT, "audit", section="security")
+        value = as_boolean(text or "false", source.removeprefix("environment "))
+        return self._found("audit", value, source)
+
     def _number(self, setting: str, option: str, in_uri: str | None, variable: str, default: int) -> int:
         if in_uri is not None:
             self.sources[setting] = f"URI {option}"
@@ -347,11 +355,13 @@ class _Resolution:
         self.sources[setting] = source
         return default if text is None else _positive(text, source.removeprefix("environment "), "seconds")
 
-    def _environment_or_conf(self, variable: str, key: str) -> tuple[str | None, str]:
+    def _environment_or_conf(
+        self, variable: str, key: str, section: str = "tracking"
+    ) -> tuple[str | None, str]:
         if text := self.environ.get(variable, "").strip():
             return text, f"environment {variable}"
-        if value := self.conf.get("tracking", key):
-            return value, self.conf.source("tracking", key)
+        if value := self.conf.get(section, key):
+            return value, self.conf.source(section, key)
         return None, "default"
 
     def _found(self, setting: str, value: T, source: str) -> T:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
@@ -9,16 +10,21 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pymongo
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
 from pymongo.errors import PyMongoError
 
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.settings import Settings
+from genesis_flow.database import audit
+from genesis_flow.database.arguments import check_entities, check_texts, text_parameters
 from genesis_flow.database.connection import Database, close_database, open_database, revive
 from genesis_flow.database.error_edge import UNSTORABLE, retry_delay, translate
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Method = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
+
+_logger = logging.getLogger(__name__)
 
 # The store whose call is running: a call that it makes to itself shares the deadline, the retries and the
 # error edge of the outer one.
@@ -61,36 +67,119 @@ class Area:
 
 # Deleting an experiment with all its runs takes longer than a call of a training loop may.
 LONG = 20
+# How long a call may wait for an audit record. The blocking stores' backstop allows for two.
+_RECORD_SECONDS = 7.0
 
 
 def operation(function: Method[P, T]) -> Method[P, T]:
-    """Make an area's method a public call.
+    """Make an area's method, which changes nothing, a public call."""
+    return _public(function, patience=1, changes=False)
+
+
+def mutation(function: Method[P, T]) -> Method[P, T]:
+    """Make a method that changes something a public call, which the audit trail records.
 
     The call may be run again after a passing failure, so it must be written such that a repetition of a
     half-done call ends in the state of one whole call.
     """
-    return _public(function, patience=1)
+    return _public(function, patience=1, changes=True)
 
 
-def long_operation(function: Method[P, T]) -> Method[P, T]:
+def long_mutation(function: Method[P, T]) -> Method[P, T]:
     """The same for a call whose work grows with the number of runs: its deadline is LONG times as far."""
-    return _public(function, patience=LONG)
+    return _public(function, patience=LONG, changes=True)
 
 
-def _public(function: Method[P, T], patience: int) -> Method[P, T]:
+def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P, T]:
+    texts = text_parameters(function)
+
     @functools.wraps(function)
     async def call(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if _inside.get() is self:
             return await function(self, *args, **kwargs)
         token = _inside.set(self)
         timeout = self.settings.timeout * patience
+
+        async def work() -> T:
+            check_texts(texts, args, kwargs)
+            if changes:
+                check_entities(args, kwargs)
+            return await _within(self, lambda: function(self, *args, **kwargs), timeout)
+
         try:
-            with pymongo.timeout(timeout):
-                return await _attempts(self, lambda: function(self, *args, **kwargs), timeout)
+            if not (changes and self.settings.audit):
+                return await work()
+            trail = _Trail(self, function, audit.target_of(function, args, kwargs))
+            return await trail.around(work, announced=patience > 1)
         finally:
             _inside.reset(token)
 
+    call.changes_data = changes  # type: ignore[attr-defined]
     return call
+
+
+class _Trail:
+    """What one call leaves in the audit trail."""
+
+    def __init__(self, area: Area, function: Callable[..., Any], target: dict[str, Any]) -> None:
+        self.area = area
+        self.store = function.__module__.split(".")[1]
+        self.name = function.__name__
+        self.target = target
+
+    async def around(self, work: Callable[[], Coroutine[Any, Any, T]], *, announced: bool) -> T:
+        """Run ``work`` and record what became of it; long work, which may be killed, says its begin."""
+        await self._write(
+            lambda: audit.introduce(self.area.database, self.store), self.area.settings.open_timeout
+        )
+        if announced:
+            await self._record(audit.BEGUN)
+        try:
+            result = await work()
+        except MlflowException as error:
+            await self._record_failure({"outcome": audit.FAILED, "error": error.error_code})
+            raise
+        except asyncio.CancelledError:
+            await self._record_failure({"outcome": audit.INTERRUPTED})
+            raise
+        except Exception as error:
+            await self._record_failure({"outcome": audit.FAILED, "error": type(error).__name__})
+            raise
+        self.target |= self._made(result)
+        try:
+            await self._record(audit.DONE)
+        except MlflowException as error:
+            raise MlflowException(
+                f"{self.name} did its work, but its audit record could not be written. {error.message}",
+                ErrorCode.Value(error.error_code),
+            ) from error
+        return result
+
+    def _made(self, result: Any) -> dict[str, Any]:
+        if self.name == "create_experiment":  # the one creation that returns a bare id
+            return {"experiment_id": result}
+        return audit.made_by(result)
+
+    async def _record(self, outcome: str, **more: Any) -> None:
+        entry = audit.record(self.area.settings, self.store, self.name, self.target, outcome) | more
+        await self._write(lambda: audit.write(self.area.database, entry))
+
+    async def _record_failure(self, how: dict[str, Any]) -> None:
+        """The error of the call itself counts; one of its record is only logged."""
+        try:
+            await self._record(**how)
+        except MlflowException as error:
+            _logger.warning(
+                "%s failed, and its audit record could not be written: %s", self.name, error.message
+            )
+
+    async def _write(self, work: Callable[[], Coroutine[Any, Any, None]], opening: float = 0) -> None:
+        await _within(self.area, work, opening + _RECORD_SECONDS)
+
+
+async def _within(area: Area, call: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+    with pymongo.timeout(timeout):
+        return await _attempts(area, call, timeout)
 
 
 async def _attempts(area: Area, call: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:

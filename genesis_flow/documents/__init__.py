@@ -1,5 +1,6 @@
 """What a document looks like: one Beanie model a collection, with its indexes."""
 
+from genesis_flow.documents.audit import AuditFields
 from genesis_flow.documents.binding import Documents, bind_documents
 from genesis_flow.documents.datasets import DatasetFields
 from genesis_flow.documents.evaluation import (
@@ -24,6 +25,7 @@ from genesis_flow.documents.webhooks import WebhookFields
 
 __all__ = [
     "AssessmentFields",
+    "AuditFields",
     "CounterFields",
     "DatasetFields",
     "DatasetRecordFields",

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
+from genesis_flow.documents.audit import AuditFields
 from genesis_flow.documents.datasets import DatasetFields
 from genesis_flow.documents.evaluation import (
     DatasetRecordFields,
@@ -64,6 +65,7 @@ DECLARED: tuple[type[BaseModel], ...] = (
     ImportItemFields,
     ImportProblemFields,
     ImportArtifactFields,
+    AuditFields,
 )
 
 

@@ -22,6 +22,11 @@ def unescape(field: str) -> str:
     return field.replace("%24", "$").replace("%2E", ".").replace("%25", "%")
 
 
+def stored_text(value: object) -> str | None:
+    """The value of a param or tag as it is stored: numbers that callers did not turn into text are text."""
+    return value if value is None or isinstance(value, str) else str(value)
+
+
 def unescape_map(fields: dict[str, str | None] | None) -> dict[str, str | None]:
     return {unescape(field): value for field, value in (fields or {}).items()}
 

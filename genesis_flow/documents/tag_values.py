@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 
-from genesis_flow.documents.keys import escape, unescape
+from genesis_flow.documents.keys import escape, stored_text, unescape
 
 LONGEST_INDEXED = 1_000
 
@@ -36,7 +36,7 @@ def tag_fields(key: str) -> tuple[str, str]:
 
 def tag_maps(tags: Iterable[Tag] | None) -> dict[str, Any]:
     """The fields of a new document; the later of two tags with one key wins."""
-    values = {tag.key: tag.value for tag in tags or ()}
+    values = {tag.key: stored_text(tag.value) for tag in tags or ()}
     maps: dict[str, Any] = {
         "tags": {escape(key): value for key, value in values.items() if not _is_long(value)},
         "is_prompt": values.get(IS_PROMPT_TAG_KEY) == PROMPT_VALUE,
@@ -48,6 +48,7 @@ def tag_maps(tags: Iterable[Tag] | None) -> dict[str, Any]:
 
 def set_tag_update(key: str, value: str | None) -> dict[str, Any]:
     """The update that sets a tag, and removes a former value from where this one does not go."""
+    value = stored_text(value)
     here = tag_field(key, value)
     there = next(field for field in tag_fields(key) if field != here)
     change: dict[str, Any] = {here: value}

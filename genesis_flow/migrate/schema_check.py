@@ -21,6 +21,8 @@ _OPTIONS = (
 )
 _DEFAULTS: Mapping[str, Any] = {"unique": False, "sparse": False}
 VIEWS = ("params", "tags")
+# Indexes that the operator may give an age after which the server removes documents.
+OPERATORS_RETENTION = ("by_record_time",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ def _compare_indexes(
         what = f"{collection}.{name}"
         if name not in existing:
             findings.append(Finding("missing", what, f"the index {_keys(index)} does not exist"))
+        elif name in OPERATORS_RETENTION and _is_ttl_of(index, existing[name]):
+            seconds = existing[name]["expireAfterSeconds"]
+            findings.append(Finding("note", what, f"the server removes documents after {seconds} seconds"))
         elif difference := _difference(index, existing[name]):
             findings.append(Finding("different", what, difference))
         elif existing[name].get("hidden"):
@@ -98,6 +103,12 @@ def _difference(declared: Mapping[str, Any], existing: Mapping[str, Any]) -> str
         if wanted != has:
             return f"declared {option}={wanted}, the server has {has}"
     return ""
+
+
+def _is_ttl_of(declared: Mapping[str, Any], existing: Mapping[str, Any]) -> bool:
+    """Whether the server's index is the declared one, and removes old documents besides."""
+    plain = {option: value for option, value in existing.items() if option != "expireAfterSeconds"}
+    return "expireAfterSeconds" in existing and not _difference(declared, plain)
 
 
 def _key_list(index: Mapping[str, Any]) -> list[tuple[str, Any]]:

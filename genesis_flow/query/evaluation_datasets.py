@@ -12,6 +12,7 @@ from genesis_flow.query.compare import condition
 from genesis_flow.query.keyset import behind
 from genesis_flow.query.runs.parsing import parsed
 from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+from genesis_flow.query.traces.text import TextCondition
 
 _NUMBER = ("=", "!=", "<", "<=", ">", ">=")
 _TEXT = ("=", "!=", "LIKE", "ILIKE")
@@ -78,8 +79,9 @@ def _clause(parsed_clause: dict[str, Any]) -> dict[str, Any]:
     if key in SearchEvaluationDatasetsUtils.NUMERIC_ATTRIBUTES:
         _allow(comparator, _NUMBER, "numeric attribute")
         return {key: condition(comparator, _number(key, value))}
-    _allow(comparator, (*_TEXT, *_NUMBER, "IN") if key == "name" else (*_TEXT, *_NUMBER), "string attribute")
-    return {key: condition(comparator, value)}
+    allowed = (*_TEXT, *_NUMBER, "RLIKE")
+    _allow(comparator, (*allowed, "IN") if key == "name" else allowed, "string attribute")
+    return {key: TextCondition(comparator, value).query()}
 
 
 def _number(key: str, value: Any) -> int | float:

@@ -12,6 +12,7 @@ from pymongo import ASCENDING, DESCENDING
 from genesis_flow.documents.keys import escape
 from genesis_flow.query.compare import condition
 from genesis_flow.query.keyset import behind
+from genesis_flow.query.runs.parsing import parsed
 from genesis_flow.query.tokens import create_token, parse_token, refuse_position
 
 _NUMBER = ("=", "!=", "<", "<=", ">", ">=")
@@ -34,9 +35,10 @@ def experiment_page(
 ) -> ExperimentPage:
     sort = _sort(order_by)
     question = [view_type, filter_string, order_by]
+    parse = SearchExperimentsUtils.parse_search_filter
     conditions = [
         {"lifecycle_stage": {"$in": list(LifecycleStage.view_type_to_stages(view_type))}},
-        *(_clause(parsed) for parsed in SearchExperimentsUtils.parse_search_filter(filter_string)),
+        *(_clause(clause) for clause in parsed(parse, filter_string or "", "filter")),
     ]
     position = parse_token(page_token, question)
     if position is not None:
@@ -50,7 +52,8 @@ def experiment_page(
 def _sort(order_by: list[str] | None) -> list[tuple[str, int]]:
     sort: dict[str, int] = {}
     for clause in order_by or ["creation_time DESC", "experiment_id ASC"]:
-        kind, key, ascending = SearchExperimentsUtils.parse_order_by_for_search_experiments(clause)
+        parse = SearchExperimentsUtils.parse_order_by_for_search_experiments
+        kind, key, ascending = parsed(parse, clause, "order_by clause")
         if kind != "attribute":
             raise MlflowException.invalid_parameter_value(f"Invalid order_by entity: {kind}")
         # A field that is named again cannot change the order any more.
@@ -63,8 +66,8 @@ def _field(key: str) -> str:
     return "_id" if key == "experiment_id" else key
 
 
-def _clause(parsed: dict[str, Any]) -> dict[str, Any]:
-    kind, key, comparator, value = (parsed[part] for part in ("type", "key", "comparator", "value"))
+def _clause(clause: dict[str, Any]) -> dict[str, Any]:
+    kind, key, comparator, value = (clause[part] for part in ("type", "key", "comparator", "value"))
     if kind == "attribute":
         return {_field(key): condition(comparator, _attribute_value(key, comparator, value))}
     if kind != "tag":

@@ -95,8 +95,11 @@ def _on_datasets(datasets: Sequence[Document]) -> Document:
 
 
 def _dataset_condition(dataset: Document) -> Document:
-    names = ("dataset_name", "dataset_digest")
-    return {name: dataset[name] for name in names if dataset.get(name)}
+    given = {name: dataset[name] for name in ("dataset_name", "dataset_digest") if dataset.get(name)}
+    for name, value in given.items():
+        if not isinstance(value, str):  # a dictionary would be an operator to MongoDB
+            raise MlflowException.invalid_parameter_value(f"`{name}` must be a text, not {value!r:.100}.")
+    return given
 
 
 def _comparisons(filter_string: str | None) -> list[tuple[str, str, str, str]]:

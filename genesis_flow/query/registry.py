@@ -48,11 +48,11 @@ class Page:
 
 def model_page(filter_string: str | None, order_by: list[str] | None, page_token: str | None) -> Page:
     clauses = _clauses(SearchModelUtils, filter_string)
+    conditions = [_model_condition(clause) for clause in clauses if _counts(clause, clauses)]
     sort = {"name": ASCENDING}
     if order_by:
         sort = _model_order(order_by)
         sort.setdefault("name", ASCENDING)
-    conditions = [_model_condition(clause) for clause in clauses if _counts(clause, clauses)]
     return _page(conditions, clauses, sort, ["models", filter_string, order_by], page_token)
 
 
@@ -64,10 +64,10 @@ def prompt_page(filter_string: str | None, order_by: list[str] | None, page_toke
 
 def version_page(filter_string: str | None, order_by: list[str] | None, page_token: str | None) -> Page:
     clauses = _clauses(SearchModelVersionUtils, filter_string)
+    conditions = [_version_condition(clause) for clause in clauses if _counts(clause, clauses)]
     sort = _version_order(order_by or _DEFAULT_VERSION_ORDER)
     sort.setdefault("name", ASCENDING)
     sort.setdefault("version", DESCENDING)
-    conditions = [_version_condition(clause) for clause in clauses if _counts(clause, clauses)]
     return _page(conditions, clauses, sort, ["versions", filter_string, order_by], page_token)
 
 
@@ -109,6 +109,8 @@ def _clauses(parser: Any, filter_string: str | None) -> list[Clause]:
     if not filter_string:
         return []
     clauses: list[Clause] = parsed(parser.parse_search_filter, filter_string, "filter")
+    for clause in filter(_is_on_prompt_tag, clauses):
+        _allow(clause["comparator"], _TEXT, "tag")  # the clause may count for nothing, but must be valid
     return clauses
 
 

@@ -20,7 +20,7 @@ from mlflow.utils.validation import (
 )
 
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.documents.registry import version_id
 from genesis_flow.documents.registry_entities import version_entity
 from genesis_flow.registry.changes import change_model, if_version_exists
@@ -39,7 +39,7 @@ from genesis_flow.registry.guards import (
 
 
 class Aliases(Area):
-    @operation
+    @mutation
     async def set_registered_model_alias(self, name: str, alias: str, version: str | int) -> None:
         _validate_model_name(name)
         _validate_model_alias_name(alias)
@@ -55,7 +55,7 @@ class Aliases(Area):
             refuse_unknown_version(name, number)
         await self._copy_alias(model, alias, number)
 
-    @operation
+    @mutation
     async def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """Delete an alias; as in MLflow it need not be there, but the model must."""
         _validate_model_name(name)

@@ -5,13 +5,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.logging_utils import eprint
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.registry.models import RegisteredModels
 from genesis_flow.registry.versions import ModelVersions
 
 
 class Copies(RegisteredModels, ModelVersions, Area):
-    @operation
+    @mutation
     async def copy_model_version(self, src_mv: ModelVersion, dst_name: str) -> ModelVersion:
         """Register a version again under ``dst_name``, which is created if it is not there.
 

@@ -31,7 +31,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, long_operation, operation
+from genesis_flow.database.operation import Area, long_mutation, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import RegisteredModelFields
@@ -52,7 +52,7 @@ from genesis_flow.registry.latest import latest_of_models, model_with_latest
 
 
 class RegisteredModels(Area):
-    @operation
+    @mutation
     async def create_registered_model(
         self,
         name: str,
@@ -105,7 +105,7 @@ class RegisteredModels(Area):
         versions = [version_entity(model, version, with_aliases=True) for version in latest]
         return [version for version in versions if version.current_stage in wanted]
 
-    @operation
+    @mutation
     async def update_registered_model(
         self, name: str, description: str | None, deployment_job_id: str | None = None
     ) -> RegisteredModel:
@@ -113,7 +113,7 @@ class RegisteredModels(Area):
         await update_model(self.database, name, {"$set": change})
         return model_entity(*await model_with_latest(self.database, name))
 
-    @long_operation
+    @long_mutation
     async def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
         _validate_model_renaming(new_name)
         _validate_model_name(name)
@@ -148,7 +148,7 @@ class RegisteredModels(Area):
             ) from error
         return model or refuse_unknown_model(name)
 
-    @long_operation
+    @long_mutation
     async def delete_registered_model(self, name: str) -> None:
         """Delete a model with all its versions; a model of that name begins at version 1 again."""
         _validate_model_name(name)
@@ -187,13 +187,13 @@ class RegisteredModels(Area):
         token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
         return found[:max_results], token
 
-    @operation
+    @mutation
     async def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
         _validate_model_name(name)
         _validate_registered_model_tag(tag.key, tag.value)
         await self._update_tags(name, set_tag_update(tag.key, tag.value))
 
-    @operation
+    @mutation
     async def delete_registered_model_tag(self, name: str, key: str) -> None:
         """Delete a tag; as in MLflow it need not be there, but the model must."""
         _validate_model_name(name)

@@ -18,7 +18,7 @@ from mlflow.tracing.constant import TraceTagKey
 from mlflow.tracing.utils.prompt import update_linked_prompts_tag
 
 from genesis_flow.database.blocking import in_thread
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.registry.prompts import Prompts
 
 _logger = logging.getLogger("genesis_flow")
@@ -26,15 +26,15 @@ _linking = threading.Lock()
 
 
 class PromptLinks(Prompts, Area):
-    @operation
+    @mutation
     async def link_prompt_version_to_run(self, name: str, version: str, run_id: str) -> None:
         await in_thread(_link_to_run, await self._linkable(name, version), run_id)
 
-    @operation
+    @mutation
     async def link_prompt_version_to_model(self, name: str, version: str, model_id: str) -> None:
         await in_thread(_link_to_model, await self._linkable(name, version), model_id)
 
-    @operation
+    @mutation
     async def link_prompts_to_trace(self, prompt_versions: list[PromptVersion], trace_id: str) -> None:
         await in_thread(_link_to_trace, prompt_versions, trace_id)
 

@@ -30,7 +30,7 @@ from mlflow.utils.validation import _validate_model_alias_name
 from pydantic import BaseModel
 
 from genesis_flow.core.errors import invalid
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents.registry_entities import prompt_entity, version_entity
 from genesis_flow.documents.tag_values import PROMPT_VALUE
@@ -58,7 +58,7 @@ _EXPERIMENT_CLAUSE = re.compile(r"\bexperiment_id\s*=\s*(?P<quote>['\"])(?P<id>[
 
 
 class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
-    @operation
+    @mutation
     async def create_prompt(
         self, name: str, description: str | None = None, tags: dict[str, str] | None = None
     ) -> Prompt:
@@ -87,19 +87,19 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
         models, token = await self._model_page(page, limit)
         return PagedList([prompt_entity(model) for model in models], token)
 
-    @operation
+    @mutation
     async def delete_prompt(self, name: str) -> None:
         await self.delete_registered_model(name)
 
-    @operation
+    @mutation
     async def set_prompt_tag(self, name: str, key: str, value: str) -> None:
         await self.set_registered_model_tag(name, RegisteredModelTag(key, value))
 
-    @operation
+    @mutation
     async def delete_prompt_tag(self, name: str, key: str) -> None:
         await self.delete_registered_model_tag(name, key)
 
-    @operation
+    @mutation
     async def create_prompt_version(
         self,
         name: str,
@@ -142,7 +142,7 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
     async def get_prompt_version_by_alias(self, name: str, alias: str) -> PromptVersion | None:
         return await self.get_prompt_version(name, alias)
 
-    @operation
+    @mutation
     async def delete_prompt_version(self, name: str, version: str | int) -> None:
         await self.delete_model_version(name, _prompt_version_number(version))
 
@@ -157,19 +157,19 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
         page = await self._version_page(versions_of_prompt_page(name, page_token), limit)
         return PagedList([model_version_to_prompt_version(version) for version in page], page.token)
 
-    @operation
+    @mutation
     async def set_prompt_alias(self, name: str, alias: str, version: str | int) -> None:
         await self.set_registered_model_alias(name, alias, version)
 
-    @operation
+    @mutation
     async def delete_prompt_alias(self, name: str, alias: str) -> None:
         await self.delete_registered_model_alias(name, alias)
 
-    @operation
+    @mutation
     async def set_prompt_version_tag(self, name: str, version: str | int, key: str, value: str) -> None:
         await self.set_model_version_tag(name, _prompt_version_number(version), ModelVersionTag(key, value))
 
-    @operation
+    @mutation
     async def delete_prompt_version_tag(self, name: str, version: str | int, key: str) -> None:
         await self.delete_model_version_tag(name, _prompt_version_number(version), key)
 

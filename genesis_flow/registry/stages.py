@@ -14,7 +14,7 @@ from mlflow.entities.model_registry.model_version_stages import (
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.documents.registry import version_id
 from genesis_flow.documents.registry_entities import version_entity
 from genesis_flow.registry.changes import change_model, if_version_exists, move_to_stage
@@ -29,7 +29,7 @@ from genesis_flow.registry.guards import (
 
 
 class Stages(Area):
-    @operation
+    @mutation
     async def transition_model_version_stage(
         self, name: str, version: str | int, stage: str, archive_existing_versions: bool
     ) -> ModelVersion:

@@ -32,7 +32,7 @@ from pymongo.errors import DocumentTooLarge
 
 from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import ModelVersionFields
@@ -57,7 +57,7 @@ _MODELS_AT_ONCE = 1_000
 
 
 class ModelVersions(Area):
-    @operation
+    @mutation
     async def create_model_version(
         self,
         name: str,
@@ -154,7 +154,7 @@ class ModelVersions(Area):
         _, found = await find_version(self.database, name, version)
         return str(found.get("storage_location") or found.get("source") or "")
 
-    @operation
+    @mutation
     async def update_model_version(
         self, name: str, version: str | int, description: str | None = None
     ) -> ModelVersion:
@@ -168,7 +168,7 @@ class ModelVersions(Area):
             refuse_unknown_version(name, number)
         return version_entity(model, updated, with_aliases=True)
 
-    @operation
+    @mutation
     async def delete_model_version(self, name: str, version: str | int) -> None:
         """Delete a version with its aliases; its number is not given out again."""
         _validate_model_name(name)
@@ -235,14 +235,14 @@ class ModelVersions(Area):
         )
         return {model["_id"]: model for models in pages for model in models}
 
-    @operation
+    @mutation
     async def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
         _validate_model_name(name)
         number = version_number(version)
         _validate_model_version_tag(tag.key, tag.value)
         await self._update_version_tags(name, number, set_tag_update(tag.key, tag.value))
 
-    @operation
+    @mutation
     async def delete_model_version_tag(self, name: str, version: str | int, key: str) -> None:
         """Delete a tag; as in MLflow it need not be there, but the version must."""
         _validate_model_name(name)

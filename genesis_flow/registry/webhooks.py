@@ -24,7 +24,7 @@ from mlflow.utils.validation import (
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 
 from genesis_flow.database.blocking import in_thread
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import WebhookFields
@@ -48,7 +48,7 @@ class Webhooks(Area):
     def _webhooks(self) -> Collection:
         return self.database.collection(WebhookFields)
 
-    @operation
+    @mutation
     async def create_webhook(
         self,
         name: str,
@@ -132,7 +132,7 @@ class Webhooks(Area):
         last = found[limit - 1]
         return found[:limit], create_token(question, [last[field] for field, _ in _ORDER])
 
-    @operation
+    @mutation
     async def update_webhook(
         self,
         webhook_id: str,
@@ -165,7 +165,7 @@ class Webhooks(Area):
         )
         return webhook_entity(document or _refuse_unknown(webhook_id))
 
-    @operation
+    @mutation
     async def delete_webhook(self, webhook_id: str) -> None:
         result = await self._webhooks.delete_one(scoped({"_id": webhook_id}))
         if not result.deleted_count:

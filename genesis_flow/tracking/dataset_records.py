@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from mlflow.utils.time import get_current_time_millis
 from pymongo import ASCENDING, UpdateOne
 
-from genesis_flow.database.operation import Area, long_operation, operation
+from genesis_flow.database.operation import Area, long_mutation, mutation, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import DatasetRecordFields, EvaluationDatasetFields
 from genesis_flow.documents.binding import BATCH, Collection
@@ -52,7 +52,7 @@ class DatasetRecords(Area):
     def _dataset_records(self) -> Collection:
         return self.database.collection(DatasetRecordFields)
 
-    @long_operation
+    @long_mutation
     async def upsert_dataset_records(self, dataset_id: str, records: list[dict[str, Any]]) -> dict[str, int]:
         now = get_current_time_millis()
         drawn = [_Record.of(dataset_id, record, index, now) for index, record in enumerate(records)]
@@ -122,7 +122,7 @@ class DatasetRecords(Area):
             token = create_token(asked, [found[-1][field] for field, _ in _ORDER])
         return [dataset_record_entity(document) for document in found], token
 
-    @operation
+    @mutation
     async def delete_dataset_records(self, dataset_id: str, dataset_record_ids: list[str]) -> int:
         query = {"dataset_id": dataset_id, "record_id": {"$in": list(dataset_record_ids)}}
         deleted = (await self._dataset_records.delete_many(query)).deleted_count

@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from mlflow.utils.time import get_current_time_millis
 from pymongo import ReturnDocument
 
-from genesis_flow.database.operation import Area, long_operation, operation
+from genesis_flow.database.operation import Area, long_mutation, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import (
@@ -62,7 +62,7 @@ class EvaluationDatasets(Area):
     def _evaluation_datasets(self) -> Collection:
         return self.database.collection(EvaluationDatasetFields)
 
-    @operation
+    @mutation
     async def create_dataset(
         self, name: str, tags: dict[str, str] | None = None, experiment_ids: list[str] | None = None
     ) -> EvaluationDataset:
@@ -116,7 +116,7 @@ class EvaluationDatasets(Area):
         token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
         return PagedList([evaluation_dataset_entity(document) for document in found[:max_results]], token)
 
-    @long_operation
+    @long_mutation
     async def delete_dataset(self, dataset_id: str) -> None:
         if await self._evaluation_datasets.find_one(scoped({"_id": dataset_id}), {"_id": 1}) is None:
             _logger.warning("Evaluation dataset with id '%s' not found.", dataset_id)
@@ -129,7 +129,7 @@ class EvaluationDatasets(Area):
         await self.database.collection(DatasetRecordFields).delete_many({"_id": children_of(dataset_id)})
         await forget_associations(self.database, DATASET, dataset_id)
 
-    @operation
+    @mutation
     async def set_dataset_tags(self, dataset_id: str, tags: dict[str, Any]) -> None:
         change = {f"tags.{escape(key)}": str(value) for key, value in tags.items() if value is not None}
         query = scoped({"_id": dataset_id})
@@ -142,7 +142,7 @@ class EvaluationDatasets(Area):
                 f"Could not find evaluation dataset with ID {dataset_id}", RESOURCE_DOES_NOT_EXIST
             )
 
-    @operation
+    @mutation
     async def delete_dataset_tag(self, dataset_id: str, key: str) -> None:
         change = {"$unset": {f"tags.{escape(key)}": ""}}
         await self._evaluation_datasets.update_one(scoped({"_id": dataset_id}), change)
@@ -151,7 +151,7 @@ class EvaluationDatasets(Area):
     async def get_dataset_experiment_ids(self, dataset_id: str) -> list[str]:
         return await experiments_of_dataset(self.database, dataset_id)
 
-    @operation
+    @mutation
     async def add_dataset_to_experiments(
         self, dataset_id: str, experiment_ids: list[str]
     ) -> EvaluationDataset:
@@ -162,7 +162,7 @@ class EvaluationDatasets(Area):
         await associate_with_experiments(self.database, dataset_id, experiments, now)
         return await self._touch(dataset_id, now)
 
-    @operation
+    @mutation
     async def remove_dataset_from_experiments(
         self, dataset_id: str, experiment_ids: list[str]
     ) -> EvaluationDataset:

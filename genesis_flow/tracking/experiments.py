@@ -29,13 +29,13 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from genesis_flow.database.connection import Database
 from genesis_flow.database.error_edge import is_unauthorized
-from genesis_flow.database.operation import Area, long_operation, operation
+from genesis_flow.database.operation import Area, long_mutation, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import CounterFields, ExperimentFields, MetricHeadFields, RunFields
 from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.entities import experiment_entity
-from genesis_flow.documents.keys import escape
+from genesis_flow.documents.keys import escape, stored_text
 from genesis_flow.query.experiments import experiment_page
 from genesis_flow.tracking.guards import (
     ACTIVE,
@@ -81,11 +81,11 @@ class Experiments(Area):
             lifecycle_stage=ACTIVE,
             creation_time=now,
             last_update_time=now,
-            tags={escape(tag.key): tag.value for tag in tags or []},
+            tags={escape(tag.key): stored_text(tag.value) for tag in tags or []},
         )
         return fields.model_dump(by_alias=True, exclude_none=True)
 
-    @operation
+    @mutation
     async def create_experiment(
         self, name: str, artifact_location: str | None = None, tags: list[ExperimentTag] | None = None
     ) -> str:
@@ -131,7 +131,7 @@ class Experiments(Area):
         token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
         return PagedList([_entity(document) for document in found[:max_results]], token)
 
-    @operation
+    @mutation
     async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
         _validate_experiment_name(new_name)
         change = {"$set": {"name": new_name, "last_update_time": get_current_time_millis()}}
@@ -143,11 +143,11 @@ class Experiments(Area):
             await self._find(experiment_id, ViewType.ALL)
             raise MlflowException("Cannot rename a non-active experiment.", INVALID_STATE)
 
-    @long_operation
+    @long_mutation
     async def delete_experiment(self, experiment_id: str) -> None:
         await self._move_experiment(experiment_id, ACTIVE, DELETED)
 
-    @long_operation
+    @long_mutation
     async def restore_experiment(self, experiment_id: str) -> None:
         await self._move_experiment(experiment_id, DELETED, ACTIVE)
 
@@ -179,15 +179,15 @@ class Experiments(Area):
         await heads.update_many({"experiment_id": number}, {"$set": {"active": target == ACTIVE}})
         await self._experiments.update_one({"_id": number, "pending": target}, {"$unset": {"pending": ""}})
 
-    @operation
+    @mutation
     async def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:
         _validate_experiment_tag(tag.key, tag.value)
-        change = {"$set": {f"tags.{escape(tag.key)}": tag.value}}
+        change = {"$set": {f"tags.{escape(tag.key)}": stored_text(tag.value)}}
         result = await self._experiments.update_one(self._active(experiment_id), change)
         if not result.matched_count:
             await self._refuse_inactive(experiment_id)
 
-    @operation
+    @mutation
     async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
         if key:  # without a key there is no tag, and no path to one
             field = f"tags.{escape(key)}"

@@ -7,7 +7,7 @@ Nothing is read into memory but ids.
 from mlflow.entities.entity_type import EntityAssociationType
 from mlflow.utils.time import get_current_time_millis
 
-from genesis_flow.database.operation import Area, long_operation, operation
+from genesis_flow.database.operation import Area, long_mutation, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import (
     DatasetFields,
@@ -34,7 +34,7 @@ class Garbage(Area):
         runs = self.database.collection(RunFields).find(query, {"_id": 1}, batch_size=BATCH)
         return [run["_id"] async for run in runs]
 
-    @long_operation
+    @long_mutation
     async def _hard_delete_run(self, run_id: str) -> None:
         await find_run(self.database, run_id, {"_id": 1})
         await self._erase_run(run_id)
@@ -46,14 +46,14 @@ class Garbage(Area):
         models = self.database.collection(LoggedModelFields).find(query, {"_id": 1}, batch_size=BATCH)
         return [model["_id"] async for model in models]
 
-    @long_operation
+    @long_mutation
     async def _hard_delete_logged_model(self, model_id: str) -> None:
         models = self.database.collection(LoggedModelFields)
         if await models.find_one(scoped({"_id": model_id}), {"_id": 1}) is None:
             refuse_unknown_model(model_id)
         await self._erase_model(model_id)
 
-    @long_operation
+    @long_mutation
     async def _hard_delete_experiment(self, experiment_id: str) -> None:
         number = experiment_number(experiment_id)
         experiments = self.database.collection(ExperimentFields)

@@ -14,7 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from mlflow.utils.validation import _parse_experiment_ids, _validate_dataset_inputs, _validate_run_id
 from pymongo import UpdateOne
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.documents import DatasetFields, RunFields
 from genesis_flow.documents.binding import BATCH, Collection
@@ -30,7 +30,7 @@ class Inputs(Area):
     def _dataset_documents(self) -> Collection:
         return self.database.collection(DatasetFields)
 
-    @operation
+    @mutation
     async def log_inputs(
         self,
         run_id: str,
@@ -67,7 +67,7 @@ class Inputs(Area):
                 # Deleted since it was read, or another client logged the same: the first is an error.
                 await find_active_run(self.database, run_id)
 
-    @operation
+    @mutation
     async def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
         made = [[model.model_id, model.step] for model in models]
         result = await self.database.collection(RunFields).update_one(

@@ -19,7 +19,7 @@ from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import append_to_uri_path
 from mlflow.utils.validation import _validate_logged_model_name
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import ExperimentFields, LoggedModelFields, ModelMetricFields
@@ -44,7 +44,7 @@ class LoggedModels(Area):
     def _logged_models(self) -> Collection:
         return self.database.collection(LoggedModelFields)
 
-    @operation
+    @mutation
     async def create_logged_model(
         self,
         experiment_id: str,
@@ -98,14 +98,14 @@ class LoggedModels(Area):
             refuse_unknown_model(model_id)
         return logged_model_entity(model, metrics)
 
-    @operation
+    @mutation
     async def finalize_logged_model(self, model_id: str, status: LoggedModelStatus) -> LoggedModel:
         await self._update_model(
             model_id, {"status": status.to_int(), "last_updated_timestamp": get_current_time_millis()}
         )
         return await self.get_logged_model(model_id, allow_deleted=True)
 
-    @operation
+    @mutation
     async def log_logged_model_params(self, model_id: str, params: list[LoggedModelParameter]) -> None:
         fields = _param_fields(params)
         if not fields:
@@ -123,7 +123,7 @@ class LoggedModels(Area):
                 if model["params"].get(field, value) != value:
                     _refuse_changed_param(model_id, field, model["params"][field], value)
 
-    @operation
+    @mutation
     async def set_logged_model_tags(self, model_id: str, tags: list[LoggedModelTag]) -> None:
         change = {f"tags.{key}": value for key, value in _tag_fields(tags).items()}
         if change:
@@ -131,7 +131,7 @@ class LoggedModels(Area):
         else:
             await self._find_model(model_id)
 
-    @operation
+    @mutation
     async def delete_logged_model_tag(self, model_id: str, key: str) -> None:
         field = f"tags.{escape(key)}"
         query = scoped({"_id": model_id, field: {"$exists": True}})
@@ -142,7 +142,7 @@ class LoggedModels(Area):
             f"No tag with key {key!r} found for model with ID {model_id!r}.", RESOURCE_DOES_NOT_EXIST
         )
 
-    @operation
+    @mutation
     async def delete_logged_model(self, model_id: str) -> None:
         await self._update_model(
             model_id, {"lifecycle_stage": DELETED, "last_updated_timestamp": get_current_time_millis()}

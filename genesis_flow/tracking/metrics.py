@@ -26,7 +26,7 @@ from pymongo.errors import BulkWriteError
 
 from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.database.scoping import current_workspace
 from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields, RunFields
@@ -63,7 +63,7 @@ class Metrics(Area):
     def _metric_blocks(self) -> Collection:
         return self.database.collection(MetricBlockFields)
 
-    @operation
+    @mutation
     async def log_metric(self, run_id: str, metric: Metric) -> None:
         _validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
         models = await experiments_of_models(self.database, [metric])
@@ -74,7 +74,7 @@ class Metrics(Area):
         # Behind the run's, which tells whether the run may be written; both are safe to repeat.
         await write_model_metrics(self.database, run_id, [metric], models)
 
-    @operation
+    @mutation
     async def log_batch(
         self, run_id: str, metrics: list[Metric], params: list[Param], tags: list[RunTag]
     ) -> None:

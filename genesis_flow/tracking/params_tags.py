@@ -12,10 +12,10 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_MODELS, MLFLOW_RUN_NAME
 from mlflow.utils.validation import _validate_length_limit, _validate_param, _validate_tag
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.documents import RunFields
 from genesis_flow.documents.binding import Collection
-from genesis_flow.documents.keys import escape
+from genesis_flow.documents.keys import escape, stored_text
 from genesis_flow.tracking.guards import active, find_active_run
 
 
@@ -24,7 +24,7 @@ class ParamsTags(Area):
     def _run_documents(self) -> Collection:
         return self.database.collection(RunFields)
 
-    @operation
+    @mutation
     async def log_param(self, run_id: str, param: Param) -> None:
         (param,) = within_limit(
             [_validate_param(param.key, param.value)], self.settings.max_param_value_length
@@ -37,7 +37,7 @@ class ParamsTags(Area):
             run = await find_active_run(self.database, run_id, {"lifecycle_stage": 1, "params": 1})
             refuse_changed_param(run_id, run, param)
 
-    @operation
+    @mutation
     async def set_tag(self, run_id: str, tag: RunTag) -> None:
         tag = _validate_tag(tag.key, tag.value)
         change = tag_update([tag])
@@ -47,7 +47,7 @@ class ParamsTags(Area):
         if not await self.database.joined(RunFields).update_one(active(run_id), {"$set": change}):
             await find_active_run(self.database, run_id)
 
-    @operation
+    @mutation
     async def delete_tag(self, run_id: str, key: str) -> None:
         if key:  # without a key there is no tag, and no path to one
             field = f"tags.{escape(key)}"
@@ -57,7 +57,7 @@ class ParamsTags(Area):
         await find_active_run(self.database, run_id)
         raise MlflowException(f"No tag with name: {key} in run with id {run_id}", RESOURCE_DOES_NOT_EXIST)
 
-    @operation
+    @mutation
     async def record_logged_model(self, run_id: str, mlflow_model: Any) -> None:
         """Append the model to the run's list of models, which MLflow keeps as JSON in a tag."""
         from mlflow.models import Model
@@ -84,7 +84,10 @@ class ParamsTags(Area):
 def within_limit(params: list[Param], limit: int) -> list[Param]:
     """``params`` cut to a limit below MLflow's, or refused, by the rule and the switch that MLflow has."""
     return [
-        Param(param.key, _validate_length_limit("Param value", limit, param.value, truncate=True))
+        Param(
+            param.key,
+            _validate_length_limit("Param value", limit, stored_text(param.value), truncate=True),
+        )
         for param in params
     ]
 
@@ -109,8 +112,8 @@ def tag_update(tags: list[RunTag]) -> dict[str, Any]:
         if tag.key == MLFLOW_RUN_NAME:
             if not tag.value:
                 continue
-            change["name"] = tag.value
-        change[f"tags.{escape(tag.key)}"] = tag.value
+            change["name"] = stored_text(tag.value)
+        change[f"tags.{escape(tag.key)}"] = stored_text(tag.value)
     return change
 
 

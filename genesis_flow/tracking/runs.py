@@ -21,13 +21,13 @@ from pymongo import ReturnDocument
 
 from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import DatasetFields, ExperimentFields, MetricHeadFields, RunFields
 from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.entities import run_entity, run_info_entity
-from genesis_flow.documents.keys import children_of, escape
+from genesis_flow.documents.keys import children_of, escape, stored_text
 from genesis_flow.tracking.guards import (
     ACTIVE,
     DELETED,
@@ -51,7 +51,7 @@ class Runs(Area):
     def _runs(self) -> Collection:
         return self.database.collection(RunFields)
 
-    @operation
+    @mutation
     async def create_run(
         self,
         experiment_id: str,
@@ -83,7 +83,7 @@ class Runs(Area):
             "lifecycle_stage": ACTIVE,
             "artifact_uri": append_to_uri_path(experiment["artifact_location"], run_id, ARTIFACTS_FOLDER),
             "params": {},
-            "tags": {escape(tag.key): tag.value for tag in tags},
+            "tags": {escape(tag.key): stored_text(tag.value) for tag in tags},
         }
         # Made before it is stored: what MLflow refuses to represent must not be kept either.
         run = run_entity(document, [], {}, with_model_inputs=True)
@@ -103,7 +103,7 @@ class Runs(Area):
             datasets = {document["_id"]: document async for document in found}
         return run_entity(run, metrics, datasets, with_model_inputs=True)
 
-    @operation
+    @mutation
     async def update_run_info(
         self, run_id: str, run_status: int | None, end_time: int | None, run_name: str | None
     ) -> RunInfo:
@@ -122,7 +122,7 @@ class Runs(Area):
         # Not matched: not there or not active, and the read says which.
         return run_info_entity(run or await find_active_run(self.database, run_id, _INFO))
 
-    @operation
+    @mutation
     async def delete_run(self, run_id: str) -> None:
         await find_run(self.database, run_id, {"_id": 1})
         change = {"$set": {"lifecycle_stage": DELETED, "deleted_time": get_current_time_millis()}}
@@ -130,7 +130,7 @@ class Runs(Area):
         await erase_assessments_of_runs(self.database, [run_id])
         await self._move_run(run_id, change, heads_active=False)
 
-    @operation
+    @mutation
     async def restore_run(self, run_id: str) -> None:
         await find_run(self.database, run_id, {"_id": 1})
         change = {"$set": {"lifecycle_stage": ACTIVE}, "$unset": {"deleted_time": ""}}

@@ -41,7 +41,7 @@ def operation(function):
     return function
 
 
-long_operation = operation
+long_mutation = operation
 
 
 class Toys(Area):
@@ -75,7 +75,7 @@ class Toys(Area):
     ) -> tuple[int, bool, str]:
         return limit, unset is _UNSET, color
 
-    @long_operation
+    @long_mutation
     async def _hard_delete(self, name: str) -> None:
         raise LookupError(f"{name}: {self.settings.where}")
 
@@ -198,7 +198,7 @@ def test_docstrings_keep_their_first_line(toys: tuple[ModuleType, ModuleType]) -
     assert generated.SyncToys.defaults.__doc__ is None
 
 
-def test_long_operations_get_the_long_backstop(project: Project) -> None:
+def test_long_mutations_get_the_long_backstop(project: Project) -> None:
     project.run()
     text = project.generated.read_text()
     assert "return self._run_long(_area.Toys._hard_delete, name)" in text
@@ -296,7 +296,12 @@ def test_an_orphan_is_named_and_removed(project: Project, capsys: pytest.Capture
         ("date as day", "date", "needed: day", "day, in a signature of Toys, is not defined"),
         ("async def more", "def more", "def more", "Special.more is an operation but not async"),
         ("async def more(self)", "async def more()", "async def more", "takes no self"),
-        ("async def _helper", "async def helper", "async def helper", "public but no @operation"),
+        (
+            "async def _helper",
+            "async def helper",
+            "async def helper",
+            "public but neither @operation nor @mutation",
+        ),
     ],
 )
 def test_what_cannot_be_generated_is_an_error_with_its_place(

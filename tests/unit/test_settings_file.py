@@ -175,3 +175,19 @@ def test_docs_state_the_defaults() -> None:
     assert rows["deadline of a call (seconds)"] == f"{settings.DEFAULT_TIMEOUT:g}"
     assert rows["time to open a store (seconds)"] == f"{settings.DEFAULT_OPEN_TIMEOUT:g}"
     assert rows["longest param value"] == str(settings.MAX_PARAM_VALUE_LENGTH)
+
+
+class TestAudit:
+    def test_it_is_off_unless_the_environment_or_the_file_says_otherwise(self) -> None:
+        assert Settings.resolve(URI, environ={}).audit is False
+        write("[security]\naudit = yes\n")
+        settings = Settings.resolve(URI, environ={})
+        assert settings.audit is True
+        assert settings.sources["audit"] == "mlflow.conf [security] audit"
+        settings = Settings.resolve(URI, environ={"GENESIS_FLOW_AUDIT": "off"})
+        assert settings.audit is False
+        assert settings.sources["audit"] == "environment GENESIS_FLOW_AUDIT"
+
+    def test_what_is_neither_is_refused(self) -> None:
+        with pytest.raises(MlflowException, match="GENESIS_FLOW_AUDIT must be true or false, not 'some'"):
+            Settings.resolve(URI, environ={"GENESIS_FLOW_AUDIT": "some"})

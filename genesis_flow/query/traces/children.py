@@ -10,17 +10,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bson.regex import Regex
+from mlflow.exceptions import MlflowException
 
 from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.query.runs.scan import all_of
 from genesis_flow.query.traces.filters import AssessmentCondition, SpanCondition
+from genesis_flow.query.traces.text import TextCondition
 
 Document = dict[str, Any]
 Load = Callable[[list[Document]], Awaitable[list[str]]]
 
 # Up to so many children, naming their traces is cheaper than a walk.
 FEW = 2_000
+# What fits a command to the server.
+LONGEST_FOR_EXPRESSIONS = 15_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,30 @@ class SpanCheck:
     async def _long_content_fits(self, span: Document) -> bool:
         # One at a time: they are long.
         contents = await self._collections.contents([span])
-        return bool(contents) and all(asked.accepts(contents[0]) for asked in self._asked.contents)
+        if not contents:
+            return False
+        expressions = [asked for asked in self._asked.contents if asked.comparator == "RLIKE"]
+        others = [asked for asked in self._asked.contents if asked.comparator != "RLIKE"]
+        if not all(asked.accepts(contents[0]) for asked in others):
+            return False
+        return not expressions or await self._server_finds(span, contents[0], expressions)
+
+    async def _server_finds(self, span: Document, content: str, expressions: list[TextCondition]) -> bool:
+        """The server gives up an expression that costs too much. Python would not, and stop the process."""
+        if len(content.encode()) > LONGEST_FOR_EXPRESSIONS:
+            raise MlflowException.invalid_parameter_value(
+                f"RLIKE cannot look into the span {span['_id']!r}, whose content is longer than 15 MB. "
+                "Use LIKE."
+            )
+        cursor = await self._collections.spans.aggregate(
+            [
+                {"$match": {"_id": span["_id"]}},
+                {"$project": {"_id": 0, "content": {"$literal": content}}},
+                {"$match": all_of(*({"content": asked.query()} for asked in expressions))},
+                {"$project": {"found": {"$literal": True}}},
+            ]
+        )
+        return bool(await cursor.to_list())
 
 
 class AssessmentCheck:

@@ -33,7 +33,7 @@ from mlflow.utils.validation import (
 )
 
 from genesis_flow.database.blocking import in_thread
-from genesis_flow.database.operation import Area, long_operation
+from genesis_flow.database.operation import Area, long_mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import ExperimentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.keys import children_of, escape
@@ -62,7 +62,7 @@ class _Urgent:
 
 
 class TraceArchive(Area):
-    @long_operation
+    @long_mutation
     async def archive_traces(
         self,
         *,

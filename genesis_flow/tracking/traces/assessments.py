@@ -16,7 +16,7 @@ from mlflow.utils.time import get_current_time_millis
 from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import AssessmentFields, TraceFields
@@ -40,7 +40,7 @@ class Assessments(Area):
     def _assessments(self) -> Collection:
         return self.database.collection(AssessmentFields)
 
-    @operation
+    @mutation
     async def create_assessment(self, assessment: Assessment) -> Assessment:
         trace_id = str(assessment.trace_id)
         trace = await find_trace(self.database, trace_id, _COPIED)
@@ -77,7 +77,7 @@ class Assessments(Area):
     async def get_assessment(self, trace_id: str, assessment_id: str) -> Assessment:
         return assessment_entity(await self._find_assessment(trace_id, assessment_id))
 
-    @operation
+    @mutation
     async def update_assessment(
         self,
         trace_id: str,
@@ -126,7 +126,7 @@ class Assessments(Area):
         change = {"$set": fixed, **({"$unset": gone} if gone else {})}
         return bool((await self._assessments.update_one(query, change)).matched_count)
 
-    @operation
+    @mutation
     async def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
         """Delete an assessment, if it is there; the one that it overrode counts again."""
 

@@ -15,7 +15,7 @@ from mlflow.tracing.otel.otel_archival import TRACE_ARCHIVAL_FILENAME
 from mlflow.utils.validation import _parse_experiment_id
 
 from genesis_flow.database.blocking import in_thread
-from genesis_flow.database.operation import Area, long_operation
+from genesis_flow.database.operation import Area, long_mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import TraceFields
 from genesis_flow.tracking.traces.closure import erase_traces
@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 
 class TraceDeletion(Area):
-    @long_operation
+    @long_mutation
     async def delete_traces(
         self,
         experiment_id: str,
@@ -46,7 +46,7 @@ class TraceDeletion(Area):
             _refuse(f"`max_traces` must be a positive integer, received {max_traces}.")
         return await self._delete_traces(experiment_id, max_timestamp_millis, max_traces, trace_ids)
 
-    @long_operation
+    @long_mutation
     async def _delete_traces(
         self,
         experiment_id: str,

@@ -27,7 +27,7 @@ from mlflow.tracing.constant import SpansLocation, TraceMetadataKey
 from pymongo import ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import SpanFields, SpanPayloadFields, TraceFields
@@ -75,7 +75,7 @@ _TRIES = 10
 
 
 class SpanIngest(Area):
-    @operation
+    @mutation
     async def log_spans(
         self, location: str, spans: list[Span], tracking_uri: str | None = None
     ) -> list[Span]:

@@ -21,7 +21,7 @@ from mlflow.tracing.utils import generate_request_id_v2
 from pymongo import ReplaceOne, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import AssessmentFields, TraceFields
@@ -43,7 +43,7 @@ Document = dict[str, Any]
 
 
 class TraceStart(Area):
-    @operation
+    @mutation
     async def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
         trace_id = trace_info.trace_id
         checked_name(trace_info.tags.get(TraceTagKey.TRACE_NAME))
@@ -99,7 +99,7 @@ class TraceStart(Area):
             f"Cannot update traces that are no longer DB-backed: '{trace_id}'.", INVALID_STATE
         )
 
-    @operation
+    @mutation
     async def deprecated_start_trace_v2(
         self,
         experiment_id: str,
@@ -127,7 +127,7 @@ class TraceStart(Area):
         await insert_once(self.database.collection(TraceFields), trace)
         return TraceInfoV2.from_v3(trace_info_entity(trace, []))
 
-    @operation
+    @mutation
     async def deprecated_end_trace_v2(
         self,
         request_id: str,

@@ -14,9 +14,11 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.tracing.constant import TraceTagKey
 from mlflow.utils.validation import _validate_trace_tag
 from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, mutation
 from genesis_flow.database.scoping import scoped
+from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import TraceFields
 from genesis_flow.documents.traces import tag_path
 from genesis_flow.tracking.traces.shared import find_trace, known, refuse_unknown_trace
@@ -26,7 +28,7 @@ MOST_LINKS = 100
 
 
 class TraceTags(Area):
-    @operation
+    @mutation
     async def set_trace_tag(self, trace_id: str, key: str, value: str) -> None:
         key, value = _validate_trace_tag(key, value)
         if key == TraceTagKey.TRACE_NAME:
@@ -37,7 +39,7 @@ class TraceTags(Area):
         if not result.matched_count:
             refuse_unknown_trace(trace_id)
 
-    @operation
+    @mutation
     async def delete_trace_tag(self, trace_id: str, key: str) -> None:
         path = tag_path(key)
         result = await self.database.collection(TraceFields).update_one(
@@ -50,28 +52,34 @@ class TraceTags(Area):
                 f"No trace tag with key '{key}' for trace with ID '{trace_id}'", RESOURCE_DOES_NOT_EXIST
             )
 
-    @operation
+    @mutation
     async def link_traces_to_run(self, trace_ids: list[str], run_id: str) -> None:
         _check_count("link", "to", trace_ids)
         await self._change_links(trace_ids, {"$addToSet": {"linked_runs": run_id}}, stubs=True)
 
-    @operation
+    @mutation
     async def unlink_traces_from_run(self, trace_ids: list[str], run_id: str) -> None:
         """Undo links; the run in which a trace was made stays its run."""
         _check_count("unlink", "from", trace_ids)
         await self._change_links(trace_ids, {"$pull": {"linked_runs": run_id}}, stubs=False)
 
     async def _change_links(self, trace_ids: list[str], change: dict[str, Any], *, stubs: bool) -> None:
-        if trace_ids:
-            await self.database.collection(TraceFields).bulk_write(
-                [
-                    UpdateOne(scoped({"_id": trace_id}), change, upsert=stubs)
-                    for trace_id in dict.fromkeys(trace_ids)
-                ],
-                ordered=False,
-            )
+        if not trace_ids:
+            return
+        traces = self.database.collection(TraceFields)
+        updates = [
+            UpdateOne(scoped({"_id": trace_id}), change, upsert=stubs)
+            for trace_id in dict.fromkeys(trace_ids)
+        ]
+        try:
+            await traces.bulk_write(updates, ordered=False)
+        except BulkWriteError as error:
+            if not only_duplicates(error):
+                raise
+            # Another client made one of the traces at the same moment: it is there now.
+            await traces.bulk_write(updates, ordered=False)
 
-    @operation
+    @mutation
     async def link_prompts_to_trace(self, trace_id: str, prompt_versions: list[PromptVersion]) -> None:
         if not prompt_versions:
             return

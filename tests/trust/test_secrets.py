@@ -1,0 +1,332 @@
+"""TLS, passwords and certificates for real; and a password that must appear nowhere."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import requests
+from mlflow.exceptions import MlflowException
+
+from genesis_flow.aio import MongoDBStore as AsyncStore
+from genesis_flow.sync.tracking import MongoDBStore
+from tests.client.conftest import PATIENCE_SECONDS, user_environment
+from tests.client.test_server import answers
+from tests.mongod import free_port
+from tests.trust.secure import PASSWORD, SecureServer
+
+CHATTY = Path(__file__).with_name("chatty.py")
+ROOT = Path(__file__).parents[2]
+FORMS = {
+    "plain": PASSWORD,
+    "percent-encoded": quote(PASSWORD, safe=""),
+    "percent-encoded, but for the slash": quote(PASSWORD),
+    "base64": base64.b64encode(PASSWORD.encode()).decode(),
+    "its first half": PASSWORD[:9],
+}
+
+
+def leaks(text: str | bytes) -> list[str]:
+    """The forms in which the password appears."""
+    seen = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return [form for form, secret in FORMS.items() if secret in seen]
+
+
+@pytest.fixture
+def name() -> str:
+    return f"secret_{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def scram(secure: SecureServer, name: str) -> str:
+    """The URI of a user with a password."""
+    secure.add_user(name, "ann", "readWrite")
+    return secure.uri(name, user="ann")
+
+
+async def works(uri: str) -> None:
+    blocking = MongoDBStore(uri)
+    made = blocking.create_experiment("e")
+    async with AsyncStore(uri) as store:
+        assert (await store.get_experiment(made)).name == "e"
+    blocking.close()
+
+
+async def test_scram_over_tls(scram: str) -> None:
+    await works(scram)
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256"])
+async def test_both_kinds_of_scram(secure: SecureServer, name: str, mechanism: str) -> None:
+    secure.add_user(name, "ann", "readWrite")
+    await works(secure.uri(name, user="ann", authMechanism=mechanism))
+
+
+async def test_x509(secure: SecureServer, name: str) -> None:
+    with secure.root() as client:
+        client["$external"].command(
+            "createUser", secure.certificates.subject, roles=[{"role": "readWrite", "db": name}]
+        )
+    try:
+        await works(secure.x509_uri(name))
+    finally:
+        with secure.root() as client:
+            client["$external"].command("dropUser", secure.certificates.subject)
+
+
+@pytest.mark.parametrize("source", ["variable", "file", "command"])
+async def test_credentials_beside_the_uri(
+    secure: SecureServer, name: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure.add_user(name, "ann", "readWrite")
+    (tmp_path / "password").write_text(PASSWORD + "\n")
+    monkeypatch.setenv("GENESIS_FLOW_MONGODB_USERNAME", "ann")
+    variable, value = {
+        "variable": ("GENESIS_FLOW_MONGODB_PASSWORD", PASSWORD),
+        "file": ("GENESIS_FLOW_MONGODB_PASSWORD_FILE", str(tmp_path / "password")),
+        "command": ("GENESIS_FLOW_MONGODB_PASSWORD_COMMAND", f"cat {tmp_path}/password"),
+    }[source]
+    monkeypatch.setenv(variable, value)
+    await works(secure.uri(name))
+
+
+def test_a_server_whose_certificate_is_not_trusted_gets_no_password(
+    secure: SecureServer, name: str, tmp_path: Path
+) -> None:
+    other = secure.uri(name, user="ann", tlsCAFile=str(secure.certificates.other_ca))
+    begin = time.monotonic()
+    with pytest.raises(MlflowException, match="certificate") as caught:
+        MongoDBStore(other + "&serverSelectionTimeoutMS=1000").search_experiments()
+    assert caught.value.error_code == "TEMPORARILY_UNAVAILABLE"
+    assert time.monotonic() - begin < 10
+    assert not leaks(str(caught.value))
+    for missing in ("tlsCAFile", "tlsCertificateKeyFile"):
+        with pytest.raises(MlflowException) as caught:
+            MongoDBStore(
+                secure.uri(name, user="ann", **{missing: str(tmp_path / "nothing.pem")})
+            ).search_experiments()
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE", caught.value
+        assert not leaks(str(caught.value))
+
+
+def test_a_wrong_password_is_one_sentence(secure: SecureServer, scram: str, name: str) -> None:
+    with pytest.raises(MlflowException, match="refused the user name or password") as caught:
+        MongoDBStore(secure.uri(name, user="ann", password=PASSWORD + "x")).search_experiments()
+    assert caught.value.error_code == "UNAUTHENTICATED"
+    assert not leaks(str(caught.value))
+
+
+@pytest.mark.parametrize("place", ["in the URI", "in the environment"])
+def test_a_password_appears_nowhere(
+    secure: SecureServer, scram: str, name: str, place: str, tmp_path: Path
+) -> None:
+    """Everything logged at DEBUG, pymongo's loggers too; every error; every file; the database; its log."""
+    in_environment = place == "in the environment"
+    uri = (secure.uri(name) if in_environment else scram) + "&serverSelectionTimeoutMS=1500"
+    away = uri.replace(f":{secure.mongod.port}/", ":9/")
+    wrong = uri.replace(f"/{name}?", "/elsewhere?")
+    environment = user_environment(URIS=json.dumps([uri, wrong, away]), PYTHONPATH=str(ROOT))
+    if in_environment:
+        environment |= {
+            "GENESIS_FLOW_MONGODB_USERNAME": "ann",
+            "GENESIS_FLOW_MONGODB_PASSWORD": PASSWORD,
+            "TRACKING": uri,
+        }
+    done = subprocess.run(
+        [sys.executable, str(CHATTY)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert b"saslStart" in done.stderr or b"Connection ready" in done.stderr, "pymongo logged nothing"
+    assert done.stdout.count(b"MlflowException") >= 9
+    for what, text in (("output", done.stdout), ("logs", done.stderr)):
+        assert not leaks(text), f"the {what} show it: {context(text)}"
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert not leaks(path.read_bytes()), f"{path} holds it"
+    with secure.root() as client:
+        for collection in client[name].list_collection_names(filter={"type": "collection"}):
+            if collection.startswith("system."):
+                continue
+            assert not leaks(str(list(client[name][collection].find()))), f"{collection} holds it"
+    assert not leaks((secure.mongod.folder / "mongod.log").read_bytes())
+
+
+def context(text: bytes) -> str:
+    seen = text.decode("utf-8", "replace")
+    place = min(seen.find(secret) for secret in FORMS.values() if secret in seen)
+    return seen[max(0, place - 300) : place + 100]
+
+
+def test_nothing_that_the_server_shows_holds_the_password(
+    secure: SecureServer, scram: str, name: str, tmp_path: Path
+) -> None:
+    """MLflow's own server, with the credentials in its environment: responses, log, command lines, files."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", secure.uri(name)]
+    options = ["--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1", "--port", str(port)]
+    environment = user_environment(
+        GENESIS_FLOW_MONGODB_USERNAME="ann",
+        GENESIS_FLOW_MONGODB_PASSWORD=PASSWORD,
+        MLFLOW_LOGGING_LEVEL="DEBUG",
+        PYTHONPATH=str(ROOT),
+    )
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *options],
+            cwd=tmp_path,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not answers(address):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        shown = [*responses(address), command_lines(process.pid)]
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+    assert any("created by the test" in each for each in shown)
+    for text in [*shown, (tmp_path / "log").read_text()]:
+        assert not leaks(text), text[:2000]
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or not leaks(path.read_bytes()), path
+
+
+MIGRATE = ["-c", "from genesis_flow.cli.migrate import cli; cli()"]
+DOCTOR = ["-m", "genesis_flow.cli", "--debug", "doctor"]
+
+
+@pytest.mark.parametrize("password", [PASSWORD, PASSWORD + "x"], ids=["right", "wrong"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [*DOCTOR, "--timeout", "2"],
+        [*DOCTOR, "--json"],
+        [*MIGRATE, "up", "--json"],
+        [*MIGRATE, "status"],
+    ],
+    ids=["doctor", "doctor --json", "migrate up --json", "migrate status"],
+)
+def test_no_command_shows_the_password(
+    secure: SecureServer, scram: str, name: str, password: str, command: list[str], tmp_path: Path
+) -> None:
+    uri = secure.uri(name, user="ann", password=password)
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env=user_environment(GENESIS_FLOW_MONGODB_URI=uri, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert done.stdout + done.stderr
+    assert "No such option" not in done.stderr
+    assert (done.returncode == 0) == (password == PASSWORD), done.stdout + done.stderr
+    assert not leaks(done.stdout + done.stderr)
+
+
+def responses(address: str) -> list[str]:
+    found = []
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("post", "experiments/create", {"name": "created by the test"}),
+        ("post", "experiments/create", {"name": "created by the test"}),
+        ("post", "experiments/search", {"max_results": 10}),
+        ("post", "experiments/search", {"max_results": 10, "filter": "nonsense ="}),
+        ("post", "runs/create", {"experiment_id": "0", "start_time": 1, "user_id": "u"}),
+        ("get", "runs/get?run_id=nothing", {}),
+        ("get", "runs/get", {}),
+        ("post", "registered-models/create", {"name": "m"}),
+        ("get", "registered-models/get?name=nothing", {}),
+        ("post", "traces/search", {"nonsense": True}),
+    ]
+    for method, path, body in asked:
+        answer = requests.request(method, f"{address}/api/2.0/mlflow/{path}", json=body or None, timeout=30)
+        found.append(f"{answer.status_code} {answer.headers} {answer.text}")
+    for path in (
+        "",
+        "version",
+        "health",
+        "no/such/page",
+        "api/3.0/mlflow/server-info",
+        "ajax-api/3.0/mlflow/ui-telemetry",
+    ):
+        answer = requests.get(f"{address}/{path}", timeout=30)
+        found.append(f"{answer.status_code} {answer.headers} {answer.text}")
+    return found
+
+
+def command_lines(session: int) -> str:
+    """The command lines and titles of a session's processes; empty where there is no /proc."""
+    lines = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(entry.name)) == session:
+                lines.append((entry / "cmdline").read_text() + (entry / "comm").read_text())
+        except (OSError, ProcessLookupError):
+            continue
+    return "\n".join(lines)
+
+
+SOCKETS = """
+import sys
+seen = set()
+def audit(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.gethostbyname"):
+        seen.add(f"{event} {arguments[1] if event in ('socket.connect', 'socket.sendto') else arguments[0]}")
+sys.addaudithook(audit)
+import mlflow
+from mlflow import MlflowClient
+mlflow.set_tracking_uri(sys.argv[1])
+mlflow.set_registry_uri(sys.argv[1])
+with mlflow.start_run() as run:
+    mlflow.log_param("p", 1)
+    mlflow.log_metric("m", 1.0)
+    mlflow.log_text("text", "artifact.txt")
+with mlflow.start_span("s"):
+    pass
+mlflow.flush_trace_async_logging()
+client = MlflowClient()
+client.create_registered_model("m")
+client.create_model_version("m", run.info.artifact_uri, run.info.run_id)
+client.search_model_versions()
+mlflow.search_runs()
+mlflow.search_traces(return_type="list", locations=["0"])
+import json
+print(json.dumps(sorted(seen)))
+"""
+
+
+def test_no_socket_is_opened_but_to_the_database(secure: SecureServer, scram: str, tmp_path: Path) -> None:
+    """MLflow's own telemetry is off, as everywhere in the tests."""
+    environment = user_environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, "-c", SOCKETS, scram],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.strip().splitlines()[-1])
+    host = f"('127.0.0.1', {secure.mongod.port})"
+    assert f"socket.connect {host}" in seen
+    assert [
+        each for each in seen if each not in (f"socket.connect {host}", "socket.getaddrinfo 127.0.0.1")
+    ] == []
