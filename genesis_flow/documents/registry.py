@@ -28,6 +28,8 @@ class RegisteredModelFields(BaseModel):
     name: str
     # The former name while a rename is carried to the versions, so that a killed one can be finished.
     renamed_from: str | None = None
+    # The call that renamed it last, so that its repetition is told from another's.
+    renamed_by: str | None = None
     description: str | None = None
     creation_time: int
     last_updated_time: int
@@ -36,6 +38,8 @@ class RegisteredModelFields(BaseModel):
     is_prompt: bool = False
     # The highest version number ever given out; a deleted version's is not given out again.
     last_version: int = 0
+    # The call that took it, where there are no transactions.
+    numbered_for: str | None = None
     # Version by alias, and stage by version for the versions that have one.
     aliases: dict[str, int] = Field(default_factory=dict)
     stages: dict[str, str] = Field(default_factory=dict)

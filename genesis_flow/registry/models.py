@@ -31,7 +31,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, long_operation, operation
+from genesis_flow.database.operation import Area, call_token, is_repetition, long_operation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import RegisteredModelFields
@@ -135,9 +135,16 @@ class RegisteredModels(Area):
         return model_entity(*await model_with_latest(self.database, new_name))
 
     async def _rename(self, name: str, new_name: str, now: int, session: Session | None) -> Document:
-        """Give the model its new name; the same call after a crash finds it under that name."""
-        query = {"$or": [{"name": name}, {"name": new_name, "renamed_from": name}]}
-        change = {"$set": {"name": new_name, "renamed_from": name, "last_updated_time": now}}
+        """Give the model its new name; the same call, or another after a crash, finds it under that name."""
+        query = {
+            "$or": [
+                {"name": name},
+                {"name": new_name, "renamed_from": name},
+                {"name": new_name, "renamed_by": call_token()},
+            ]
+        }
+        fields = {"name": new_name, "renamed_from": name, "renamed_by": call_token(), "last_updated_time": now}
+        change = {"$set": fields}
         try:
             model = await models_in(self.database).find_one_and_update(
                 scoped(query), change, return_document=ReturnDocument.AFTER, session=session
@@ -154,7 +161,11 @@ class RegisteredModels(Area):
         _validate_model_name(name)
 
         async def write(session: Session | None) -> None:
-            model = await find_model(self.database, name, {"_id": 1}, session)
+            model = await models_in(self.database).find_one(scoped({"name": name}), {"_id": 1}, session=session)
+            if model is None:
+                if is_repetition():
+                    return
+                refuse_unknown_model(name)
             of_model = {"_id": versions_of(model)}
             await versions_in(self.database).delete_many(of_model, session=session)
             await models_in(self.database).delete_one({"_id": model["_id"]}, session=session)

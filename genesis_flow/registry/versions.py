@@ -5,7 +5,7 @@ aliases are the model's (``genesis_flow.documents.registry``).
 
 Numbers come from a counter in the model's document. The number and the version that has it are written in one
 transaction, so numbers are dense even when a creator is killed between the two; without transactions such a
-kill, and nothing else, leaves a gap.
+kill leaves a gap, and so does a lost answer when somebody else takes the next number before it is asked again.
 
 Round trips: get and download URI one (the version and its model, side by side); update and tags two (the
 model, the write); search two, the page and the models on it; create one transaction of two writes.
@@ -32,7 +32,7 @@ from pymongo.errors import DocumentTooLarge
 
 from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, call_token, is_repetition, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import ModelVersionFields
@@ -105,14 +105,7 @@ class ModelVersions(Area):
         models, versions = models_in(self.database), versions_in(self.database)
 
         async def write(session: Session | None) -> Document:
-            model = await models.find_one_and_update(
-                scoped({"name": name}),
-                {"$inc": {"last_version": 1}, "$set": {"last_updated_time": version["creation_time"]}},
-                return_document=ReturnDocument.AFTER,
-                session=session,
-            )
-            if model is None:
-                refuse_unknown_model(name)
+            model = await self._take_number(name, version["creation_time"], session)
             number = model["last_version"]
             version.update(_id=version_id(model["_id"], number), model=model["_id"], version=number)
             if session is not None:
@@ -127,6 +120,24 @@ class ModelVersions(Area):
 
         async with self.database.lock(f"registered model {name}"):
             return await self.database.atomically(write)
+
+    async def _take_number(self, name: str, now: int, session: Session | None) -> Document:
+        """The model, whose ``last_version`` is now this call's.
+
+        Without a transaction the model notes for whom: a repetition whose first answer was lost finds its
+        number there, unless somebody else has taken the next one meanwhile.
+        """
+        models, taken = models_in(self.database), {} if session else {"numbered_for": call_token()}
+        not_yet = {key: {"$ne": token} for key, token in taken.items()}
+        model = await models.find_one_and_update(
+            scoped({"name": name, **not_yet}),
+            {"$inc": {"last_version": 1}, "$set": {"last_updated_time": now, **taken}},
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        if model is None and taken:
+            model = await models.find_one(scoped({"name": name, **taken}))
+        return model or refuse_unknown_model(name)
 
     async def _locate(self, source: str) -> tuple[str, str | None]:
         """Where the files of ``source`` are, and the run behind it if a models:/ URI leads to one."""
@@ -182,7 +193,7 @@ class ModelVersions(Area):
                 {"_id": version_id(model["_id"], number)}, session=session
             )
             traces = VersionTraces(model, number)
-            if not deleted.deleted_count and not traces.any():
+            if not deleted.deleted_count and not traces.any() and not is_repetition():
                 refuse_unknown_version(name, number)
             await change_model(self.database, model, forget_version(self.database, number), session)
 

@@ -29,7 +29,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from genesis_flow.database.connection import Database
 from genesis_flow.database.error_edge import is_unauthorized
-from genesis_flow.database.operation import Area, long_operation, operation
+from genesis_flow.database.operation import Area, is_repetition, long_operation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import CounterFields, ExperimentFields, MetricHeadFields, RunFields
@@ -195,6 +195,8 @@ class Experiments(Area):
             if (await self._experiments.update_one(query, {"$unset": {field: ""}})).matched_count:
                 return
         await self._refuse_inactive(experiment_id)
+        if is_repetition():
+            return
         raise MlflowException(
             f"No tag with name: {key} in experiment with id {experiment_id}", RESOURCE_DOES_NOT_EXIST
         )

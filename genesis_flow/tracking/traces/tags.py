@@ -15,7 +15,7 @@ from mlflow.tracing.constant import TraceTagKey
 from mlflow.utils.validation import _validate_trace_tag
 from pymongo import UpdateOne
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, is_repetition, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import TraceFields
 from genesis_flow.documents.traces import tag_path
@@ -46,6 +46,8 @@ class TraceTags(Area):
         if not result.matched_count:
             if key == TraceTagKey.TRACE_NAME:
                 await find_trace(self.database, trace_id, {"_id": 1})
+            if is_repetition():
+                return
             raise MlflowException(
                 f"No trace tag with key '{key}' for trace with ID '{trace_id}'", RESOURCE_DOES_NOT_EXIST
             )
