@@ -1,6 +1,7 @@
 """Writes that stay single when they are repeated."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
@@ -27,6 +28,21 @@ async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
             if (attempt or is_repetition()) and await collection.find_one({"_id": document["_id"]}, {"_id": 1}):
                 return
             raise
+        except PyMongoError as error:
+            delay = retry_delay(error, attempt)
+            if delay is None:
+                raise
+        attempt += 1
+        await asyncio.sleep(delay)
+
+
+async def until_done(write: Callable[[], Awaitable[Any]]) -> None:
+    """Make a write that nobody would come back to, again after a passing failure."""
+    attempt = 0
+    while True:
+        try:
+            await write()
+            return
         except PyMongoError as error:
             delay = retry_delay(error, attempt)
             if delay is None:

@@ -21,8 +21,8 @@ from tests.trust.tour import STEPS, World, contents
 
 BATCHES = 40
 PROCESSES = 8
-BATCHES_LOST = amount(2, 8)
-PASSES = amount(8, 8)
+BATCHES_LOST = amount(1, 8)
+PASSES = amount(3, 8)
 
 
 def batch(number: int) -> list[Metric]:
@@ -125,7 +125,7 @@ async def test_lost_requests_and_replies_of_a_batch(
             lost += len(behind_proxy.lost)
             if not behind_proxy.lost:
                 break  # it has fewer commands
-    assert lost >= 4 * BATCHES_LOST
+    assert lost >= 2 * BATCHES_LOST
     assert await counts(world.store, run_id) == expected(BATCHES_LOST)
     assert len((await world.store.get_run(run_id)).data.params) == BATCHES_LOST
 
@@ -163,7 +163,7 @@ async def one_pass(world: World, proxy: FaultyProxy, position: int | None, where
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("where", ["request", "reply"])
+@pytest.mark.parametrize("where", ["request", "reply"] if SOAK else ["reply"])
 async def test_every_write_whose_command_was_lost_is_made_once(
     behind_proxy: FaultyProxy, tmp_path: Path, where: str
 ) -> None:

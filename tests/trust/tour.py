@@ -30,7 +30,11 @@ from mlflow.entities import (
 from mlflow.entities.model_registry import ModelVersionTag, PromptVersion, RegisteredModelTag
 from mlflow.entities.webhook import WebhookEvent
 
+from pymongo.database import Database
+
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
+from genesis_flow.documents.keys import children_of
+from genesis_flow.documents.points import Point, distinct, unpack
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
 
 ONE, TWO, THREE = (trace_id(number) for number in (1, 2, 3))
@@ -330,19 +334,31 @@ call("update_webhook", lambda w: w.registry.update_webhook(w["webhook"], name="o
 call("delete_webhook", lambda w: w.registry.delete_webhook(w["doomed webhook"]))
 
 # They count updates, and repetitions are updates.
-_COUNTS = dict.fromkeys(("generation", "tokens_of", "revision", "packed", "metric_keys"), 0)
+_COUNTS = dict.fromkeys(("generation", "tokens_of", "revision", "packed", "metric_keys", "tail"), 0)
 _RANDOM = re.compile(
-    r"(?<=\"experiment_id\": )\d+|(?<=\"destination_id\": \")\d+(?=\")|(?<=/)\d+(?=[/\"])|[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}|(?<=\"digest\": \")[0-9a-f]{8}(?=\")|\b(?:17[5-9]|1[89]\d)\d{10}\b"
+    r"(?<=\"_id\": )\d+|(?<=\"experiment_id\": )\d+|(?<=\"destination_id\": \")\d+(?=\")|(?<=/)\d+(?=[/\"])|[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}|(?<=\"digest\": \")[0-9a-f]{8}(?=\")|\b(?:17[5-9]|1[89]\d)\d{10}\b"
 )
+
+
+def history(database: Database[dict[str, Any]], head: dict[str, Any]) -> list[Point]:
+    """Points may be in the tail of the head, in blocks or for a moment in both: a history is their set."""
+    points = [(timestamp, number, value) for timestamp, number, value in head["tail"]]
+    for block in database["metrics"].find({"_id": children_of(head["_id"])}):
+        points += unpack(block)
+    return distinct(points)
 
 
 def contents(client: pymongo.MongoClient[dict[str, Any]], database: str) -> dict[str, list[str]]:
     """What a database holds, with random ids and the present time made the same."""
     found = {}
     for name in client[database].list_collection_names():
-        if name not in ("schema_migrations", "counters", "system.views", "params", "tags"):
+        if name not in ("schema_migrations", "counters", "system.views", "params", "tags", "metrics"):
             documents = client[database][name].find({}, _COUNTS)
             found[name] = sorted(
                 _RANDOM.sub("*", json.dumps(document, default=repr, sort_keys=True)) for document in documents
             )
+    found["histories"] = sorted(
+        _RANDOM.sub("*", json.dumps([head["key"], history(client[database], head)]))
+        for head in client[database]["latest_metrics"].find()
+    )
     return found
