@@ -60,7 +60,7 @@ class Database:
 
 
 _clients: dict[tuple[int, object], Client] = {}
-_databases: dict[tuple[int, object, str, str], "asyncio.Task[Database]"] = {}
+_databases: dict[tuple[int, object, str, str, bool], "asyncio.Task[Database]"] = {}
 _servers: "dict[str, EmbeddedServer]" = {}
 
 
@@ -79,7 +79,7 @@ if hasattr(os, "register_at_fork"):
 
 async def open_database(settings: Settings) -> Database:
     """The database that ``settings`` name, opened at most once per loop however many ask at once."""
-    key = (id(asyncio.get_running_loop()), settings.cache_key, settings.database, settings.prefix)
+    key = (id(asyncio.get_running_loop()), settings.cache_key, settings.database, settings.prefix, settings.portable)
     task = _databases.get(key)
     if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
         task = _databases[key] = asyncio.create_task(_open(settings))
@@ -95,8 +95,11 @@ async def _open(settings: Settings) -> Database:
         with pymongo.timeout(settings.server_selection_timeout):
             hello = await client.admin.command("hello")
         await ready_schema(settings, handle, lambda: pymongo.MongoClient(uri, **options))
-        database = Database(settings, client, handle, await bind_documents(handle, settings.prefix))
-        database.has_transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
+        documents = await bind_documents(handle, settings.prefix, portable=settings.portable)
+        database = Database(settings, client, handle, documents)
+        # Azure's RU service has a set's name too, but transactions only within one collection.
+        grouped = "setName" in hello or hello.get("msg") == "isdbgrid"
+        database.has_transactions = grouped and not settings.portable
         return database
 
 

@@ -112,7 +112,7 @@ async def _initialise(settings: Settings, connect: Connect) -> None:
 
     def run() -> None:
         with connect() as client:
-            initialise(client.get_database(settings.database), settings.prefix)
+            initialise(client.get_database(settings.database), settings.prefix, portable=settings.portable)
 
     await asyncio.to_thread(run)
 
