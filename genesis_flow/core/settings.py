@@ -299,7 +299,9 @@ class _Resolution:
                 f"{source.removeprefix('environment ')} must be one of {', '.join(PROFILES)}, not {text!r}."
             )
         wanted = parsed.is_cosmos_ru if text is None else text.lower() == "portable"
-        return self._found("portable", wanted, source if text is not None or not wanted else "host of the URI")
+        return self._found(
+            "portable", wanted, source if text is not None or not wanted else "host of the URI"
+        )
 
     def _durability(self, parsed: MongoUri, portable: bool) -> dict[str, Any]:
         """Acknowledged means durable: by a majority, or else in the journal unless the user refuses it."""

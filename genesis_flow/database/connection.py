@@ -79,7 +79,13 @@ if hasattr(os, "register_at_fork"):
 
 async def open_database(settings: Settings) -> Database:
     """The database that ``settings`` name, opened at most once per loop however many ask at once."""
-    key = (id(asyncio.get_running_loop()), settings.cache_key, settings.database, settings.prefix, settings.portable)
+    key = (
+        id(asyncio.get_running_loop()),
+        settings.cache_key,
+        settings.database,
+        settings.prefix,
+        settings.portable,
+    )
     task = _databases.get(key)
     if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
         task = _databases[key] = asyncio.create_task(_open(settings))

@@ -25,7 +25,9 @@ async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
             await collection.insert_one(document)
             return
         except DuplicateKeyError:
-            if (attempt or is_repetition()) and await collection.find_one({"_id": document["_id"]}, {"_id": 1}):
+            if (attempt or is_repetition()) and await collection.find_one(
+                {"_id": document["_id"]}, {"_id": 1}
+            ):
                 return
             raise
         except PyMongoError as error:

@@ -77,7 +77,12 @@ class PortableCollection:
         return PortableCursor(self, filter or {}, projection, sort or [], limit, batch_size)
 
     async def find_one(
-        self, filter: Document | None = None, projection: Any = None, *, sort: Any = None, session: None = None
+        self,
+        filter: Document | None = None,
+        projection: Any = None,
+        *,
+        sort: Any = None,
+        session: None = None,
     ) -> Document | None:
         found = await self.find(filter, projection, sort=sort, limit=1).to_list()
         return found[0] if found else None
@@ -89,7 +94,9 @@ class PortableCollection:
                 number
                 for number, stage in enumerate(pipeline)
                 if "$sort" in stage
-                and not (number == 1 and "$match" in pipeline[0] and self.serves(list(stage["$sort"].items())))
+                and not (
+                    number == 1 and "$match" in pipeline[0] and self.serves(list(stage["$sort"].items()))
+                )
             ),
             len(pipeline),
         )
@@ -154,7 +161,8 @@ class PortableCursor:
 
     async def to_list(self) -> list[Document]:
         if not self._sort or self._collection.serves(self._sort):
-            return await self._plain(self._projection, self._sort, self._limit).to_list()
+            found: list[Document] = await self._plain(self._projection, self._sort, self._limit).to_list()
+            return found
         kept: list[Document] = []
         # Twice as many as are asked for at most: enough to sort rarely, little to hold.
         most = 2 * self._limit + 1_000
@@ -277,5 +285,5 @@ def _first_of_each(rows: list[Document], group: Document) -> list[Document]:
 def _check_size(document: Mapping[str, Any]) -> None:
     if (size := len(bson.encode(document))) > LARGEST_DOCUMENT:
         raise DocumentTooLarge(
-            f"A document of {size} bytes is more than the {LARGEST_DOCUMENT} that the portable profile allows."
+            f"A document of {size} bytes is more than the {LARGEST_DOCUMENT} of the portable profile."
         )

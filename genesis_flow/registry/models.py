@@ -41,7 +41,6 @@ from genesis_flow.query.registry import Page, model_page, validate_model_page_si
 from genesis_flow.registry.guards import (
     Document,
     canonical_stage,
-    find_model,
     models_in,
     refuse_unknown_model,
     update_model,
@@ -143,7 +142,12 @@ class RegisteredModels(Area):
                 {"name": new_name, "renamed_by": call_token()},
             ]
         }
-        fields = {"name": new_name, "renamed_from": name, "renamed_by": call_token(), "last_updated_time": now}
+        fields = {
+            "name": new_name,
+            "renamed_from": name,
+            "renamed_by": call_token(),
+            "last_updated_time": now,
+        }
         change = {"$set": fields}
         try:
             model = await models_in(self.database).find_one_and_update(
@@ -161,7 +165,9 @@ class RegisteredModels(Area):
         _validate_model_name(name)
 
         async def write(session: Session | None) -> None:
-            model = await models_in(self.database).find_one(scoped({"name": name}), {"_id": 1}, session=session)
+            model = await models_in(self.database).find_one(
+                scoped({"name": name}), {"_id": 1}, session=session
+            )
             if model is None:
                 if is_repetition():
                     return

@@ -5,7 +5,7 @@ aliases are the model's (``genesis_flow.documents.registry``).
 
 Numbers come from a counter in the model's document. The number and the version that has it are written in one
 transaction, so numbers are dense even when a creator is killed between the two; without transactions such a
-kill leaves a gap, and so does a lost answer when somebody else takes the next number before it is asked again.
+kill leaves a gap, and so does a lost answer if somebody else takes the next number before it is asked again.
 
 Round trips: get and download URI one (the version and its model, side by side); update and tags two (the
 model, the write); search two, the page and the models on it; create one transaction of two writes.

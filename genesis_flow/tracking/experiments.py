@@ -158,7 +158,9 @@ class Experiments(Area):
         """
         # Unlike elsewhere no id is not the default experiment: nobody deletes that by forgetting to name one.
         number = _parse_experiment_id(experiment_id)
-        there = {"lifecycle_stage": target} if is_repetition() else {"lifecycle_stage": target, "pending": target}
+        there = (
+            {"lifecycle_stage": target} if is_repetition() else {"lifecycle_stage": target, "pending": target}
+        )
         movable = {"$or": [{"lifecycle_stage": source}, there]}
         now = get_current_time_millis()
         moved = await self._experiments.update_one(

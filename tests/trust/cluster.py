@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pymongo
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
 
 from tests.mongod import Mongod
 
@@ -76,9 +76,12 @@ class ReplicaSet:
 
 
 def _state(member: Mongod) -> int | None:
-    with contextlib.suppress(PyMongoError, OperationFailure), pymongo.timeout(2):
-        with pymongo.MongoClient(member.uri) as client:
-            return int(client.admin.command("replSetGetStatus")["myState"])
+    with (
+        contextlib.suppress(PyMongoError),
+        pymongo.timeout(2),
+        pymongo.MongoClient(member.uri) as client,
+    ):
+        return int(client.admin.command("replSetGetStatus")["myState"])
     return None
 
 

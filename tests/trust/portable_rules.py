@@ -16,7 +16,16 @@ LARGEST_DOCUMENT = 1_500_000
 # The driver's own handshake and upkeep, and what only tests send.
 _UPKEEP = {"hello", "ismaster", "isMaster", "ping", "endSessions", "killCursors", "dropDatabase", "buildInfo"}
 # What every command may carry; sessions are the driver's and appear only where a server offers them.
-_ALWAYS = {"$db", "lsid", "$readPreference", "readConcern", "writeConcern", "maxTimeMS", "apiVersion", "comment"}
+_ALWAYS = {
+    "$db",
+    "lsid",
+    "$readPreference",
+    "readConcern",
+    "writeConcern",
+    "maxTimeMS",
+    "apiVersion",
+    "comment",
+}
 _ALWAYS |= {"$clusterTime"}
 _COMMANDS: dict[str, set[str]] = {
     "find": {"filter", "projection", "sort", "limit", "skip", "batchSize", "singleBatch"},
@@ -48,7 +57,18 @@ _STAGES = {
     *("$replaceWith", "$sample", "$set", "$skip", "$sort", "$sortByCount", "$unset", "$unwind"),
 }
 _EXPRESSIONS = {
-    *("$and", "$not", "$or", "$convert", "$toBool", "$toDate", "$toDecimal", "$toDouble", "$toInt", "$toLong"),
+    *(
+        "$and",
+        "$not",
+        "$or",
+        "$convert",
+        "$toBool",
+        "$toDate",
+        "$toDecimal",
+        "$toDouble",
+        "$toInt",
+        "$toLong",
+    ),
     *("$toObjectId", "$toString", "$setEquals", "$setIntersection", "$setUnion", "$setDifference"),
     *("$setIsSubset", "$anyElementTrue", "$allElementsTrue", "$cmp", "$eq", "$gt", "$gte", "$lt", "$lte"),
     *("$ne", "$in", "$nin", "$abs", "$add", "$ceil", "$divide", "$exp", "$floor", "$ln", "$log", "$log10"),
@@ -118,7 +138,9 @@ class PortableRules(monitoring.CommandListener):
                 for update in command["updates"]:
                     yield from _query(update["q"])
                     yield from _change(update["u"])
-                    yield from (f"option {option}" for option in update.keys() - {"q", "u", "multi", "upsert"})
+                    yield from (
+                        f"option {option}" for option in update.keys() - {"q", "u", "multi", "upsert"}
+                    )
             case "delete":
                 for delete in command["deletes"]:
                     yield from _query(delete["q"])

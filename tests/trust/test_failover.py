@@ -71,7 +71,9 @@ class Logger:
         self.points.add(("m", step, step, float(step)))
 
     def _batch(self, step: int) -> None:
-        metrics = [Metric(f"b{key}", step, step, step) for key in range(5)] + [Metric("n" + str(step), 1, 1, 1)]
+        metrics = [Metric(f"b{key}", step, step, step) for key in range(5)] + [
+            Metric("n" + str(step), 1, 1, 1)
+        ]
         param, tag = Param(f"p{step}", f"value {step}"), RunTag("last", str(step))
         self.store.log_batch(self.run_id, metrics, [param], [tag])
         self.points |= {(metric.key, metric.step, metric.timestamp, metric.value) for metric in metrics}

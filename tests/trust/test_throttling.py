@@ -24,7 +24,12 @@ TEXT = "Error=16500, RetryAfterMs={}, Details='Response status code does not ind
 WAIT = 120
 COMMAND = {"ok": 0.0, "code": 16500, "codeName": "RequestRateTooLarge", "errmsg": TEXT.format(WAIT)}
 WRITE = {"ok": 1.0, "n": 0, "writeErrors": [{"index": 0, "code": 16500, "errmsg": TEXT.format(WAIT)}]}
-CONCERN = {"ok": 1.0, "n": 1, "nModified": 1, "writeConcernError": {"code": 16500, "errmsg": TEXT.format(WAIT)}}
+CONCERN = {
+    "ok": 1.0,
+    "n": 1,
+    "nModified": 1,
+    "writeConcernError": {"code": 16500, "errmsg": TEXT.format(WAIT)},
+}
 
 
 def bulk(*codes: int) -> BulkWriteError:
@@ -42,7 +47,9 @@ def bulk(*codes: int) -> BulkWriteError:
         OperationFailure(TEXT.format(WAIT), 429),
         bulk(16500),
         bulk(11000, 16500),
-        BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 16500, "errmsg": TEXT.format(WAIT)}]}),
+        BulkWriteError(
+            {"writeErrors": [], "writeConcernErrors": [{"code": 16500, "errmsg": TEXT.format(WAIT)}]}
+        ),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -117,7 +124,9 @@ async def test_throttled_writes_wait_as_long_as_asked(
     assert len(await world.store.get_metric_history(run_id, "m")) == 1
 
 
-async def test_a_write_that_was_made_and_then_throttled_is_made_once(world: World, proxy: FaultyProxy) -> None:
+async def test_a_write_that_was_made_and_then_throttled_is_made_once(
+    world: World, proxy: FaultyProxy
+) -> None:
     run_id = (await world.store.create_run("0", "me", 1, [], None)).info.run_id
     for number in range(4):
         proxy.arm(reply_lost=first(2, "update", "insert", "findAndModify"), instead=CONCERN)

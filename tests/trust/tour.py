@@ -29,7 +29,6 @@ from mlflow.entities import (
 )
 from mlflow.entities.model_registry import ModelVersionTag, PromptVersion, RegisteredModelTag
 from mlflow.entities.webhook import WebhookEvent
-
 from pymongo.database import Database
 
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
@@ -336,7 +335,17 @@ call("delete_webhook", lambda w: w.registry.delete_webhook(w["doomed webhook"]))
 # They count updates, and repetitions are updates.
 _COUNTS = dict.fromkeys(("generation", "tokens_of", "revision", "packed", "metric_keys", "tail"), 0)
 _RANDOM = re.compile(
-    r"(?<=\"_id\": )\d+|(?<=\"experiment_id\": )\d+|(?<=\"destination_id\": \")\d+(?=\")|(?<=/)\d+(?=[/\"])|[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}|(?<=\"digest\": \")[0-9a-f]{8}(?=\")|\b(?:17[5-9]|1[89]\d)\d{10}\b"
+    "|".join(
+        (
+            r'(?<="_id": )\d+',
+            r'(?<="experiment_id": )\d+',
+            r'(?<="destination_id": ")\d+(?=")',
+            r'(?<=/)\d+(?=[/"])',
+            r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}",
+            r'(?<="digest": ")[0-9a-f]{8}(?=")',
+            r"\b(?:17[5-9]|1[89]\d)\d{10}\b",
+        )
+    )
 )
 
 
