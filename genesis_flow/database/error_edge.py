@@ -99,7 +99,7 @@ def is_unauthorized(error: OperationFailure) -> bool:
 
 def translate(error: Exception, where: str, timeout: float) -> MlflowException:
     """What to tell the user about ``error``; ``where`` names the database, without credentials."""
-    if isinstance(error, UNSTORABLE):
+    if isinstance(error, UNSTORABLE) and not isinstance(error, DocumentTooLarge):
         return MlflowException(
             f"A value cannot be stored: {mask(str(error))}. Numbers must fit 64 bits and text must be valid "
             "Unicode.",
@@ -113,8 +113,9 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
         (
             isinstance(error, DocumentTooLarge | InvalidDocument) or code in _TOO_LARGE,
             INVALID_PARAMETER_VALUE,
-            "The write would make a document larger than the 16 MB that MongoDB allows. All params and tags "
-            "of a run share one document: log large values as artifacts instead. Nothing was written.",
+            f"The write would make a document larger than the server allows (16 MB, or 2 MB on Azure Cosmos "
+            f"DB): {reason}. All params and tags of a run share one document: log large values as artifacts "
+            "instead. Nothing was written.",
         ),
         (
             isinstance(error, DuplicateKeyError) or code == 11000,
