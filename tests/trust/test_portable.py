@@ -6,6 +6,7 @@ on every test of a run with GENESIS_FLOW_PROFILE=portable, for instance of tests
 
 import math
 import random
+import re
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.mongod import Mongod
 from tests.trust.portable_rules import rules
 from tests.trust.tour import STEPS, World
 
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
 RU = "mongodb://name.mongo.cosmos.azure.com:10255/db?ssl=true&replicaSet=globaldb"
 
 
@@ -148,7 +150,7 @@ def plain(found: Any) -> Any:
         return [plain(each) for each in found]
     if isinstance(found, list):
         return [plain(each) for each in found]
-    return found if isinstance(found, str | None) else repr(vars(found))
+    return found if isinstance(found, str | None) else _ADDRESS.sub("", repr(vars(found)))
 
 
 async def walk(store: MongoDBStore, experiment: str, order: str) -> list[str]:
