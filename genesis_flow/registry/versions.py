@@ -3,12 +3,14 @@
 Documents: one a version in ``model_versions``, whose id is the model's id and the number. The stage and the
 aliases are the model's (``genesis_flow.documents.registry``).
 
-Numbers come from a counter in the model's document. The number and the version that has it are written in one
-transaction, so numbers are dense even when a creator is killed between the two; without transactions such a
-kill leaves a gap, and so does a lost answer if somebody else takes the next number before it is asked again.
+Numbers come from a counter in the model's document, and the version that has one is written next. A creator
+killed between the two leaves a gap, which nothing minds, and so does a lost answer if somebody else takes the
+next number before it is asked again. A transaction would leave none; but a client that is killed inside one
+blocks the model for as long as the server lets transactions live, a minute by default.
 
 Round trips: get and download URI one (the version and its model, side by side); update and tags two (the
-model, the write); search two, the page and the models on it; create one transaction of two writes.
+model, the write); search two, the page and the models on it; create three (the number, the version, the model
+again).
 """
 
 import asyncio
@@ -103,39 +105,33 @@ class ModelVersions(Area):
     async def _number_and_insert(self, name: str, version: Document) -> Document:
         """Complete ``version`` and insert it; returns its model."""
         models, versions = models_in(self.database), versions_in(self.database)
-
-        async def write(session: Session | None) -> Document:
-            model = await self._take_number(name, version["creation_time"], session)
+        async with self.database.lock(f"registered model {name}"):
+            model = await self._take_number(name, version["creation_time"])
             number = model["last_version"]
             version.update(_id=version_id(model["_id"], number), model=model["_id"], version=number)
-            if session is not None:
-                await versions.insert_one(version, session=session)
-                return model
             await insert_once(versions, version)
-            if await models.find_one({"_id": model["_id"]}, {"_id": 1}) is None:
-                # Deleted meanwhile, perhaps before its delete could see this version.
-                await versions.delete_one({"_id": version["_id"]})
-                refuse_unknown_model(name)
-            return model
+        now = await models.find_one({"_id": model["_id"]}, {"name": 1})
+        if now is None:
+            # Deleted meanwhile, perhaps before its delete could see this version.
+            await versions.delete_one({"_id": version["_id"]})
+            refuse_unknown_model(name)
+        if now["name"] != name:
+            await versions.update_one({"_id": version["_id"]}, {"$set": {"name": now["name"]}})
+        return model
 
-        async with self.database.lock(f"registered model {name}"):
-            return await self.database.atomically(write)
-
-    async def _take_number(self, name: str, now: int, session: Session | None) -> Document:
+    async def _take_number(self, name: str, now: int) -> Document:
         """The model, whose ``last_version`` is now this call's.
 
-        Without a transaction the model notes for whom: a repetition whose first answer was lost finds its
-        number there, unless somebody else has taken the next one meanwhile.
+        The model notes for whom: a repetition whose first answer was lost finds its number there, unless
+        somebody else has taken the next one meanwhile.
         """
-        models, taken = models_in(self.database), {} if session else {"numbered_for": call_token()}
-        not_yet = {key: {"$ne": token} for key, token in taken.items()}
+        models, taken = models_in(self.database), {"numbered_for": call_token()}
         model = await models.find_one_and_update(
-            scoped({"name": name, **not_yet}),
+            scoped({"name": name, "numbered_for": {"$ne": call_token()}}),
             {"$inc": {"last_version": 1}, "$set": {"last_updated_time": now, **taken}},
             return_document=ReturnDocument.AFTER,
-            session=session,
         )
-        if model is None and taken:
+        if model is None:
             model = await models.find_one(scoped({"name": name, **taken}))
         return model or refuse_unknown_model(name)
 

@@ -143,7 +143,8 @@ def check_all(loggers: list[Logger]) -> None:
         logger.check()
     versions = sorted(number for logger in loggers for number in logger.versions)
     found = sorted(int(each.version) for each in loggers[0].registry.search_model_versions("name = 'model'"))
-    assert versions == found == list(range(1, len(versions) + 1))
+    assert len(versions) == len(set(versions))
+    assert versions == found
     created = {run_id for logger in loggers for run_id in logger.runs} | {logger.run_id for logger in loggers}
     stored = [run.info.run_id for run in loggers[0].store.search_runs(["0"], "", 1, 50_000)]
     assert len(stored) == len(set(stored))
