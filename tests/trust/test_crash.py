@@ -23,6 +23,7 @@ from genesis_flow.database.consistency import Inconsistency, inconsistencies
 from tests.contract.trace_scenes import span
 from tests.mongod import Mongod, running_mongod
 from tests.trust.soak import amount
+from tests.trust.tour import ONE, STEPS, World
 
 KILLS = amount(6, 100)
 WORKERS = 3
@@ -157,7 +158,7 @@ async def test_kills_at_random_moments(server: Mongod, tmp_path: Path) -> None:
 
 
 async def findings(uri: str) -> list[Inconsistency]:
-    async with AsyncStore(uri) as store:
+    async with AsyncStore(f"{uri}&appName=check") as store:  # a client of its own, which it may close
         return [each async for each in inconsistencies(store.database)]
 
 
@@ -212,3 +213,48 @@ def check_whole(store: MongoDBStore, atomic: bool) -> None:
             assert len(store.get_trace(trace.trace_id).data.spans) == SPANS
         if not token:
             return
+
+
+async def test_every_kind_of_inconsistency_is_found(store_uri: str, tmp_path: Path) -> None:
+    """A whole database has none; each document that is taken away or changed by hand shows."""
+    world = World(store_uri, str(tmp_path / "artifacts"))
+    for make in STEPS.values():
+        await make(world)
+    assert await findings(store_uri) == []
+    database = world.store.database.handle
+    await database["experiments"].update_one({"name": "renamed"}, {"$set": {"pending": "deleted"}})
+    await database["runs"].delete_one({"_id": world["second"]})
+    await database["latest_metrics"].delete_one({"_id": f"{world['run']}|long"})
+    head = {"_id": f"{world['run']}|m"}
+    await database["latest_metrics"].update_one(head, {"$set": {"latest.step": -1}})
+    await database["registered_models"].delete_one({"name": "copied"})
+    await database["model_versions"].delete_one({"name": "renamed", "version": 2})
+    await database["registered_models"].update_one(
+        {"name": "renamed"}, {"$set": {"last_version": 0, "renamed_from": "m"}}
+    )
+    await database["span_payloads"].insert_one({"_id": f"{ONE}|00000000000000ff|x|0000"})
+    await database["traces"].delete_one({"_id": ONE})
+    found = Counter((each.collection, each.text.split("'")[-1].strip()) for each in await findings(store_uri))
+    assert found == {
+        ("experiments", "was to be deleted, which did not get to all of its runs"): 1,
+        ("latest_metrics", "belongs to a run that is not there"): 1,
+        ("latest_metrics", "has a later point than its latest"): 1,
+        ("metrics", "holds points of a metric that is not there"): 1,
+        ("registered_models", "was renamed, which did not get to all of its versions"): 1,
+        ("registered_models", "has a stage or an alias for version 2, which is not there"): 1,
+        ("model_versions", "belongs to a model that is not there"): 1,
+        ("model_versions", "was not given out"): 1,
+        ("spans", "belongs to a trace that is not there"): 4,
+        ("span_payloads", "is content of a span that is not there"): 1,
+        ("assessments", "judges a trace that is not there"): 1,
+    }
+    assert all(each.remedy for each in await findings(store_uri))
+    await world.close()
+
+
+async def test_a_head_that_mistakes_its_run_is_found(store: AsyncStore, store_uri: str) -> None:
+    run_id = (await store.create_run("0", "me", 1, [], None)).info.run_id
+    await store.log_metric(run_id, Metric("m", 1, 1, 1))
+    await store.database.handle["runs"].update_one({"_id": run_id}, {"$set": {"lifecycle_stage": "deleted"}})
+    (finding,) = await findings(store_uri)
+    assert finding.text == "takes its run for active"
