@@ -184,7 +184,9 @@ class TraceArchive(Area):
             await self._drop_unreferenced(trace_id, uri, repository)
             raise MlflowException("Trace archival upload failed.") from error
         moved = {"spans_location": SpansLocation.ARCHIVE_REPO.value, "archive_location": uri}
-        if not (await traces.update_one(unchanged, {"$set": moved})).matched_count:
+        await until_done(lambda: traces.update_one(unchanged, {"$set": moved}))
+        # Asked, because the answer to the update may have been lost.
+        if await traces.find_one(scoped({"_id": trace_id, "archive_location": uri}), {"_id": 1}) is None:
             await self._drop_unreferenced(trace_id, uri, repository)
             return False
         await self._drop_contents({"_id": children_of(trace_id)})
