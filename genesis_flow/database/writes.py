@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from genesis_flow.database.error_edge import retry_delay
 from genesis_flow.database.operation import is_repetition
 from genesis_flow.documents.binding import Collection
+
+T = TypeVar("T")
 
 _DUPLICATE_KEY = 11000
 
@@ -38,13 +40,12 @@ async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
         await asyncio.sleep(delay)
 
 
-async def until_done(write: Callable[[], Awaitable[Any]]) -> None:
-    """Make a write that nobody would come back to, again after a passing failure."""
+async def until_done(write: Callable[[], Awaitable[T]]) -> T:
+    """Make a write to which a repetition of the call would not come back, again after a passing failure."""
     attempt = 0
     while True:
         try:
-            await write()
-            return
+            return await write()
         except PyMongoError as error:
             delay = retry_delay(error, attempt)
             if delay is None:

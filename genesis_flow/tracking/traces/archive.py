@@ -184,9 +184,14 @@ class TraceArchive(Area):
             await self._drop_unreferenced(trace_id, uri, repository)
             raise MlflowException("Trace archival upload failed.") from error
         moved = {"spans_location": SpansLocation.ARCHIVE_REPO.value, "archive_location": uri}
-        await until_done(lambda: traces.update_one(unchanged, {"$set": moved}))
-        # Asked, because the answer to the update may have been lost.
-        if await traces.find_one(scoped({"_id": trace_id, "archive_location": uri}), {"_id": 1}) is None:
+
+        async def move() -> bool:
+            await traces.update_one(unchanged, {"$set": moved})
+            # Asked, because the answer to an earlier try may have been lost.
+            there = scoped({"_id": trace_id, "archive_location": uri})
+            return await traces.find_one(there, {"_id": 1}) is not None
+
+        if not await until_done(move):
             await self._drop_unreferenced(trace_id, uri, repository)
             return False
         await self._drop_contents({"_id": children_of(trace_id)})
