@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
+from pymongo.errors import ConfigurationError
 
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.database.schema import ready_schema
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Client = AsyncMongoClient[dict[str, Any]]
 Session = AsyncClientSession
 T = TypeVar("T")
+
+_NO_SESSIONS = "Sessions are not supported"
 
 
 class Database:
@@ -55,8 +58,14 @@ class Database:
         """
         if not self.has_transactions:
             return await write(None)
-        async with self.client.start_session() as session:
-            return await session.with_transaction(write)
+        try:
+            async with self.client.start_session() as session:
+                return await session.with_transaction(write)
+        except ConfigurationError as error:
+            # A connection made in the first moments of a member never learns that there are sessions.
+            if _NO_SESSIONS not in str(error):
+                raise
+            return await write(None)
 
 
 _clients: dict[tuple[int, object], Client] = {}

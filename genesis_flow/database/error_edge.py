@@ -44,9 +44,6 @@ _RETRY_AFTER = re.compile(r"RetryAfterMs=(\d+)")
 # Not primary, shutting down, interrupted by either, a write conflict that lost its race.
 _PASSING = {6, 7, 89, 91, 112, 189, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 63, 150, 234, 133}
 
-# What the driver says of a member of a replica set that has just started and has not read its configuration.
-_NO_SESSIONS = "Sessions are not supported"
-
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 
@@ -58,8 +55,6 @@ def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) ->
     """
     if isinstance(error, ServerSelectionTimeoutError):
         return _backoff(attempt) if connected else None
-    if connected and _NO_SESSIONS in str(error):
-        return _backoff(attempt)
     if isinstance(error, WaitQueueTimeoutError | ConfigurationError) or _timed_out(error):
         return None  # the driver has waited already, or the deadline of the call has passed
     code = _code(error)
