@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Metric, Param, RunTag, ViewType
+from pymongo.errors import ConfigurationError
 
 from genesis_flow import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
+from genesis_flow.database.connection import Session
 from genesis_flow.database.consistency import Inconsistency, inconsistencies
 from tests.contract.trace_scenes import span
 from tests.mongod import Mongod, running_mongod
@@ -258,3 +260,18 @@ async def test_a_head_that_mistakes_its_run_is_found(store: AsyncStore, store_ur
     await store.database.handle["runs"].update_one({"_id": run_id}, {"$set": {"lifecycle_stage": "deleted"}})
     (finding,) = await findings(store_uri)
     assert finding.text == "takes its run for active"
+
+
+async def test_a_connection_that_knows_no_sessions_does_without(store: AsyncStore) -> None:
+    """One that was made in the first moments of a member stays so as long as it lives."""
+    await store.get_experiment("0")
+    sessions: list[bool] = []
+
+    async def write(session: Session | None) -> int:
+        sessions.append(session is not None)
+        if session is not None:
+            raise ConfigurationError("Sessions are not supported by this MongoDB deployment")
+        return 7
+
+    assert await store.database.atomically(write) == 7
+    assert sessions == [True, False]

@@ -14,7 +14,6 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from pymongo.errors import (
     BulkWriteError,
-    ConfigurationError,
     OperationFailure,
     PyMongoError,
     WriteConcernError,
@@ -83,13 +82,6 @@ def test_the_user_is_told_what_to_do() -> None:
     assert told.error_code == "REQUEST_LIMIT_EXCEEDED"
     assert told.get_http_status_code() == 429
     assert "RU/s" in str(told)
-
-
-def test_a_member_that_has_just_started_is_waited_for() -> None:
-    """It has no sessions yet; only where nothing was ever reached that is the server's nature."""
-    error = ConfigurationError("Sessions are not supported by this MongoDB deployment")
-    assert retry_delay(error, 0) is not None
-    assert retry_delay(error, 0, connected=False) is None
 
 
 @pytest.fixture
