@@ -1,5 +1,6 @@
 """Fixtures: one mongod for the session, a fresh database for each test."""
 
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
@@ -28,6 +29,19 @@ def standalone() -> Iterator[Mongod]:
 @pytest.fixture(scope="session")
 def mongod_uri(mongod: Mongod) -> str:
     return mongod.uri
+
+
+@pytest.fixture(autouse=True)
+def portable_profile() -> Iterator[None]:
+    """With GENESIS_FLOW_PROFILE=portable every test is one of that profile, too: nothing else is sent."""
+    if os.environ.get("GENESIS_FLOW_PROFILE") != "portable":
+        yield
+        return
+    from tests.trust.portable_rules import rules
+
+    with rules.enforced() as violations:
+        yield
+    assert sorted(set(violations)) == []
 
 
 @pytest.fixture

@@ -41,6 +41,11 @@ class Mongod:
         return f"mongodb://127.0.0.1:{self.port}/{name}?directConnection=true"
 
     def start(self) -> None:
+        self.launch()
+        self._wait_until_writable()
+
+    def launch(self) -> None:
+        """Start the process, and leave the rest to whoever makes it part of a larger replica set."""
         (self.folder / "db").mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
             [
@@ -60,15 +65,18 @@ class Mongod:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self._wait_until_writable()
 
-    def _wait_until_writable(self) -> None:
+    def wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
                 log = (self.folder / "mongod.log").read_text()[-2000:]
                 raise RuntimeError(f"mongod did not start:\n{log}")
             time.sleep(0.02)
+
+    def _wait_until_writable(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        self.wait_until_it_answers()
         with pymongo.MongoClient(self.uri) as client:
             if self.replica_set:
                 member = {"_id": 0, "host": f"127.0.0.1:{self.port}"}

@@ -25,6 +25,7 @@ TRACKING_KEYS = (
     "server_selection_timeout",
     "timeout",
     "open_timeout",
+    "profile",
     "username",
     "password_file",
 )

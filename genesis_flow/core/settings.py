@@ -35,6 +35,7 @@ ENV_PREFIX = "MONGODB_COLLECTION_PREFIX"
 ENV_POOL = "MONGODB_MAX_POOL_SIZE"
 ENV_SELECTION = "MONGODB_SERVER_SELECTION_TIMEOUT"
 ENV_TIMEOUT = "GENESIS_FLOW_TIMEOUT"
+ENV_PROFILE = "GENESIS_FLOW_PROFILE"
 ENV_OPEN_TIMEOUT = "GENESIS_FLOW_OPEN_TIMEOUT"
 ENV_AUDIT = "GENESIS_FLOW_AUDIT"
 
@@ -46,6 +47,7 @@ DEFAULT_ARTIFACT_ROOT = "./mlruns"
 COSMOS_MAX_IDLE_MS = 120_000
 MAX_PARAM_VALUE_LENGTH = 6000
 APP_NAME = "genesis_flow"
+PROFILES = ("full", "portable")
 
 T = TypeVar("T")
 
@@ -108,6 +110,8 @@ class Settings:
     app_name: str = APP_NAME
     max_param_value_length: int = MAX_PARAM_VALUE_LENGTH
     audit: bool = False
+    portable: bool = False
+    """Send only what Azure Cosmos DB for MongoDB (RU) knows as well; see docs/azure.md."""
     credential_free_uri: Secret = field(default=Secret(""), repr=False)
     """The store URI without user name and password, prefix included: for other programs' command lines."""
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -208,6 +212,7 @@ class _Resolution:
 
     def _server(self, parsed: MongoUri, common: dict[str, Any], origin: str) -> Settings:
         self.sources["database"] = f"URI ({origin})"
+        portable = self._portable(parsed)
         username, password = credentials.resolve(parsed, self.environ, self.conf, self.sources, origin)
         # Without authSource the user is looked up in the database that the URI names, so it has to stay;
         # otherwise two databases of one server share a client.
@@ -216,7 +221,8 @@ class _Resolution:
         return Settings(
             **common,
             **self._limits(parsed),
-            **self._durability(parsed),
+            **self._durability(parsed, portable),
+            portable=portable,
             target=Server(client_uri, parsed.hosts, parsed.is_cosmos),
             database=parsed.database,
             username=username,
@@ -289,7 +295,18 @@ class _Resolution:
             timeout = self._seconds("timeout", ENV_TIMEOUT, DEFAULT_TIMEOUT)
         return {"max_pool_size": pool, "server_selection_timeout": selection / 1000, "timeout": timeout}
 
-    def _durability(self, parsed: MongoUri) -> dict[str, Any]:
+    def _portable(self, parsed: MongoUri) -> bool:
+        text, source = self._environment_or_conf(ENV_PROFILE, "profile")
+        if text is not None and text.lower() not in PROFILES:
+            raise invalid(
+                f"{source.removeprefix('environment ')} must be one of {', '.join(PROFILES)}, not {text!r}."
+            )
+        wanted = parsed.is_cosmos_ru if text is None else text.lower() == "portable"
+        return self._found(
+            "portable", wanted, source if text is not None or not wanted else "host of the URI"
+        )
+
+    def _durability(self, parsed: MongoUri, portable: bool) -> dict[str, Any]:
         """Acknowledged means durable: by a majority, or else in the journal unless the user refuses it."""
         text = parsed.option("w")
         concern: str | int = "majority" if text is None else int(text) if text.isdigit() else text
@@ -302,7 +319,7 @@ class _Resolution:
             journal = True
         retry_writes = _boolean(parsed.option("retryWrites"))
         idle = parsed.option("maxIdleTimeMS")
-        if parsed.is_cosmos and retry_writes is None:
+        if (parsed.is_cosmos or portable) and retry_writes is None:
             retry_writes = False
         max_idle = int(float(idle)) if idle else COSMOS_MAX_IDLE_MS if parsed.is_cosmos else None
         for name, given in (

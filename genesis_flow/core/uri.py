@@ -27,6 +27,8 @@ _DATABASE_NAME = re.compile(r"[^/\\. \"$*<>:|?\x00]{1,63}")
 _SYSTEM_DATABASES = ("admin", "local", "config")
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
 _SECRET_OPTIONS = frozenset(("authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"))
+# The service by request units; the other one, Azure DocumentDB, has mongocluster in its place.
+_COSMOS_RU_HOST = re.compile(r"\.mongo\.cosmos\.azure\.com(:\d+)?$", re.IGNORECASE)
 _COSMOS_HOST = re.compile(r"\.cosmos\.azure\.com(:\d+)?$", re.IGNORECASE)
 
 
@@ -66,6 +68,10 @@ class MongoUri:
         ]
         query = "?" + "&".join(pairs) if pairs else ""
         return f"{self.scheme}://{self.hosts}/{database}{query}"
+
+    @property
+    def is_cosmos_ru(self) -> bool:
+        return any(_COSMOS_RU_HOST.search(host) for host in self.hosts.split(","))
 
     @property
     def is_cosmos(self) -> bool:

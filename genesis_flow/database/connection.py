@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
+from pymongo.errors import ConfigurationError
 
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.database.joined import JoinedUpdates
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Client = AsyncMongoClient[dict[str, Any]]
 Session = AsyncClientSession
 T = TypeVar("T")
+
+_NO_SESSIONS = "Sessions are not supported"
 
 
 class Database:
@@ -63,12 +66,18 @@ class Database:
         """
         if not self.has_transactions:
             return await write(None)
-        async with self.client.start_session() as session:
-            return await session.with_transaction(write)
+        try:
+            async with self.client.start_session() as session:
+                return await session.with_transaction(write)
+        except ConfigurationError as error:
+            # A connection made in the first moments of a member never learns that there are sessions.
+            if _NO_SESSIONS not in str(error):
+                raise
+            return await write(None)
 
 
 _clients: dict[tuple[int, object], Client] = {}
-_databases: dict[tuple[int, object, str, str], "asyncio.Task[Database]"] = {}
+_databases: dict[tuple[int, object, str, str, bool], "asyncio.Task[Database]"] = {}
 _servers: "dict[str, EmbeddedServer]" = {}
 
 
@@ -87,7 +96,13 @@ if hasattr(os, "register_at_fork"):
 
 async def open_database(settings: Settings) -> Database:
     """The database that ``settings`` name, opened at most once per loop however many ask at once."""
-    key = (id(asyncio.get_running_loop()), settings.cache_key, settings.database, settings.prefix)
+    key = (
+        id(asyncio.get_running_loop()),
+        settings.cache_key,
+        settings.database,
+        settings.prefix,
+        settings.portable,
+    )
     task = _databases.get(key)
     if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
         task = _databases[key] = asyncio.create_task(_open(settings))
@@ -103,8 +118,11 @@ async def _open(settings: Settings) -> Database:
         with pymongo.timeout(settings.server_selection_timeout):
             hello = await client.admin.command("hello")
         await ready_schema(settings, handle, lambda: pymongo.MongoClient(uri, **options))
-        database = Database(settings, client, handle, await bind_documents(handle, settings.prefix))
-        database.has_transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
+        documents = await bind_documents(handle, settings.prefix, portable=settings.portable)
+        database = Database(settings, client, handle, documents)
+        # Azure's RU service has a set's name too, but transactions only within one collection.
+        grouped = "setName" in hello or hello.get("msg") == "isdbgrid"
+        database.has_transactions = grouped and not settings.portable
         return database
 
 

@@ -1,6 +1,7 @@
 """The one place where a driver's error becomes an MlflowException."""
 
 import random
+import re
 
 from bson.errors import BSONError, InvalidDocument
 from mlflow.exceptions import MlflowException
@@ -9,6 +10,7 @@ from mlflow.protos.databricks_pb2 import (
     INTERNAL_ERROR,
     INVALID_PARAMETER_VALUE,
     PERMISSION_DENIED,
+    REQUEST_LIMIT_EXCEEDED,
     RESOURCE_ALREADY_EXISTS,
     TEMPORARILY_UNAVAILABLE,
     UNAUTHENTICATED,
@@ -38,6 +40,7 @@ _AUTHENTICATION = {11, 18, 8000}
 _TOO_LARGE = {10334, 17280, 17419, 17420}
 _TIMED_OUT = {50, 89, 262}
 _THROTTLED = {16500, 429}
+_RETRY_AFTER = re.compile(r"RetryAfterMs=(\d+)")
 # Not primary, shutting down, interrupted by either, a write conflict that lost its race.
 _PASSING = {6, 7, 89, 91, 112, 189, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 63, 150, 234, 133}
 
@@ -56,7 +59,8 @@ def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) ->
         return None  # the driver has waited already, or the deadline of the call has passed
     code = _code(error)
     if code in _THROTTLED:
-        return max(_retry_after(error), _backoff(attempt))
+        # The wait that was asked for, and some more: else all who were sent away together come back together.
+        return _retry_after(error) + _backoff(attempt)
     if (
         isinstance(error, AutoReconnect)
         or code in _PASSING
@@ -72,17 +76,20 @@ def _backoff(attempt: int) -> float:
 
 
 def _retry_after(error: PyMongoError) -> float:
-    """Azure names its wait in the message: ``Error=16500, RetryAfterMs=13, ...``."""
-    _, found, rest = str(error).partition("RetryAfterMs=")
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    return int(digits) / 1000 if found and digits else 0.0
+    """Azure names its wait in the message: ``Error=16500, RetryAfterMs=13, ...``; the longest of several."""
+    return max((int(wait) for wait in _RETRY_AFTER.findall(str(error))), default=0) / 1000
 
 
 def _code(error: PyMongoError) -> int | None:
     if isinstance(error, BulkWriteError):
-        failures = error.details.get("writeErrors") or error.details.get("writeConcernErrors") or [{}]
-        code = failures[0].get("code")
-        return code if isinstance(code, int) else None
+        failures = [
+            *(error.details.get("writeErrors") or []),
+            *(error.details.get("writeConcernErrors") or []),
+        ]
+        codes = [code for failure in failures if isinstance(code := failure.get("code"), int)]
+        # One that passes makes the whole call worth repeating; what does not pass comes up again then.
+        passing = [code for code in codes if code in _THROTTLED | _PASSING]
+        return next(iter(passing or codes), None)
     return error.code if isinstance(error, OperationFailure) else None
 
 
@@ -92,7 +99,7 @@ def is_unauthorized(error: OperationFailure) -> bool:
 
 def translate(error: Exception, where: str, timeout: float) -> MlflowException:
     """What to tell the user about ``error``; ``where`` names the database, without credentials."""
-    if isinstance(error, UNSTORABLE):
+    if isinstance(error, UNSTORABLE) and not isinstance(error, DocumentTooLarge):
         return MlflowException(
             f"A value cannot be stored: {mask(str(error))}. Numbers must fit 64 bits and text must be valid "
             "Unicode.",
@@ -106,8 +113,9 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
         (
             isinstance(error, DocumentTooLarge | InvalidDocument) or code in _TOO_LARGE,
             INVALID_PARAMETER_VALUE,
-            "The write would make a document larger than the 16 MB that MongoDB allows. All params and tags "
-            "of a run share one document: log large values as artifacts instead. Nothing was written.",
+            f"The write would make a document larger than the server allows (16 MB, or 2 MB on Azure Cosmos "
+            f"DB): {reason}. All params and tags of a run share one document: log large values as artifacts "
+            "instead. Nothing was written.",
         ),
         (
             isinstance(error, DuplicateKeyError) or code == 11000,
@@ -133,7 +141,14 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
             "with GENESIS_FLOW_TIMEOUT (seconds).",
         ),
         (
-            isinstance(error, ConnectionFailure) or code in _PASSING | _THROTTLED,
+            code in _THROTTLED,
+            REQUEST_LIMIT_EXCEEDED,
+            f"{where} refuses requests because there are too many, and did so for {timeout:g} s: {reason}. "
+            "Log less often or in larger batches, raise the throughput (RU/s) of the database, or allow more "
+            "time with GENESIS_FLOW_TIMEOUT (seconds).",
+        ),
+        (
+            isinstance(error, ConnectionFailure) or code in _PASSING,
             TEMPORARILY_UNAVAILABLE,
             f"Cannot reach {where}: {reason}. Check that the server runs, that its address is right and that "
             "this machine may connect to it.",

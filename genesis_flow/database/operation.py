@@ -4,8 +4,10 @@ import asyncio
 import functools
 import logging
 import time
+import uuid
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pymongo
@@ -29,6 +31,28 @@ _logger = logging.getLogger(__name__)
 # The store whose call is running: a call that it makes to itself shares the deadline, the retries and the
 # error edge of the outer one.
 _inside: "ContextVar[Area | None]" = ContextVar("genesis_flow_inside", default=None)
+
+
+@dataclass(slots=True)
+class _Call:
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    attempt: int = 0
+
+
+_call: ContextVar[_Call] = ContextVar("genesis_flow_call")
+
+
+def is_repetition() -> bool:
+    """Whether an earlier attempt of the running call may have made the very change that is missed or found.
+
+    What a user deletes may then be gone, and what a user creates may be there, by this call itself.
+    """
+    return _call.get().attempt > 0
+
+
+def call_token() -> str:
+    """What names the running call in the database: the same for every repetition, for no other call."""
+    return _call.get().token
 
 
 class Area:
@@ -94,10 +118,10 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
     texts = text_parameters(function)
 
     @functools.wraps(function)
-    async def call(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def public(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if _inside.get() is self:
             return await function(self, *args, **kwargs)
-        token = _inside.set(self)
+        inside, call = _inside.set(self), _call.set(_Call())
         timeout = self.settings.timeout * patience
 
         async def work() -> T:
@@ -112,10 +136,11 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
             trail = _Trail(self, function, audit.target_of(function, args, kwargs))
             return await trail.around(work, announced=patience > 1)
         finally:
-            _inside.reset(token)
+            _inside.reset(inside)
+            _call.reset(call)
 
-    call.changes_data = changes  # type: ignore[attr-defined]
-    return call
+    public.changes_data = changes  # type: ignore[attr-defined]
+    return public
 
 
 class _Trail:
@@ -184,7 +209,7 @@ async def _within(area: Area, call: Callable[[], Coroutine[Any, Any, T]], timeou
 
 async def _attempts(area: Area, call: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
     deadline = time.monotonic() + timeout
-    attempt = 0
+    attempts = _call.get()
     while True:
         try:
             await area.open()
@@ -192,11 +217,11 @@ async def _attempts(area: Area, call: Callable[[], Coroutine[Any, Any, T]], time
         except MlflowException:
             raise
         except PyMongoError as error:
-            delay = retry_delay(error, attempt, connected=area.connected)
+            delay = retry_delay(error, attempts.attempt, connected=area.connected)
             if delay is None or time.monotonic() + delay >= deadline:
                 raise translate(error, area.settings.store_uri, timeout) from error
         except (*UNSTORABLE, GenesisFlowError) as error:
             raise translate(error, area.settings.store_uri, timeout) from error
-        attempt += 1
+        attempts.attempt += 1
         await asyncio.sleep(delay)
         await revive(area.settings)

@@ -1,6 +1,7 @@
 """Is the schema the one this version of genesis_flow works with?"""
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -8,14 +9,18 @@ import pymongo
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_STATE
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.core.settings import Settings
 from genesis_flow.migrate.files import migration_files
 from genesis_flow.migrate.initialise import INITIALISED, LEDGER, initialise
-from genesis_flow.migrate.ledger import State
+from genesis_flow.migrate.ledger import LOCK, State
 
 # Collections whose documents make a database not empty.
 _DATA = ("experiments", "runs", "latest_metrics", "metrics", "registered_models", "model_versions", "traces")
+
+_CLAIM = "initialise"
+_PATIENCE = 8.0
 
 Connect = Callable[[], pymongo.MongoClient[dict[str, Any]]]
 
@@ -31,7 +36,7 @@ async def ready_schema(settings: Settings, handle: AsyncDatabase[dict[str, Any]]
         return
     if _may_initialise(entries, known):
         if not await _has_data(settings, handle):
-            await _initialise(settings, connect)
+            await _initialise_once(settings, handle, connect, known)
             return
         entries = await _entries(settings, handle)  # another client may have initialised it just now
         if _fits(entries, known):
@@ -67,12 +72,47 @@ async def _has_data(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -
     return False
 
 
+async def _initialise_once(
+    settings: Settings, handle: AsyncDatabase[dict[str, Any]], connect: Connect, known: set[str]
+) -> None:
+    """Let one of the clients that find the database empty run the steps, and the others wait for it.
+
+    All of them running the same steps would be right too, but dozens at once take longer than a client may
+    need to open. When the one seems to be dead, the others go on.
+    """
+    claims = handle[settings.prefix + LOCK]
+    try:
+        await claims.insert_one({"_id": _CLAIM})
+    except DuplicateKeyError:
+        if await _initialised_by_other(settings, handle, known):
+            return
+    await _initialise(settings, connect)
+    await claims.delete_one({"_id": _CLAIM})
+
+
+async def _initialised_by_other(
+    settings: Settings, handle: AsyncDatabase[dict[str, Any]], known: set[str]
+) -> bool:
+    """Whether somebody else has brought the schema to head; false once nothing has moved for a while."""
+    seen, waited = -1, 0.0
+    while waited < _PATIENCE:
+        entries = await _entries(settings, handle)
+        if _fits(entries, known):
+            return True
+        waited = 0.0 if len(entries) > seen else waited
+        seen = len(entries)
+        pause = random.uniform(0.1, 0.3)
+        await asyncio.sleep(pause)
+        waited += pause
+    return False
+
+
 async def _initialise(settings: Settings, connect: Connect) -> None:
     """Run the steps, which are synchronous by convention, on a client of their own in a worker thread."""
 
     def run() -> None:
         with connect() as client:
-            initialise(client.get_database(settings.database), settings.prefix)
+            initialise(client.get_database(settings.database), settings.prefix, portable=settings.portable)
 
     await asyncio.to_thread(run)
 

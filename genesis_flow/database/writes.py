@@ -1,12 +1,16 @@
 """Writes that stay single when they are repeated."""
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from genesis_flow.database.error_edge import retry_delay
+from genesis_flow.database.operation import is_repetition
 from genesis_flow.documents.binding import Collection
+
+T = TypeVar("T")
 
 _DUPLICATE_KEY = 11000
 
@@ -14,8 +18,8 @@ _DUPLICATE_KEY = 11000
 async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
     """Insert a document whose ``_id`` only this call can have, again after a passing failure.
 
-    When the first try did reach the server and only its answer was lost, the repetition finds the id
-    taken: by us, so that is success. A DuplicateKeyError is some other unique field.
+    When an earlier try, here or of the whole call, did reach the server and only its answer was lost, the
+    id is found taken: by us, so that is success. A DuplicateKeyError is some other unique field.
     """
     attempt = 0
     while True:
@@ -23,9 +27,25 @@ async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
             await collection.insert_one(document)
             return
         except DuplicateKeyError:
-            if attempt and await collection.find_one({"_id": document["_id"]}, {"_id": 1}):
+            if (attempt or is_repetition()) and await collection.find_one(
+                {"_id": document["_id"]}, {"_id": 1}
+            ):
                 return
             raise
+        except PyMongoError as error:
+            delay = retry_delay(error, attempt)
+            if delay is None:
+                raise
+        attempt += 1
+        await asyncio.sleep(delay)
+
+
+async def until_done(write: Callable[[], Awaitable[T]]) -> T:
+    """Make a write to which a repetition of the call would not come back, again after a passing failure."""
+    attempt = 0
+    while True:
+        try:
+            return await write()
         except PyMongoError as error:
             delay = retry_delay(error, attempt)
             if delay is None:

@@ -7,7 +7,7 @@ would also initialise (and create) the base's unprefixed collection.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from beanie import Document, init_beanie
 from pydantic import BaseModel
@@ -31,6 +31,7 @@ from genesis_flow.documents.imports import (
 )
 from genesis_flow.documents.logged_models import LoggedModelFields, ModelMetricFields
 from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
+from genesis_flow.documents.portable import PortableCollection
 from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.runs import RunFields
 from genesis_flow.documents.traces import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
@@ -85,17 +86,24 @@ class Documents:
     """The document classes of one database."""
 
     classes: dict[type[BaseModel], type[Document]]
+    portable: bool = False
 
     def __getitem__(self, declared: type[BaseModel]) -> type[Document]:
         return self.classes[declared]
 
     def collection(self, declared: type[BaseModel]) -> Collection:
         """The driver's collection, for paths too hot for a model per document."""
-        return self.classes[declared].get_pymongo_collection()
+        collection: Collection = self.classes[declared].get_pymongo_collection()
+        if not self.portable:
+            return collection
+        settings: Any = declared.Settings  # type: ignore[attr-defined]
+        return cast(Collection, PortableCollection(collection, settings.name))
 
 
-async def bind_documents(database: AsyncDatabase[dict[str, Any]], prefix: str) -> Documents:
+async def bind_documents(
+    database: AsyncDatabase[dict[str, Any]], prefix: str, *, portable: bool = False
+) -> Documents:
     """Make the document classes of ``database``; touches no index, migrations own those."""
     classes = {declared: _bound(declared, prefix) for declared in DECLARED}
     await init_beanie(database=database, document_models=list(classes.values()), skip_indexes=True)
-    return Documents(classes)
+    return Documents(classes, portable)

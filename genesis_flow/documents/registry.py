@@ -36,6 +36,10 @@ class RegisteredModelFields(BaseModel):
             "The former name while a rename is carried to the versions, so that a killed one can be finished."
         ),
     )
+    renamed_by: str | None = Field(
+        default=None,
+        description="The call that renamed it last, so that its repetition is told from another's.",
+    )
     description: str | None = Field(default=None, description="Description.")
     creation_time: int = Field(description="When it was made.")
     last_updated_time: int = Field(description="When it last changed.")
@@ -49,6 +53,9 @@ class RegisteredModelFields(BaseModel):
     last_version: int = Field(
         default=0,
         description="The highest version number ever given out; a deleted version's is not given out again.",
+    )
+    numbered_for: str | None = Field(
+        default=None, description="The call that took it, where there are no transactions."
     )
     aliases: dict[str, int] = Field(default_factory=dict, description="Version by alias.")
     stages: dict[str, str] = Field(

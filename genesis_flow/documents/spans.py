@@ -20,7 +20,7 @@ Document = dict[str, Any]
 # Longer contents lie beside the span, so that reading many spans stays cheap.
 INLINE_CHARACTERS = 64 * 1024
 # At four bytes a character still below the limit of a document.
-PIECE_CHARACTERS = 4_000_000
+PIECE_CHARACTERS = 350_000
 MODEL_CHARACTERS = 500
 NANOSECONDS_PER_MILLISECOND = 1_000_000
 _INT64 = range(-(2**63), 2**63)

@@ -7,16 +7,18 @@ keeps its licence away from whoever does not choose it.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pymongo
+from pymongo import IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from genesis_flow.core.uri import normalize_prefix
+from genesis_flow.documents.portable import portable_indexes
 from genesis_flow.migrate.batches import BATCH_SIZE, Journal, NoJournal, Report, in_batches, silent
 from genesis_flow.migrate.imports import Imports
 
@@ -32,6 +34,8 @@ class StepContext:
     report: Report = silent
     batch_size: int = BATCH_SIZE
     imports: Imports = field(default_factory=Imports)
+    portable: bool = False
+    """Whether the server has less than MongoDB: indexes are replaced, and there are no views."""
 
 
 def _database_of_tool(
@@ -42,6 +46,20 @@ def _database_of_tool(
         pymongo.MongoClient(url, **options) if url else pymongo.MongoClient(host, int(port), **options)
     )
     return client.get_database(database) if database else client.get_default_database()
+
+
+class _WithPortableIndexes:
+    """A collection that is given the indexes which a lesser server has in place of those asked for."""
+
+    def __init__(self, collection: Collection[dict[str, Any]], name: str) -> None:
+        self._collection = collection
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)
+
+    def create_indexes(self, indexes: Sequence[IndexModel], **options: Any) -> list[str]:
+        return self._collection.create_indexes(portable_indexes(self._name, indexes), **options)
 
 
 class BaseMigration:
@@ -83,10 +101,15 @@ class BaseMigration:
         return self.context.imports
 
     def collection(self, name: str) -> Collection[dict[str, Any]]:
-        return self.db[self.prefix + name]
+        collection = self.db[self.prefix + name]
+        if not self.context.portable:
+            return collection
+        return cast("Collection[dict[str, Any]]", _WithPortableIndexes(collection, name))
 
     def create_collection(self, name: str, **options: Any) -> None:
         """Create a collection or view, unless it is there."""
+        if self.context.portable and "viewOn" in options:
+            return
         try:
             self.db.create_collection(self.prefix + name, **options)
         except (CollectionInvalid, OperationFailure) as exc:

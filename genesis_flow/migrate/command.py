@@ -264,7 +264,7 @@ def stamp(config: MigrateConfig, revision: str) -> Outcome:
 def check(config: MigrateConfig, declared: Iterable[type[BaseModel]]) -> list[Finding]:
     """How the collections and indexes of the server differ from the declared documents'."""
     with opened(config) as target:
-        return compare(target.db, config.settings.prefix, declared)
+        return compare(target.db, config.settings.prefix, declared, portable=config.settings.portable)
 
 
 def repair(config: MigrateConfig) -> list[str]:

@@ -168,6 +168,7 @@ class Run:
             report=lambda text: self.config.report(f"{file.label}: {text}"),
             batch_size=self.config.batch_size,
             imports=self.config.imports,
+            portable=self.config.settings.portable,
         )
 
     def _note_failure(self, file: MigrationFile, state: State, reason: str) -> None:

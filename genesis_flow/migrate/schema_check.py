@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from genesis_flow.documents.portable import portable_indexes
 from genesis_flow.migrate.ledger import BOOKKEEPING, TOOL_METASTORE
 
 # Options that change which documents an index holds or how it compares them.
@@ -34,7 +35,13 @@ class Finding:
     detail: str = ""
 
 
-def compare(db: Database[dict[str, Any]], prefix: str, declared: Iterable[type[BaseModel]]) -> list[Finding]:
+def compare(
+    db: Database[dict[str, Any]],
+    prefix: str,
+    declared: Iterable[type[BaseModel]],
+    *,
+    portable: bool = False,
+) -> list[Finding]:
     """Every difference, collection by collection; reads only."""
     present = {found["name"]: found.get("type", "collection") for found in db.list_collections()}
     findings: list[Finding] = []
@@ -46,8 +53,9 @@ def compare(db: Database[dict[str, Any]], prefix: str, declared: Iterable[type[B
         if name not in present:
             findings.append(Finding("missing", name, "the collection does not exist"))
             continue
-        findings.extend(_compare_indexes(db, name, [index.document for index in settings.indexes]))
-    for view in VIEWS:
+        indexes = portable_indexes(settings.name, settings.indexes) if portable else settings.indexes
+        findings.extend(_compare_indexes(db, name, [index.document for index in indexes]))
+    for view in () if portable else VIEWS:
         name = prefix + view
         names.add(name)
         if present.get(name) != "view":

@@ -20,7 +20,7 @@ from mlflow.utils.validation import (
 )
 
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, mutation, operation
+from genesis_flow.database.operation import Area, is_repetition, mutation, operation
 from genesis_flow.documents.registry import version_id
 from genesis_flow.documents.registry_entities import version_entity
 from genesis_flow.registry.changes import change_model, if_version_exists
@@ -66,6 +66,8 @@ class Aliases(Area):
             return {"aliases": {key: number for key, number in model["aliases"].items() if key != alias}}
 
         if alias not in model["aliases"]:
+            if is_repetition():  # which may have got only as far as the model
+                await self._copy_alias(model, alias, None)
             return
         if await change_model(self.database, model, change) is None:
             refuse_unknown_model(name)

@@ -31,9 +31,16 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, long_mutation, mutation, operation
+from genesis_flow.database.operation import (
+    Area,
+    call_token,
+    is_repetition,
+    long_mutation,
+    mutation,
+    operation,
+)
 from genesis_flow.database.scoping import current_workspace, scoped
-from genesis_flow.database.writes import insert_once
+from genesis_flow.database.writes import insert_once, until_done
 from genesis_flow.documents import RegisteredModelFields
 from genesis_flow.documents.registry_entities import model_entity, version_entity
 from genesis_flow.documents.tag_values import delete_tag_update, set_tag_update, tag_maps, tag_values
@@ -41,7 +48,6 @@ from genesis_flow.query.registry import Page, model_page, validate_model_page_si
 from genesis_flow.registry.guards import (
     Document,
     canonical_stage,
-    find_model,
     models_in,
     refuse_unknown_model,
     update_model,
@@ -135,9 +141,21 @@ class RegisteredModels(Area):
         return model_entity(*await model_with_latest(self.database, new_name))
 
     async def _rename(self, name: str, new_name: str, now: int, session: Session | None) -> Document:
-        """Give the model its new name; the same call after a crash finds it under that name."""
-        query = {"$or": [{"name": name}, {"name": new_name, "renamed_from": name}]}
-        change = {"$set": {"name": new_name, "renamed_from": name, "last_updated_time": now}}
+        """Give the model its new name; the same call, or another after a crash, finds it under that name."""
+        query = {
+            "$or": [
+                {"name": name},
+                {"name": new_name, "renamed_from": name},
+                {"name": new_name, "renamed_by": call_token()},
+            ]
+        }
+        fields = {
+            "name": new_name,
+            "renamed_from": name,
+            "renamed_by": call_token(),
+            "last_updated_time": now,
+        }
+        change = {"$set": fields}
         try:
             model = await models_in(self.database).find_one_and_update(
                 scoped(query), change, return_document=ReturnDocument.AFTER, session=session
@@ -153,16 +171,23 @@ class RegisteredModels(Area):
         """Delete a model with all its versions; a model of that name begins at version 1 again."""
         _validate_model_name(name)
 
-        async def write(session: Session | None) -> None:
-            model = await find_model(self.database, name, {"_id": 1}, session)
+        async def write(session: Session | None) -> dict[str, Any] | None:
+            model = await models_in(self.database).find_one(
+                scoped({"name": name}), {"_id": 1}, session=session
+            )
+            if model is None:
+                if is_repetition():
+                    return None
+                refuse_unknown_model(name)
             of_model = {"_id": versions_of(model)}
             await versions_in(self.database).delete_many(of_model, session=session)
             await models_in(self.database).delete_one({"_id": model["_id"]}, session=session)
-            if session is None:  # a version may have been created between the two
-                await versions_in(self.database).delete_many(of_model)
+            return of_model
 
         async with self.database.lock(f"registered model {name}"):
-            await self.database.atomically(write)
+            of_model = await self.database.atomically(write)
+        if of_model is not None:  # a version may have been created while the model was still there
+            await until_done(lambda: versions_in(self.database).delete_many(of_model))
 
     @operation
     async def search_registered_models(

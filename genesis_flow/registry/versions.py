@@ -3,12 +3,14 @@
 Documents: one a version in ``model_versions``, whose id is the model's id and the number. The stage and the
 aliases are the model's (``genesis_flow.documents.registry``).
 
-Numbers come from a counter in the model's document. The number and the version that has it are written in one
-transaction, so numbers are dense even when a creator is killed between the two; without transactions such a
-kill, and nothing else, leaves a gap.
+Numbers come from a counter in the model's document, and the version that has one is written next. A creator
+killed between the two leaves a gap, which nothing minds, and so does a lost answer if somebody else takes the
+next number before it is asked again. A transaction would leave none; but a client that is killed inside one
+blocks the model for as long as the server lets transactions live, a minute by default.
 
 Round trips: get and download URI one (the version and its model, side by side); update and tags two (the
-model, the write); search two, the page and the models on it; create one transaction of two writes.
+model, the write); search two, the page and the models on it; create three (the number, the version, the model
+again).
 """
 
 import asyncio
@@ -32,7 +34,7 @@ from pymongo.errors import DocumentTooLarge
 
 from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, mutation, operation
+from genesis_flow.database.operation import Area, call_token, is_repetition, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import ModelVersionFields
@@ -103,30 +105,35 @@ class ModelVersions(Area):
     async def _number_and_insert(self, name: str, version: Document) -> Document:
         """Complete ``version`` and insert it; returns its model."""
         models, versions = models_in(self.database), versions_in(self.database)
-
-        async def write(session: Session | None) -> Document:
-            model = await models.find_one_and_update(
-                scoped({"name": name}),
-                {"$inc": {"last_version": 1}, "$set": {"last_updated_time": version["creation_time"]}},
-                return_document=ReturnDocument.AFTER,
-                session=session,
-            )
-            if model is None:
-                refuse_unknown_model(name)
+        async with self.database.lock(f"registered model {name}"):
+            model = await self._take_number(name, version["creation_time"])
             number = model["last_version"]
             version.update(_id=version_id(model["_id"], number), model=model["_id"], version=number)
-            if session is not None:
-                await versions.insert_one(version, session=session)
-                return model
             await insert_once(versions, version)
-            if await models.find_one({"_id": model["_id"]}, {"_id": 1}) is None:
-                # Deleted meanwhile, perhaps before its delete could see this version.
-                await versions.delete_one({"_id": version["_id"]})
-                refuse_unknown_model(name)
-            return model
+        now = await models.find_one({"_id": model["_id"]}, {"name": 1})
+        if now is None:
+            # Deleted meanwhile, perhaps before its delete could see this version.
+            await versions.delete_one({"_id": version["_id"]})
+            refuse_unknown_model(name)
+        if now["name"] != name:
+            await versions.update_one({"_id": version["_id"]}, {"$set": {"name": now["name"]}})
+        return model
 
-        async with self.database.lock(f"registered model {name}"):
-            return await self.database.atomically(write)
+    async def _take_number(self, name: str, now: int) -> Document:
+        """The model, whose ``last_version`` is now this call's.
+
+        The model notes for whom: a repetition whose first answer was lost finds its number there, unless
+        somebody else has taken the next one meanwhile.
+        """
+        models, taken = models_in(self.database), {"numbered_for": call_token()}
+        model = await models.find_one_and_update(
+            scoped({"name": name, "numbered_for": {"$ne": call_token()}}),
+            {"$inc": {"last_version": 1}, "$set": {"last_updated_time": now, **taken}},
+            return_document=ReturnDocument.AFTER,
+        )
+        if model is None:
+            model = await models.find_one(scoped({"name": name, **taken}))
+        return model or refuse_unknown_model(name)
 
     async def _locate(self, source: str) -> tuple[str, str | None]:
         """Where the files of ``source`` are, and the run behind it if a models:/ URI leads to one."""
@@ -182,7 +189,7 @@ class ModelVersions(Area):
                 {"_id": version_id(model["_id"], number)}, session=session
             )
             traces = VersionTraces(model, number)
-            if not deleted.deleted_count and not traces.any():
+            if not deleted.deleted_count and not traces.any() and not is_repetition():
                 refuse_unknown_version(name, number)
             await change_model(self.database, model, forget_version(self.database, number), session)
 

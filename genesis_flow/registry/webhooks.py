@@ -24,7 +24,7 @@ from mlflow.utils.validation import (
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 
 from genesis_flow.database.blocking import in_thread
-from genesis_flow.database.operation import Area, mutation, operation
+from genesis_flow.database.operation import Area, is_repetition, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import WebhookFields
@@ -168,7 +168,7 @@ class Webhooks(Area):
     @mutation
     async def delete_webhook(self, webhook_id: str) -> None:
         result = await self._webhooks.delete_one(scoped({"_id": webhook_id}))
-        if not result.deleted_count:
+        if not result.deleted_count and not is_repetition():
             _refuse_unknown(webhook_id)
 
     @operation

@@ -12,7 +12,6 @@ anything that no call can reach.
 from __future__ import annotations
 
 import logging
-import uuid
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlflow.exceptions import MlflowException
@@ -22,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from mlflow.utils.time import get_current_time_millis
 from pymongo import ReturnDocument
 
-from genesis_flow.database.operation import Area, long_mutation, mutation, operation
+from genesis_flow.database.operation import Area, call_token, long_mutation, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import (
@@ -68,7 +67,7 @@ class EvaluationDatasets(Area):
     ) -> EvaluationDataset:
         now = get_current_time_millis()
         user = (tags or {}).get(MLFLOW_USER)
-        dataset_id = f"d-{uuid.uuid4().hex}"
+        dataset_id = f"d-{call_token()}"  # a repetition must not leave associations of another one
         fields = EvaluationDatasetFields(
             id=dataset_id,
             workspace=current_workspace(),

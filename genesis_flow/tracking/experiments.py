@@ -29,7 +29,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from genesis_flow.database.connection import Database
 from genesis_flow.database.error_edge import is_unauthorized
-from genesis_flow.database.operation import Area, long_mutation, mutation, operation
+from genesis_flow.database.operation import Area, is_repetition, long_mutation, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import CounterFields, ExperimentFields, MetricHeadFields, RunFields
@@ -158,7 +158,10 @@ class Experiments(Area):
         """
         # Unlike elsewhere no id is not the default experiment: nobody deletes that by forgetting to name one.
         number = _parse_experiment_id(experiment_id)
-        movable = {"$or": [{"lifecycle_stage": source}, {"lifecycle_stage": target, "pending": target}]}
+        there = (
+            {"lifecycle_stage": target} if is_repetition() else {"lifecycle_stage": target, "pending": target}
+        )
+        movable = {"$or": [{"lifecycle_stage": source}, there]}
         now = get_current_time_millis()
         moved = await self._experiments.update_one(
             scoped({"_id": number, **movable}),
@@ -195,6 +198,8 @@ class Experiments(Area):
             if (await self._experiments.update_one(query, {"$unset": {field: ""}})).matched_count:
                 return
         await self._refuse_inactive(experiment_id)
+        if is_repetition():
+            return
         raise MlflowException(
             f"No tag with name: {key} in experiment with id {experiment_id}", RESOURCE_DOES_NOT_EXIST
         )

@@ -7,7 +7,7 @@ Nothing is read into memory but ids.
 from mlflow.entities.entity_type import EntityAssociationType
 from mlflow.utils.time import get_current_time_millis
 
-from genesis_flow.database.operation import Area, long_mutation, operation
+from genesis_flow.database.operation import Area, is_repetition, long_mutation, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import (
     DatasetFields,
@@ -36,7 +36,8 @@ class Garbage(Area):
 
     @long_mutation
     async def _hard_delete_run(self, run_id: str) -> None:
-        await find_run(self.database, run_id, {"_id": 1})
+        if not is_repetition():
+            await find_run(self.database, run_id, {"_id": 1})
         await self._erase_run(run_id)
 
     @operation
@@ -49,7 +50,7 @@ class Garbage(Area):
     @long_mutation
     async def _hard_delete_logged_model(self, model_id: str) -> None:
         models = self.database.collection(LoggedModelFields)
-        if await models.find_one(scoped({"_id": model_id}), {"_id": 1}) is None:
+        if not is_repetition() and await models.find_one(scoped({"_id": model_id}), {"_id": 1}) is None:
             refuse_unknown_model(model_id)
         await self._erase_model(model_id)
 
@@ -58,7 +59,7 @@ class Garbage(Area):
         number = experiment_number(experiment_id)
         experiments = self.database.collection(ExperimentFields)
         query = scoped({"_id": number, "lifecycle_stage": DELETED})
-        if await experiments.find_one(query, {"_id": 1}) is None:
+        if not is_repetition() and await experiments.find_one(query, {"_id": 1}) is None:
             refuse_unknown_experiment(number)
         async for run in self.database.collection(RunFields).find({"experiment_id": number}, {"_id": 1}):
             await self._erase_run(run["_id"])

@@ -19,7 +19,7 @@ from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import append_to_uri_path
 from mlflow.utils.validation import _validate_logged_model_name
 
-from genesis_flow.database.operation import Area, mutation, operation
+from genesis_flow.database.operation import Area, is_repetition, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import ExperimentFields, LoggedModelFields, ModelMetricFields
@@ -138,6 +138,8 @@ class LoggedModels(Area):
         if (await self._logged_models.update_one(query, {"$unset": {field: ""}})).matched_count:
             return
         await self._find_model(model_id)
+        if is_repetition():
+            return
         raise MlflowException(
             f"No tag with key {key!r} found for model with ID {model_id!r}.", RESOURCE_DOES_NOT_EXIST
         )

@@ -159,7 +159,12 @@ class Metrics(Area):
             )
         if new:
             heads = [_new_head(run_id, run, key, points[key]) for key in new]
-            await self._metric_heads.insert_many(heads, ordered=False, session=session)
+            try:
+                await self._metric_heads.insert_many(heads, ordered=False, session=session)
+            finally:
+                # Without a transaction the run may have been deleted meanwhile, and its heads with it.
+                if session is None:
+                    await self._check_heads_of_active_run(run_id, new)
         if known:
             updates = [
                 UpdateOne(
@@ -171,9 +176,6 @@ class Metrics(Area):
             result = await self._metric_heads.bulk_write(updates, ordered=False, session=session)
             if result.matched_count < len(updates):
                 return None
-        if session is None and new:
-            # Without a transaction the run may have been deleted meanwhile, and its heads with it.
-            await self._check_heads_of_active_run(run_id, new)
         return [head["key"] for head in found if head["tail"]]
 
     async def _write_run(

@@ -12,7 +12,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_MODELS, MLFLOW_RUN_NAME
 from mlflow.utils.validation import _validate_length_limit, _validate_param, _validate_tag
 
-from genesis_flow.database.operation import Area, mutation
+from genesis_flow.database.operation import Area, is_repetition, mutation
 from genesis_flow.documents import RunFields
 from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.keys import escape, stored_text
@@ -55,6 +55,8 @@ class ParamsTags(Area):
             if (await self._run_documents.update_one(query, {"$unset": {field: ""}})).matched_count:
                 return
         await find_active_run(self.database, run_id)
+        if is_repetition():
+            return
         raise MlflowException(f"No tag with name: {key} in run with id {run_id}", RESOURCE_DOES_NOT_EXIST)
 
     @mutation

@@ -96,10 +96,12 @@ class RunSearch(Area):
         heads = self.database.collection(MetricHeadFields)
         by_run: dict[str, list[Document]] = {}
         for some in _portions(run_ids):
-            # Not re.compile: its Unicode flag would make the server walk the whole index.
-            prefixes = [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in some]
+            query: Document = {"run_uuid": {"$in": some}}
+            if not self.database.documents.portable:
+                # Not re.compile: its Unicode flag would make the server walk the whole index.
+                query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in some]}}
             projection = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1}
-            async for head in heads.find({"_id": {"$in": prefixes}}, projection, batch_size=BATCH):
+            async for head in heads.find(query, projection, batch_size=BATCH):
                 by_run.setdefault(head["run_uuid"], []).append(head)
         return by_run
 

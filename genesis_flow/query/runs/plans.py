@@ -20,6 +20,7 @@ from typing import Any
 
 from genesis_flow.documents.binding import BATCH, Collection
 from genesis_flow.documents.keys import head_id
+from genesis_flow.documents.portable import PortableCollection
 from genesis_flow.query.runs.filters import RunFilter
 from genesis_flow.query.runs.memory import (
     LONGEST_PIPELINE_ORDER,
@@ -101,7 +102,7 @@ class RunFinder:
             return await self._pick(rows, conditions, after, limit)
         if len(order) == 1 and order[0].field == START_TIME and order[0].kind is Kind.NUMBER:
             return await self._by_start_time(order[0].ascending, conditions, after, limit)
-        if by_metric is not None:
+        if by_metric is not None and not isinstance(self._heads, PortableCollection):
             few = await self._few_runs()
             if few is not None:
                 return await self._pick(few, conditions, after, limit)

@@ -35,6 +35,7 @@ from mlflow.utils.validation import (
 from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.operation import Area, long_mutation
 from genesis_flow.database.scoping import scoped
+from genesis_flow.database.writes import until_done
 from genesis_flow.documents import ExperimentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.keys import children_of, escape
 from genesis_flow.documents.traces import map_field
@@ -183,15 +184,24 @@ class TraceArchive(Area):
             await self._drop_unreferenced(trace_id, uri, repository)
             raise MlflowException("Trace archival upload failed.") from error
         moved = {"spans_location": SpansLocation.ARCHIVE_REPO.value, "archive_location": uri}
-        if not (await traces.update_one(unchanged, {"$set": moved})).matched_count:
+
+        async def move() -> bool:
+            await traces.update_one(unchanged, {"$set": moved})
+            # Asked, because the answer to an earlier try may have been lost.
+            there = scoped({"_id": trace_id, "archive_location": uri})
+            return await traces.find_one(there, {"_id": 1}) is not None
+
+        if not await until_done(move):
             await self._drop_unreferenced(trace_id, uri, repository)
             return False
-        of_trace = {"_id": children_of(trace_id)}
-        await self.database.collection(SpanFields).update_many(
-            of_trace, {"$unset": {"content": "", "payload": "", "chunks": ""}}
-        )
-        await self.database.collection(SpanPayloadFields).delete_many(of_trace)
+        await self._drop_contents({"_id": children_of(trace_id)})
         return True
+
+    async def _drop_contents(self, of_trace: Document) -> None:
+        spans, payloads = self.database.collection(SpanFields), self.database.collection(SpanPayloadFields)
+        gone = {"$unset": {"content": "", "payload": "", "chunks": ""}}
+        await until_done(lambda: spans.update_many(of_trace, gone))
+        await until_done(lambda: payloads.delete_many(of_trace))
 
     async def _drop_unreferenced(self, trace_id: str, uri: str, repository: ArtifactRepository) -> None:
         referencing = scoped({"_id": trace_id, "archive_location": uri})

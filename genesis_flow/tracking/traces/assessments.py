@@ -16,9 +16,8 @@ from mlflow.utils.time import get_current_time_millis
 from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, mutation, operation
+from genesis_flow.database.operation import Area, is_repetition, mutation, operation
 from genesis_flow.database.scoping import scoped
-from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import AssessmentFields, TraceFields
 from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.trace_entities import (
@@ -52,14 +51,19 @@ class Assessments(Area):
             if not result.matched_count:
                 _refuse_unknown(trace_id, assessment.overrides)
         try:
-            await insert_once(self._assessments, document)
+            await self._assessments.insert_one(document)
         except DuplicateKeyError as error:
-            raise MlflowException(
-                f"Failed to create assessment for trace '{trace_id}' due to a constraint violation.",
-                INTERNAL_ERROR,
-            ) from error
+            if not await self._was_created_by_this_call(document):
+                raise MlflowException(
+                    f"Failed to create assessment for trace '{trace_id}' due to a constraint violation.",
+                    INTERNAL_ERROR,
+                ) from error
         await self._follow_trace(trace_id, document, trace)
         return assessment_entity(document)
+
+    async def _was_created_by_this_call(self, document: Document) -> bool:
+        """An id that the first attempt gave the entity stays with it, and is found taken by the next one."""
+        return is_repetition() and (await self._assessments.find_one({"_id": document["_id"]})) == document
 
     async def _follow_trace(self, trace_id: str, document: Document, trace: Document) -> None:
         """Let a trace that was moved or deleted between its read and the insert take the assessment along."""

@@ -16,7 +16,7 @@ from mlflow.utils.validation import _validate_trace_tag
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from genesis_flow.database.operation import Area, mutation
+from genesis_flow.database.operation import Area, is_repetition, mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import TraceFields
@@ -48,6 +48,8 @@ class TraceTags(Area):
         if not result.matched_count:
             if key == TraceTagKey.TRACE_NAME:
                 await find_trace(self.database, trace_id, {"_id": 1})
+            if is_repetition():
+                return
             raise MlflowException(
                 f"No trace tag with key '{key}' for trace with ID '{trace_id}'", RESOURCE_DOES_NOT_EXIST
             )

@@ -1,0 +1,373 @@
+"""A walk through every writing method of both stores, each step a call that leaves something behind.
+
+The steps are the same each time, ids and times apart, so what a database holds afterwards can be compared.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pymongo
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Expectation,
+    ExperimentTag,
+    Feedback,
+    InputTag,
+    LoggedModelInput,
+    LoggedModelOutput,
+    LoggedModelParameter,
+    LoggedModelStatus,
+    LoggedModelTag,
+    Metric,
+    Param,
+    RunStatus,
+    RunTag,
+)
+from mlflow.entities.model_registry import ModelVersionTag, PromptVersion, RegisteredModelTag
+from mlflow.entities.webhook import WebhookEvent
+from pymongo.database import Database
+
+from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
+from genesis_flow.documents.keys import children_of
+from genesis_flow.documents.points import Point, distinct, unpack
+from tests.contract.trace_scenes import STARTED, span, stated, trace_id
+
+ONE, TWO, THREE = (trace_id(number) for number in (1, 2, 3))
+EVENT = WebhookEvent.from_str("prompt.created")
+
+
+class World:
+    """The stores, and the ids that the steps so far have been given."""
+
+    def __init__(self, uri: str, artifacts: str) -> None:
+        self.store = MongoDBStore(uri, artifacts)
+        self.registry = MongoDBModelRegistryStore(uri)
+        self.ids: dict[str, str] = {}
+
+    def __getitem__(self, name: str) -> str:
+        return self.ids[name]
+
+    async def close(self) -> None:
+        await self.store.close()
+        await self.registry.close()
+
+
+Step = Callable[[World], Awaitable[Any]]
+STEPS: dict[str, Step] = {}
+
+
+def step(function: Step) -> Step:
+    STEPS[function.__name__] = function
+    return function
+
+
+def call(name: str, make: Step) -> None:
+    STEPS[name] = make
+
+
+def points(key: str, start: int, count: int) -> list[Metric]:
+    return [Metric(key, number, STARTED + number, number) for number in range(start, start + count)]
+
+
+@step
+async def create_experiment(world: World) -> None:
+    world.ids["experiment"] = await world.store.create_experiment("ours", tags=[ExperimentTag("a.b", "1")])
+    world.ids["other"] = await world.store.create_experiment("other")
+
+
+@step
+async def create_run(world: World) -> None:
+    for name in ("run", "second", "doomed"):
+        run = await world.store.create_run(world["experiment"], "me", STARTED, [RunTag("t", "v")], name)
+        world.ids[name] = run.info.run_id
+    moved = await world.store.create_run(world["other"], "me", STARTED, [], "moved")
+    world.ids["moved"] = moved.info.run_id
+
+
+call("rename_experiment", lambda w: w.store.rename_experiment(w["experiment"], "renamed"))
+call("set_experiment_tag", lambda w: w.store.set_experiment_tag(w["experiment"], ExperimentTag("t", "1")))
+call("delete_experiment_tag", lambda w: w.store.delete_experiment_tag(w["experiment"], "a.b"))
+call("log_metric_new", lambda w: w.store.log_metric(w["run"], Metric("m", 1, STARTED, 1)))
+call("log_metric_known", lambda w: w.store.log_metric(w["run"], Metric("m", 2, STARTED + 1, 2)))
+call("log_param", lambda w: w.store.log_param(w["run"], Param("p", "1")))
+call("set_tag", lambda w: w.store.set_tag(w["run"], RunTag("t", "w")))
+call("delete_tag", lambda w: w.store.delete_tag(w["run"], "t"))
+call(
+    "log_batch",
+    lambda w: w.store.log_batch(
+        w["run"],
+        [*points("m", 3, 5), *points("n", 1, 5), *points("long", 1, 80)],
+        [Param("q", "2"), Param("r.s", "3")],
+        [RunTag("u", "x")],
+    ),
+)
+call("log_batch_known", lambda w: w.store.log_batch(w["run"], points("m", 8, 3) + points("n", 6, 3), [], []))
+call("fill_tail", lambda w: w.store.log_batch(w["run"], points("n", 9, 60), [], []))
+call("fill_tail_more", lambda w: w.store.log_batch(w["run"], points("n", 69, 60), [], []))
+call("pack_tail", lambda w: w.store.log_metric(w["run"], Metric("n", 129, STARTED + 129, 129)))
+call("log_metric_second", lambda w: w.store.log_metric(w["second"], Metric("m", 9, STARTED, 9)))
+call(
+    "update_run_info",
+    lambda w: w.store.update_run_info(w["run"], RunStatus.FINISHED, STARTED + 9, "new name"),
+)
+
+
+@step
+async def create_logged_model(world: World) -> None:
+    for name in ("model", "doomed model"):
+        model = await world.store.create_logged_model(
+            world["experiment"],
+            name,
+            world["run"],
+            [LoggedModelTag("t", "1")],
+            [LoggedModelParameter("p", "1")],
+            "agent",
+        )
+        world.ids[name] = model.model_id
+
+
+call(
+    "finalize_logged_model",
+    lambda w: w.store.finalize_logged_model(w["model"], LoggedModelStatus.READY),
+)
+call(
+    "log_logged_model_params",
+    lambda w: w.store.log_logged_model_params(w["model"], [LoggedModelParameter("q", "2")]),
+)
+call(
+    "set_logged_model_tags",
+    lambda w: w.store.set_logged_model_tags(w["model"], [LoggedModelTag("u", "2"), LoggedModelTag("v", "3")]),
+)
+call("delete_logged_model_tag", lambda w: w.store.delete_logged_model_tag(w["model"], "t"))
+call(
+    "log_model_metrics",
+    lambda w: w.store.log_batch(
+        w["run"],
+        [
+            Metric("acc", 0.5, STARTED, 1, model_id=w["model"], dataset_name="d", dataset_digest="1"),
+            Metric("acc", 0.6, STARTED, 2, model_id=w["model"]),
+        ],
+        [],
+        [],
+    ),
+)
+call(
+    "log_inputs",
+    lambda w: w.store.log_inputs(
+        w["run"],
+        [
+            DatasetInput(Dataset("d", "1", "local", "here"), [InputTag("mlflow.data.context", "train")]),
+            DatasetInput(Dataset("e", "2", "local", "there"), []),
+        ],
+        [LoggedModelInput(w["model"])],
+    ),
+)
+call("log_outputs", lambda w: w.store.log_outputs(w["run"], [LoggedModelOutput(w["model"], 3)]))
+call("delete_run", lambda w: w.store.delete_run(w["run"]))
+call("restore_run", lambda w: w.store.restore_run(w["run"]))
+call("delete_experiment", lambda w: w.store.delete_experiment(w["experiment"]))
+call("restore_experiment", lambda w: w.store.restore_experiment(w["experiment"]))
+call("delete_other_experiment", lambda w: w.store.delete_experiment(w["other"]))
+call("delete_doomed_run", lambda w: w.store.delete_run(w["doomed"]))
+call("delete_logged_model", lambda w: w.store.delete_logged_model(w["doomed model"]))
+call("hard_delete_run", lambda w: w.store._hard_delete_run(w["doomed"]))
+call("hard_delete_logged_model", lambda w: w.store._hard_delete_logged_model(w["doomed model"]))
+call("hard_delete_experiment", lambda w: w.store._hard_delete_experiment(w["other"]))
+
+# Traces
+
+call(
+    "log_spans",
+    lambda w: w.store.log_spans(
+        w["experiment"],
+        [
+            span(ONE, 1, start=0, attributes={"mlflow.spanInputs": {"q": "x" * 200}}),
+            span(ONE, 2, 1, kind="LLM", attributes={"mlflow.chat.tokenUsage": {"input_tokens": 3}}),
+            span(ONE, 3, 1, attributes={"long": "y" * 100_000}),
+        ],
+    ),
+)
+call(
+    "log_more_spans",
+    lambda w: w.store.log_spans(
+        w["experiment"],
+        [span(ONE, 4, 1, attributes={"mlflow.chat.tokenUsage": {"input_tokens": 4}})],
+    ),
+)
+call(
+    "start_trace",
+    lambda w: w.store.start_trace(
+        stated(TWO, w["experiment"], tags={"t": "1"}, trace_metadata={"mlflow.trace.session": "s"})
+    ),
+)
+call("merge_trace", lambda w: w.store.start_trace(stated(ONE, w["experiment"], tags={"u": "2"})))
+call("start_doomed_trace", lambda w: w.store.start_trace(stated(THREE, w["experiment"], start=-5)))
+call("set_trace_tag", lambda w: w.store.set_trace_tag(ONE, "a.b", "1"))
+call("delete_trace_tag", lambda w: w.store.delete_trace_tag(TWO, "t"))
+call("link_traces", lambda w: w.store.link_traces_to_run([ONE, TWO], w["run"]))
+call("unlink_traces", lambda w: w.store.unlink_traces_from_run([TWO], w["run"]))
+call("link_prompts", lambda w: w.store.link_prompts_to_trace(ONE, [PromptVersion("greeting", 1, "Hi")]))
+
+
+@step
+async def create_assessment(world: World) -> None:
+    feedback = await world.store.create_assessment(Feedback(name="f", value=1, trace_id=ONE))
+    expectation = await world.store.create_assessment(Expectation(name="e", value="v", trace_id=ONE))
+    world.ids["feedback"] = str(feedback.assessment_id)
+    world.ids["expectation"] = str(expectation.assessment_id)
+
+
+@step
+async def override_assessment(world: World) -> None:
+    """An assessment that makes another one invalid."""
+    better = Feedback(name="f", value=2, trace_id=ONE, overrides=world["feedback"])
+    world.ids["better"] = str((await world.store.create_assessment(better)).assessment_id)
+
+
+call(
+    "update_assessment",
+    lambda w: w.store.update_assessment(ONE, w["better"], rationale="because", metadata={"k": "v"}),
+)
+call("delete_overriding", lambda w: w.store.delete_assessment(ONE, w["better"]))
+call("delete_assessment", lambda w: w.store.delete_assessment(ONE, w["expectation"]))
+call("delete_traces", lambda w: w.store.delete_traces(w["experiment"], trace_ids=[THREE]))
+
+
+@step
+async def archive_traces(world: World) -> None:
+    location = Path(world.store.settings.artifact_root, "archive").as_uri()
+    await world.store.archive_traces(resolved_trace_archival_location=location, broader_retention="1d")
+
+
+# Evaluation datasets
+
+
+@step
+async def create_dataset(world: World) -> None:
+    for name in ("data", "doomed data"):
+        made = await world.store.create_dataset(name, {"k": "v"}, [world["experiment"]])
+        world.ids[name] = made.dataset_id
+
+
+call(
+    "upsert_dataset_records",
+    lambda w: w.store.upsert_dataset_records(
+        w["data"], [{"inputs": {"q": str(number)}, "expectations": {"a": 1}} for number in range(3)]
+    ),
+)
+call(
+    "merge_dataset_records",
+    lambda w: w.store.upsert_dataset_records(
+        w["data"], [{"inputs": {"q": "1"}, "expectations": {"b": 2}, "tags": {"x": "y"}}]
+    ),
+)
+call("set_dataset_tags", lambda w: w.store.set_dataset_tags(w["data"], {"k": "w", "l": "1"}))
+call("delete_dataset_tag", lambda w: w.store.delete_dataset_tag(w["data"], "k"))
+call("add_dataset", lambda w: w.store.add_dataset_to_experiments(w["data"], ["0"]))
+call("remove_dataset", lambda w: w.store.remove_dataset_from_experiments(w["data"], ["0"]))
+call("delete_dataset", lambda w: w.store.delete_dataset(w["doomed data"]))
+
+# Registry
+
+call("create_model", lambda w: w.registry.create_registered_model("m", [RegisteredModelTag("t", "1")], "d"))
+call("create_second_model", lambda w: w.registry.create_registered_model("gone"))
+for number in (1, 2, 3):
+    call(
+        f"create_model_version_{number}",
+        lambda w: w.registry.create_model_version("m", "s3://x", w["run"], [ModelVersionTag("t", "1")]),
+    )
+call("create_version_of_second", lambda w: w.registry.create_model_version("gone", "s3://y"))
+call("update_registered_model", lambda w: w.registry.update_registered_model("m", "new"))
+call(
+    "set_registered_model_tag",
+    lambda w: w.registry.set_registered_model_tag("m", RegisteredModelTag("u", "x" * 5000)),
+)
+call("delete_registered_model_tag", lambda w: w.registry.delete_registered_model_tag("m", "t"))
+call("update_model_version", lambda w: w.registry.update_model_version("m", 1, "text"))
+call(
+    "set_model_version_tag",
+    lambda w: w.registry.set_model_version_tag("m", 1, ModelVersionTag("u", "2")),
+)
+call("delete_model_version_tag", lambda w: w.registry.delete_model_version_tag("m", 1, "t"))
+call("set_alias", lambda w: w.registry.set_registered_model_alias("m", "best", 1))
+call("move_alias", lambda w: w.registry.set_registered_model_alias("m", "best", 2))
+call("set_other_alias", lambda w: w.registry.set_registered_model_alias("m", "worst", 3))
+call("delete_alias", lambda w: w.registry.delete_registered_model_alias("m", "worst"))
+call("stage", lambda w: w.registry.transition_model_version_stage("m", 1, "Production", False))
+call("stage_archiving", lambda w: w.registry.transition_model_version_stage("m", 2, "Production", True))
+call("delete_model_version", lambda w: w.registry.delete_model_version("m", 3))
+
+
+@step
+async def copy_model_version(world: World) -> None:
+    await world.registry.copy_model_version(await world.registry.get_model_version("m", 1), "copied")
+
+
+call("rename_registered_model", lambda w: w.registry.rename_registered_model("m", "renamed"))
+call("delete_registered_model", lambda w: w.registry.delete_registered_model("gone"))
+call("create_prompt", lambda w: w.registry.create_prompt("greeting", "d", {"k": "v"}))
+call("create_prompt_version", lambda w: w.registry.create_prompt_version("greeting", "Hello {{name}}"))
+call("create_prompt_version_2", lambda w: w.registry.create_prompt_version("greeting", "Hi {{name}}"))
+call("set_prompt_tag", lambda w: w.registry.set_prompt_tag("greeting", "a", "b"))
+call("delete_prompt_tag", lambda w: w.registry.delete_prompt_tag("greeting", "k"))
+call("set_prompt_alias", lambda w: w.registry.set_prompt_alias("greeting", "prod", 1))
+call("delete_prompt_alias", lambda w: w.registry.delete_prompt_alias("greeting", "prod"))
+call("set_prompt_version_tag", lambda w: w.registry.set_prompt_version_tag("greeting", 1, "a", "b"))
+call("delete_prompt_version_tag", lambda w: w.registry.delete_prompt_version_tag("greeting", 1, "a"))
+call("delete_prompt_version", lambda w: w.registry.delete_prompt_version("greeting", 2))
+
+
+@step
+async def create_webhook(world: World) -> None:
+    made = await world.registry.create_webhook("hook", "https://8.8.8.8/hook", [EVENT], "text")
+    world.ids["webhook"] = made.webhook_id
+    doomed = await world.registry.create_webhook("doomed", "https://8.8.8.8/hook", [EVENT])
+    world.ids["doomed webhook"] = doomed.webhook_id
+
+
+call("update_webhook", lambda w: w.registry.update_webhook(w["webhook"], name="other"))
+call("delete_webhook", lambda w: w.registry.delete_webhook(w["doomed webhook"]))
+
+# They count updates, and repetitions are updates.
+_COUNTS = dict.fromkeys(("generation", "tokens_of", "revision", "packed", "metric_keys", "tail"), 0)
+_RANDOM = re.compile(
+    "|".join(
+        (
+            r'(?<="_id": )\d+',
+            r'(?<="experiment_id": )\d+',
+            r'(?<="destination_id": ")\d+(?=")',
+            r'(?<=/)\d+(?=[/"])',
+            r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}",
+            r'(?<="digest": ")[0-9a-f]{8}(?=")',
+            r"\b(?:17[5-9]|1[89]\d)\d{10}\b",
+        )
+    )
+)
+
+
+def history(database: Database[dict[str, Any]], head: dict[str, Any]) -> list[Point]:
+    """Points may be in the tail of the head, in blocks or for a moment in both: a history is their set."""
+    points = [(timestamp, number, value) for timestamp, number, value in head["tail"]]
+    for block in database["metrics"].find({"_id": children_of(head["_id"])}):
+        points += unpack(block)
+    return distinct(points)
+
+
+def contents(client: pymongo.MongoClient[dict[str, Any]], database: str) -> dict[str, list[str]]:
+    """What a database holds, with random ids and the present time made the same."""
+    found = {}
+    for name in client[database].list_collection_names():
+        if name not in ("schema_migrations", "counters", "system.views", "params", "tags", "metrics"):
+            documents = client[database][name].find({}, _COUNTS)
+            found[name] = sorted(
+                _RANDOM.sub("*", json.dumps(document, default=repr, sort_keys=True)) for document in documents
+            )
+    found["histories"] = sorted(
+        _RANDOM.sub("*", json.dumps([head["key"], history(client[database], head)]))
+        for head in client[database]["latest_metrics"].find()
+    )
+    return found
