@@ -17,17 +17,14 @@ import genesis_flow
 from genesis_flow.core import configfile
 from genesis_flow.core.settings import DEFAULT_TIMEOUT
 from genesis_flow.documents.binding import DECLARED
+from genesis_flow.documents.metrics import BLOCK_FROM, TAIL_LIMIT
+from genesis_flow.documents.spans import INLINE_CHARACTERS
 from genesis_flow.migrate.initialise import LEDGER
 from genesis_flow.migrate.schema_check import VIEWS
-from genesis_flow.tracking.metrics import BLOCK_FROM, TAIL_LIMIT
-from genesis_flow.tracking.traces.summary import INLINE_CHARACTERS
 from tests.docs.pages import PAGES, ROOT, blocks, name_of, prose
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-# Pages that are being written elsewhere; a name goes from here when its page is there.
-COMING = set()
 
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
@@ -98,8 +95,6 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         there = (page.parent / path).resolve() if path else page
-        if there.name in COMING and not there.exists():
-            continue
         assert there.exists(), target
         if anchor:
             assert anchor in anchors(there.read_text(encoding="utf-8")), target

@@ -1,5 +1,6 @@
 """Killed at every database command, then run again: the state of one clean run."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -95,18 +96,21 @@ class Sweep:
 def test_kill_at_every_command_then_up(
     mongod: Mongod, database_name: str, location: Path, direction: str, moment: str
 ) -> None:
+    # What a command had done when it succeeded, its successor finds when it starts: a sample will do.
+    stride = 1 if moment == "started" or os.environ.get("GENESIS_FLOW_LONG") else 6
     sweep = Sweep(mongod, database_name, location, direction, moment)
     expected = sweep.clean()
     assert len(expected["numbers"]["documents"]) == 6
     killed = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for first in range(1, 500, AT_ONCE):
-            results = list(pool.map(sweep.one, range(first, first + AT_ONCE)))
-            for number, (exitcode, found) in enumerate(results, first):
+        for first in range(1, 500, AT_ONCE * stride):
+            numbers = range(first, first + AT_ONCE * stride, stride)
+            results = list(pool.map(sweep.one, numbers))
+            for number, (exitcode, found) in zip(numbers, results, strict=True):
                 assert exitcode in (KILLED, 0), f"command {number} of {direction}"
                 assert found == expected, f"killed when command {number} of {direction} had {moment}"
             killed += sum(exitcode == KILLED for exitcode, _ in results)
             if any(exitcode == 0 for exitcode, _ in results):
                 break
-    assert killed > 30, "the sweep went over the whole run"
+    assert killed > 30 // stride, "the sweep went over the whole run"
     print(f"{direction}/{moment}: {killed} commands")

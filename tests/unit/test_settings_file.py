@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from genesis_flow.core import configfile, credentials, settings
+from genesis_flow.core import configfile, settings
 from genesis_flow.core.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -146,21 +146,6 @@ def test_example_file_is_valid_as_it_is_and_with_its_defaults(caplog: pytest.Log
     write("")
     assert found == Settings.resolve(URI, environ={})
     assert caplog.text == ""
-
-
-def test_docs_and_code_name_the_same_settings() -> None:
-    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    variables = {
-        value
-        for module in (settings, credentials, configfile)
-        for value in vars(module).values()
-        if isinstance(value, str) and re.fullmatch(r"_?[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", value)
-    }
-    in_docs = set(re.findall(r"\b_?(?:GENESIS_FLOW|MONGODB|MLFLOW)_[A-Z0-9_]+\b", text))
-    # A switch of MLflow's that the docs point to, and nothing here reads.
-    assert in_docs - {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION"} == variables
-    keys = set(re.findall(r"`\[(\w+)\] (\w+)`", text))
-    assert keys == {(section, key) for section, names in configfile.KEYS.items() for key in names}
 
 
 def test_docs_state_the_defaults() -> None:

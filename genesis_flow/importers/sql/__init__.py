@@ -5,7 +5,7 @@ import importlib.util
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Source
 
-MISSING = "Reading an SQL database needs SQLAlchemy: run `pip install 'genesis-flow[import]'`."
+MISSING = "Reading an SQL database needs SQLAlchemy: `pip install -e '.[import]'` in the checkout."
 
 
 def open_sql(uri: str) -> Source:

@@ -31,7 +31,7 @@ def _database(uri: str, wanted: Wanted) -> SourceReader:
         from genesis_flow.importers.verify.databases import DatabaseSource
     except ImportError as exc:
         raise ImportFailed(
-            "Reading an SQL database needs SQLAlchemy: pip install 'genesis-flow[import]'."
+            "Reading an SQL database needs SQLAlchemy: `pip install -e '.[import]'` in the checkout."
         ) from exc
     try:
         return DatabaseSource(_engine(uri), wanted)
