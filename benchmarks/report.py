@@ -26,7 +26,7 @@ def page(result: dict[str, Any], plots: list[tuple[str, str]]) -> str:
         "ratios are what to look at: how many times as long another store takes as genesis_flow. Below 1 it "
         "is faster. Milliseconds are medians and 95th percentiles.",
         f"Machine: {result['machine']}, two cores for clients and servers together. Command:",
-        f"```\n{result['command']}\n```",
+        f"```text\n{result['command']}\n```",
         _operations("## Operations", result["operations"]),
         _throughput(result["throughput"]),
         _disk(result["disk"]),

@@ -324,8 +324,7 @@ def _ruff(text: str, target: Path, root: Path) -> str:
         done = subprocess.run(command, input=text, capture_output=True, text=True, cwd=root, encoding="utf-8")
         if done.returncode != 0:
             raise GenerationError(
-                f"ruff could not format {target.name} (the extra dev installs it): "
-                f"{done.stderr.strip()}"
+                f"ruff could not format {target.name} (the extra dev installs it): {done.stderr.strip()}"
             )
         text = done.stdout
     return text
