@@ -12,6 +12,7 @@ from typing import Any
 import pymongo
 import pytest
 from click.testing import CliRunner
+from mlflow.entities import Metric
 
 from genesis_flow import MongoDBStore
 from genesis_flow.cli.doctor import network, server
@@ -67,9 +68,23 @@ def test_a_sound_database(database: str, root: str) -> None:
     assert set(found.values()) == {"ok"}, report.output
     assert list(found) == [
         *("credentials", "connection", "TLS", "rights", "server", "durability", "clock", "pool"),
-        *("schema", "indexes", "half-done", "artifacts"),
+        *("schema", "indexes", "half-done", "agreement", "artifacts"),
     ]
     assert report.checks["topology"]["details"] == {"kind": "replica set", "members": 1}
+
+
+def test_documents_that_contradict_each_other_are_named(database: str, root: str) -> None:
+    store = MongoDBStore(database)
+    run = store.create_run("0", "me", 1, [], "a run").info.run_id
+    store.log_metric(run, Metric("loss", 1.0, 1, 1))
+    with Client(database) as client:
+        heads = client.get_default_database()["latest_metrics"]
+        heads.update_one({"_id": f"{run}|loss"}, {"$set": {"latest.step": -1}})
+    report = examine("--artifact-root", root, "--deep", uri=database)
+    assert report.code == 1
+    assert report.verdict("agreement") == "fail"
+    assert "latest_metrics" in report.told("agreement")
+    assert report.checks["agreement"]["advice"]
 
 
 def test_people_get_a_table_and_programs_can_be_strict(database: str, root: str) -> None:
@@ -229,4 +244,4 @@ def test_the_page_lists_every_check(database: str, root: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
     rows = re.findall(r"^\| ([^|]+) \|", page.partition("| check |")[2], re.MULTILINE)
     listed = [name for row in rows for name in row.split(", ") if not name.startswith("-")]
-    assert sorted(listed) == sorted(examine("--artifact-root", root, uri=database).checks)
+    assert sorted(listed) == sorted(examine("--artifact-root", root, "--deep", uri=database).checks)

@@ -74,8 +74,16 @@ def _advice(error: BaseException) -> str:
 
 
 def _probe(root: str) -> None:
+    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+    if not MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.is_set():
+        # A bar for one small file would only stand in the way of the table.
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+        try:
+            return _probe(root)
+        finally:
+            MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.unset()
     folder = f"genesis-flow-doctor-{uuid.uuid4().hex[:12]}"
     made = _missing_folders(root)
     repository = _step("cannot be opened", lambda: get_artifact_repository(root))

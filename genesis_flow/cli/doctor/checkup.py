@@ -7,7 +7,7 @@ import pymongo
 from mlflow.exceptions import MlflowException
 from pymongo.errors import OperationFailure, PyMongoError
 
-from genesis_flow.cli.doctor import artifacts, leftovers, network, schema, server
+from genesis_flow.cli.doctor import agreement, artifacts, leftovers, network, schema, server
 from genesis_flow.cli.doctor.finding import Finding, fail, skip
 from genesis_flow.cli.doctor.patient import Patient
 from genesis_flow.core.redact import mask
@@ -82,6 +82,8 @@ class Checkup:
                 for name, check in _CHECKS:
                     yield _guarded(name, check, patient)
                 yield self._leftovers(patient)
+                if self._deep:
+                    yield _guarded("agreement", agreement.look, patient)
         except (MigrationError, EmbeddedUnavailable) as error:
             yield fail("connection", *_cut(str(error)))
             yield skip("the rest", "Needs a connection.")

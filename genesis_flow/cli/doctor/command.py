@@ -36,7 +36,9 @@ _NAMES = 12
     metavar="SECONDS",
     help="How long to wait for the server, and for each longer check.",
 )
-@click.option("--deep", is_flag=True, help="Look for half-done changes even where transactions prevent most.")
+@click.option(
+    "--deep", is_flag=True, help="Read all documents too: half-done changes, and whether they agree."
+)
 @click.option("--repair", is_flag=True, help="Finish or remove the half-done changes that are found.")
 @click.option("--strict", is_flag=True, help="Exit code 1 for warnings too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
