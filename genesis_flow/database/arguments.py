@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set, ValuesView
 from typing import Any
 
 from mlflow.entities import (
@@ -63,7 +63,8 @@ def check_texts(texts: dict[str, int], args: tuple[Any, ...], kwargs: dict[str, 
 def check_entities(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """The same for the texts in entities that are to be stored."""
     for argument in (*args, *kwargs.values()):
-        for entity in argument if isinstance(argument, list | tuple) else (argument,):
+        several = isinstance(argument, Sequence) and not isinstance(argument, str | bytes)
+        for entity in argument if several else (argument,):
             _check_entity(entity)
             if isinstance(entity, DatasetInput):
                 check_entities((entity.dataset, entity.tags), {})
@@ -82,7 +83,8 @@ def _texts_of(kind: Any) -> tuple[str, ...]:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple | set | frozenset):
+    # MLflow's server hands on the lists of its requests, which are protobuf's and no lists of Python's.
+    if isinstance(value, Sequence | Set | ValuesView) and not isinstance(value, str | bytes | bytearray):
         return all(isinstance(each, _PLAIN) for each in value)
     return isinstance(value, _PLAIN)
 
