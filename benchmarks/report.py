@@ -1,5 +1,11 @@
-"""The result of a run as a page with tables, and a plot of each operation measured at several sizes."""
+"""The result of a run as a page with tables, and a plot of each operation measured at several sizes.
 
+python benchmarks/report.py RESULT... --output DIR
+
+joins runs; what a later one measured again replaces the former.
+"""
+
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +15,22 @@ ORDER = (OURS, "pymongo", "mlflow-mongodb", "sqlite", "postgresql")
 COLOURS = {OURS: "#0b7a4b", "mlflow-mongodb": "#d9822b", "sqlite": "#6b7a90", "postgresql": "#32678f"}
 
 Rows = list[dict[str, Any]]
+
+
+def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
+    first = results[0]
+    operations: dict[Any, dict[str, Any]] = {}
+    throughput: dict[Any, dict[str, Any]] = {}
+    for result in results:
+        for row in result["operations"]:
+            operations[row["operation"], row["size"], row["store"]] = row
+        for row in result["throughput"]:
+            throughput[row["threads"], row["processes"], row["store"]] = row
+    return first | {
+        "command": "\n".join(result["command"] for result in results),
+        "operations": list(operations.values()),
+        "throughput": list(throughput.values()),
+    }
 
 
 def write_report(result: dict[str, Any], folder: Path) -> None:
@@ -138,3 +160,17 @@ def _plots(rows: Rows, folder: Path) -> list[tuple[str, str]]:
         pyplot.close(figure)
         made.append((operation, name))
     return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="result.json of a run")
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    write_report(joined([json.loads(path.read_text()) for path in arguments.results]), arguments.output)
+
+
+if __name__ == "__main__":
+    main()
