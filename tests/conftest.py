@@ -4,8 +4,10 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
+import mlflow
 import pymongo
 import pytest
+from mlflow.tracking import fluent
 
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from tests.commands import CommandRecorder, recorder
@@ -42,6 +44,27 @@ def portable_profile() -> Iterator[None]:
     with rules.enforced() as violations:
         yield
     assert sorted(set(violations)) == []
+
+
+@pytest.fixture(autouse=True)
+def mlflow_forgets() -> Iterator[None]:
+    """What a test tells MLflow of URIs and experiments ends with it; MLflow keeps it in variables, too."""
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+    before = {name: os.environ.get(name) for name in names}
+    experiment = fluent._active_experiment_id
+    yield
+    if {name: os.environ.get(name) for name in names} == before and (
+        fluent._active_experiment_id == experiment
+    ):
+        return
+    mlflow.set_tracking_uri(before["MLFLOW_TRACKING_URI"])
+    mlflow.set_registry_uri(before["MLFLOW_REGISTRY_URI"])
+    fluent._active_experiment_id = experiment
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 from mlflow.entities import ExperimentTag
+from mlflow.exceptions import MlflowException
 
 from tests.contract.pair import Pair
 from tests.contract.scenes import new_run
@@ -70,7 +71,14 @@ def test_any_text_up_to_500_characters_is_a_name(pair: Pair, name: str) -> None:
     assert pair.get_experiment_by_name(name).experiment_id == experiment_id
 
 
-@pytest.mark.parametrize("name", [None, "", "n" * 501, 5, ["x"], b"bytes", True])
+def test_bytes_are_no_name(pair: Pair) -> None:
+    for call in (pair.ours.create_experiment, pair.oracle.create_experiment):
+        with pytest.raises(MlflowException) as caught:
+            call(b"bytes")
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+@pytest.mark.parametrize("name", [None, "", "n" * 501, 5, ["x"], True])
 def test_other_names_are_refused(pair: Pair, name: object) -> None:
     assert pair.refused("create_experiment", name).error_code == "INVALID_PARAMETER_VALUE"
     assert pair.refused("rename_experiment", "0", name).error_code == "INVALID_PARAMETER_VALUE"
