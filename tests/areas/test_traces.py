@@ -51,6 +51,13 @@ async def test_round_trips(store: MongoDBStore, commands: CommandRecorder) -> No
     assert [name for name, _ in sent] == ["update"]
 
 
+async def test_a_new_trace_may_come_with_its_assessments(store: MongoDBStore) -> None:
+    info = await store.start_trace(stated(ONE, assessments=[Feedback(name="good", value=True, trace_id=ONE)]))
+    assert [each.name for each in info.assessments] == ["good"]
+    assert [each.name for each in (await store.get_trace_info(ONE)).assessments] == ["good"]
+    assert (await store.start_trace(stated(ONE))).assessments == info.assessments
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_racing_deliveries_come_to_one_trace(store: MongoDBStore, store_uri: str, seed: int) -> None:
     """Spans one by one, twice, from two clients at once, in any order, while the trace is stated."""

@@ -122,5 +122,5 @@ def test_without_sqlalchemy_a_sentence_says_what_to_install(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    with pytest.raises(ImportFailed, match=r"pip install 'genesis-flow\[import\]'"):
+    with pytest.raises(ImportFailed, match=r"pip install -e '\.\[import\]'"):
         open_sql(f"sqlite:///{job.path}")

@@ -67,7 +67,8 @@ class TraceStart(Area):
             if (text := getattr(trace_info, preview)) is not None:
                 stated[preview] = text
         before = await self._merge_trace(trace_id, stated)
-        trace = _changed(before or {"_id": trace_id}, stated)
+        new = {"_id": trace_id, "workspace": current_workspace()}
+        trace = _changed(before or new, stated)
         assessments = known_before.get(trace_id, [])
         if trace_info.assessments:
             documents = [
