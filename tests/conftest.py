@@ -48,23 +48,29 @@ def portable_profile() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def mlflow_forgets() -> Iterator[None]:
-    """What a test tells MLflow of URIs and experiments ends with it; MLflow keeps it in variables, too."""
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
-    before = {name: os.environ.get(name) for name in names}
-    experiment = fluent._active_experiment_id
+    """What a test tells MLflow of URIs and experiments ends with it; MLflow keeps it in variables, too.
+
+    An experiment that a fixture of a module chose belongs to the database of that module alone.
+    """
+    uris = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    _forget_experiment()
     yield
-    if {name: os.environ.get(name) for name in names} == before and (
-        fluent._active_experiment_id == experiment
-    ):
+    _forget_experiment()
+    if {name: os.environ.get(name) for name in uris} == uris:
         return
-    mlflow.set_tracking_uri(before["MLFLOW_TRACKING_URI"])
-    mlflow.set_registry_uri(before["MLFLOW_REGISTRY_URI"])
-    fluent._active_experiment_id = experiment
-    for name, value in before.items():
+    mlflow.set_tracking_uri(uris["MLFLOW_TRACKING_URI"])
+    mlflow.set_registry_uri(uris["MLFLOW_REGISTRY_URI"])
+    for name, value in uris.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def _forget_experiment() -> None:
+    fluent._active_experiment_id = None
+    for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def unique(prefix: str) -> str:
+    """A database's name that no other has: a fixture of a module may be made twice in one process.
+
+    A process keeps what it knows of a database, its indexes among it, so a name cannot come again.
+    """
+    return f"{prefix}_{uuid.uuid4().hex[:12]}"
 
 
 class Mongod:

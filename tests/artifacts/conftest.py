@@ -46,7 +46,7 @@ def container(azurite: Azurite) -> ContainerClient:
 def root(azurite: Azurite, container: ContainerClient, environment: pytest.MonkeyPatch) -> str:
     """The URI of a folder in a fresh container, reachable by a connection string."""
     environment.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string())
-    return f"azure://{container.container_name}/root/of artifacts"
+    return f"azure://{container.container_name}/base/of artifacts"
 
 
 @pytest.fixture

@@ -59,8 +59,8 @@ def test_a_key_of_its_own(
 ) -> None:
     environment.setenv("AZURE_STORAGE_CONNECTION_STRING", f"AccountName={ACCOUNT};{azurite.endpoint()}")
     environment.setenv("AZURE_STORAGE_ACCESS_KEY", KEY)
-    works(f"azure://{container.container_name}/root", file)
-    works(f"azure://{ACCOUNT}.blob.core.windows.net/{container.container_name}/root", file)
+    works(f"azure://{container.container_name}/base", file)
+    works(f"azure://{ACCOUNT}.blob.core.windows.net/{container.container_name}/base", file)
 
 
 @pytest.mark.parametrize("form", ["in the environment", "with a question mark", "in the connection string"])
@@ -80,20 +80,20 @@ def test_a_sas_of_the_account(
     else:
         environment.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.endpoint())
         environment.setenv("AZURE_STORAGE_SAS_TOKEN", f"?{sas}" if form == "with a question mark" else sas)
-    works(f"azure://{container.container_name}/root", file)
+    works(f"azure://{container.container_name}/base", file)
 
 
 def test_a_sas_that_may_only_read(
     azurite: Azurite, container: ContainerClient, environment: pytest.MonkeyPatch, file: Path
 ) -> None:
-    container.upload_blob("root/old.txt", b"old")
+    container.upload_blob("base/old.txt", b"old")
     name = container.container_name
     permission = ContainerSasPermissions(read=True, list=True)
     expiry = datetime.now(UTC) + IN_AN_HOUR
     sas = generate_container_sas(ACCOUNT, name, account_key=KEY, permission=permission, expiry=expiry)
     environment.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.endpoint())
     environment.setenv("AZURE_STORAGE_SAS_TOKEN", sas)
-    repository = opened(f"azure://{name}/root")
+    repository = opened(f"azure://{name}/base")
     assert Path(repository.download_artifacts("old.txt")).read_bytes() == b"old"
     for call in (lambda: repository.log_artifact(str(file)), lambda: repository.delete_artifacts("old.txt")):
         with pytest.raises(MlflowException, match="AZURE_STORAGE_SAS_TOKEN do not allow it") as caught:
@@ -134,7 +134,7 @@ def test_a_user_assigned_managed_identity(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     _, endpoint, container = identity
-    repository = works("azure://identity/root", file)
+    repository = works("azure://identity/base", file)
     assert set(endpoint.asked) == {USER_ASSIGNED}
     assert len(endpoint.asked) == 1, "the token is kept"
 
@@ -146,9 +146,9 @@ def test_a_user_assigned_managed_identity(
 
     environment.setenv("AZURE_CLIENT_ID", USER_ASSIGNED.replace("1", "9"))
     with pytest.raises(MlflowException, match="DefaultAzureCredential gave no token") as caught:
-        opened("azure://identity/root").list_artifacts()
+        opened("azure://identity/base").list_artifacts()
     assert caught.value.error_code == "UNAUTHENTICATED"
-    assert [blob.name for blob in container.list_blobs()] == ["root/model.bin"]
+    assert [blob.name for blob in container.list_blobs()] == ["base/model.bin"]
 
 
 def everything_said(error: BaseException, repository: AzureArtifactRepository) -> str:
@@ -188,7 +188,7 @@ def test_no_secret_is_shown(
     else:
         place += f"SharedAccessSignature={WRONG_SAS}"
     environment.setenv("AZURE_STORAGE_CONNECTION_STRING", place)
-    repository = opened("azure://no-secrets/root")
+    repository = opened("azure://no-secrets/base")
     small = file.with_name("small.txt")
     small.write_bytes(b"small")
     for name, call in {
@@ -202,7 +202,7 @@ def test_no_secret_is_shown(
         with pytest.raises(MlflowException) as caught:
             call()
         assert caught.value.error_code == ("PERMISSION_DENIED" if reachable else "TEMPORARILY_UNAVAILABLE")
-        assert f"azure://no-secrets/root/{name}" in caught.value.message
+        assert f"azure://no-secrets/base/{name}" in caught.value.message
         said = everything_said(caught.value, repository)
         assert CANARY not in said
         assert WRONG_KEY not in said

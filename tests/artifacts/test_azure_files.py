@@ -52,7 +52,7 @@ def test_a_directory_goes_there_and_comes_back(
 ) -> None:
     repository.log_artifacts(str(folder), "run")
     assert {blob.name for blob in container.list_blobs()} == {
-        f"root/of artifacts/run/{name}" for name in FILES
+        f"base/of artifacts/run/{name}" for name in FILES
     }
     target = tmp_path / "target"
     target.mkdir()
@@ -89,7 +89,7 @@ def test_deleting_keeps_neighbours_of_similar_name(
 ) -> None:
     for directory in ("run", "run2"):
         repository.log_artifacts(str(folder), directory)
-    container.upload_blob("root/of artifacts2/other", b"")
+    container.upload_blob("base/of artifacts2/other", b"")
     repository.delete_artifacts("run/plots/más")
     assert [file.path for file in repository.list_artifacts("run/plots")] == ["run/plots/loss.png"]
     repository.delete_artifacts("run/notes.txt")
@@ -100,7 +100,7 @@ def test_deleting_keeps_neighbours_of_similar_name(
     assert error_of(caught)[0] == "RESOURCE_DOES_NOT_EXIST"
     repository.delete_artifacts()
     repository.delete_artifacts()  # as `mlflow gc` does for a run that has no artifacts
-    assert [blob.name for blob in container.list_blobs()] == ["root/of artifacts2/other"]
+    assert [blob.name for blob in container.list_blobs()] == ["base/of artifacts2/other"]
 
 
 def test_what_is_not_there_is_named(repository: AzureArtifactRepository, root: str) -> None:
@@ -109,7 +109,7 @@ def test_what_is_not_there_is_named(repository: AzureArtifactRepository, root: s
     assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
     assert f"{root}/missing.txt" in caught.value.message
     with pytest.raises(MlflowException, match="the container does not exist") as caught:
-        opened("azure://no-such-container/root").list_artifacts()
+        opened("azure://no-such-container/base").list_artifacts()
     assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
@@ -119,7 +119,7 @@ def test_what_is_not_there_is_named(repository: AzureArtifactRepository, root: s
 def test_no_path_leads_out_of_the_root(
     repository: AzureArtifactRepository, container: ContainerClient, tmp_path: Path, path: str
 ) -> None:
-    container.upload_blob("root/secret", b"secret")
+    container.upload_blob("base/secret", b"secret")
     file = tmp_path / "file"
     file.write_bytes(b"")
     target = tmp_path / "inside"
@@ -136,14 +136,14 @@ def test_no_path_leads_out_of_the_root(
         with pytest.raises(MlflowException) as caught:
             call()
         assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
-    assert [blob.name for blob in container.list_blobs()] == ["root/secret"]
+    assert [blob.name for blob in container.list_blobs()] == ["base/secret"]
     assert list(target.iterdir()) == []
 
 
 def test_a_blob_whose_name_leads_out_is_not_written(
     repository: AzureArtifactRepository, container: ContainerClient, tmp_path: Path
 ) -> None:
-    container.upload_blob("root/of artifacts/run/%2e%2e/%2e%2e/evil.txt", b"evil")
+    container.upload_blob("base/of artifacts/run/%2e%2e/%2e%2e/evil.txt", b"evil")
     target = tmp_path / "inside"
     target.mkdir()
     with pytest.raises(MlflowException, match=r"must not contain '\.\.'"):
@@ -186,7 +186,7 @@ def test_wasbs_of_mlflow_reads_what_we_wrote(
     repository: AzureArtifactRepository, container: ContainerClient, folder: Path
 ) -> None:
     repository.log_artifacts(str(folder), "run")
-    place = f"wasbs://{container.container_name}@{ACCOUNT}.blob.core.windows.net/root/of artifacts/run"
+    place = f"wasbs://{container.container_name}@{ACCOUNT}.blob.core.windows.net/base/of artifacts/run"
     theirs = get_artifact_repository(place)
     assert not isinstance(theirs, AzureArtifactRepository)
     assert names(theirs.list_artifacts()) == [
@@ -202,7 +202,7 @@ def test_a_browser_is_told_the_type(
     repository: AzureArtifactRepository, container: ContainerClient, folder: Path
 ) -> None:
     repository.log_artifacts(str(folder))
-    properties = container.get_blob_client("root/of artifacts/plots/loss.png").get_blob_properties()
+    properties = container.get_blob_client("base/of artifacts/plots/loss.png").get_blob_properties()
     assert properties.content_settings.content_type == "image/png"
 
 

@@ -35,7 +35,7 @@ def large(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def blob(container: ContainerClient) -> BlobClient:
-    return container.get_blob_client("root/of artifacts/large.bin")
+    return container.get_blob_client("base/of artifacts/large.bin")
 
 
 @contextmanager

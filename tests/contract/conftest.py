@@ -17,10 +17,10 @@ from genesis_flow.migrate.initialise import LEDGER
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.contract.pair import Pair
 from tests.contract.scenes import Clock
-from tests.mongod import Mongod
+from tests.mongod import Mongod, unique
 
 # Both stores: artifact locations are then the same text.
-ARTIFACT_ROOT = "s3://bucket/root"
+ARTIFACT_ROOT = "s3://bucket/base"
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def module_pair(
     mongod: Mongod, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Pair]:
     """Both stores for all tests of a module, for what is filled once and then only read."""
-    name = "contract_" + request.module.__name__.rpartition(".")[2]
+    name = unique(request.module.__name__.rpartition(".")[2])
     with _oracle(tmp_path_factory.mktemp(name)) as store:
         yield Pair(MongoDBStore(mongod.database_uri(name), ARTIFACT_ROOT), store)
     with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:

@@ -15,7 +15,7 @@ from tests.contract import policy
 from tests.contract.conftest import _empty_database, _empty_oracle
 from tests.contract.pair import Outcome, Pair
 from tests.contract.policy import Exemption, Rule, Wording
-from tests.mongod import Mongod
+from tests.mongod import Mongod, unique
 
 _CLOCK = Exemption(Rule.CLOSE_TIME, "each store reads its clock")
 _NO_ORDER = Exemption(Rule.UNORDERED, "SQL reads them without an order")
@@ -75,7 +75,7 @@ def filled_registry(
     mongod: Mongod, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[RegistryPair]:
     """Both registries for all tests of a module, for what is filled once and then only read."""
-    name = "contract_" + request.module.__name__.rpartition(".")[2]
+    name = unique(request.module.__name__.rpartition(".")[2])
     uri = f"sqlite:///{tmp_path_factory.mktemp(name)}/registry.db"
     yield RegistryPair(MongoDBModelRegistryStore(mongod.database_uri(name)), SqlRegistry(uri))
     SqlRegistry._engine_map.pop(uri).dispose()

@@ -19,7 +19,7 @@ from genesis_flow.importers.sql import open_sql
 FOLDER = Path(__file__).parent / "fixtures" / "sql"
 VERSIONS = ("2.0.1", "2.22.0", "3.1.4", "3.6.0", "3.17.2")
 ALL = Filters()
-ARTIFACT_ROOT = "s3://bucket/root"
+ARTIFACT_ROOT = "s3://bucket/base"
 
 
 def unpacked(version: str, folder: Path, name: str = "mlflow.db") -> Path:

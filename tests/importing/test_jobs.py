@@ -22,7 +22,7 @@ ALL = 3  # ViewType.ALL
 
 
 def store_of(job: Job) -> MongoDBStore:
-    return MongoDBStore(job.uri, "s3://bucket/root")
+    return MongoDBStore(job.uri, "s3://bucket/base")
 
 
 def run_ids(job: Job, experiment: str = EXPERIMENT) -> set[str]:

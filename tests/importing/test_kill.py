@@ -23,7 +23,7 @@ from tests.importing.killing import (
 )
 from tests.importing.trees import unpack
 from tests.importing.verifying import check, unpack_sql
-from tests.mongod import Mongod
+from tests.mongod import Mongod, unique
 
 KILLS = int(os.environ.get("GENESIS_FLOW_IMPORT_KILLS", "20"))
 
@@ -72,7 +72,7 @@ class Scene:
 @pytest.fixture(scope="module", params=["tree", "sql"])
 def scene(request: Any, mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("kill")
-    uri = mongod.database_uri(f"test_kill_{request.param}_{os.getpid()}")
+    uri = mongod.database_uri(unique(f"test_kill_{request.param}"))
     if request.param == "tree":
         made = Scene(uri, str(unpack("3.17.2", folder)), folder / "target")
     else:

@@ -13,7 +13,7 @@ from genesis_flow.importers.engine import Options, run_import
 from genesis_flow.migrate.config import load_config
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.importing.sql_databases import ARTIFACT_ROOT, oracle, unpacked
-from tests.mongod import Mongod
+from tests.mongod import Mongod, unique
 
 Document = dict[str, Any]
 Documents = dict[str, Document]
@@ -37,7 +37,7 @@ class Both:
 @pytest.fixture(scope="module")
 def both(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     folder = tmp_path_factory.mktemp("documents")
-    names = ("import_documents_imported", "import_documents_made")
+    names = (unique("imported"), unique("made"))
     imported, made = (mongod.database_uri(name) for name in names)
     run_import(load_config(imported, environ={}), f"sqlite:///{unpacked('3.17.2', folder)}", Options())
     ours = MongoDBStore(made, ARTIFACT_ROOT)

@@ -15,7 +15,7 @@ from genesis_flow.importers.sql import open_sql
 from genesis_flow.migrate.config import load_config
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.importing.sql_databases import ARTIFACT_ROOT, connected, unpacked
-from tests.mongod import Mongod
+from tests.mongod import Mongod, unique
 
 
 class Job:
@@ -43,7 +43,7 @@ class Job:
 
 @pytest.fixture
 def job(mongod: Mongod, tmp_path: Path) -> Iterator[Job]:
-    name = "import_sql_jobs"
+    name = unique("import_sql_jobs")
     yield Job(unpacked("3.17.2", tmp_path), mongod.database_uri(name))
     with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
         client.drop_database(name)

@@ -14,7 +14,7 @@ from genesis_flow.sync.registry import MongoDBModelRegistryStore
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.importing.sql_databases import ARTIFACT_ROOT, VERSIONS, oracle, unpacked
 from tests.importing.stores import differences, genai_state, registry_state, tracking_state
-from tests.mongod import Mongod
+from tests.mongod import Mongod, unique
 
 KEY = "Zml4dHVyZXMtb2YtdGVzdHMtYXJlLW5vdC1zZWNyZXQ="
 
@@ -34,7 +34,7 @@ def imported(
     request: pytest.FixtureRequest, mongod: Mongod, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Imported]:
     folder = tmp_path_factory.mktemp("sql")
-    name = "import_sql_" + request.param.replace(".", "_")
+    name = unique("import_sql_" + request.param.replace(".", "_"))
     uri = mongod.database_uri(name)
     database = unpacked(request.param, folder)
     outcome = run_import(load_config(uri, environ={}), f"sqlite:///{database}", Options())

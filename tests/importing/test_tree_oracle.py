@@ -13,7 +13,7 @@ from genesis_flow.sync.registry import MongoDBModelRegistryStore
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.importing.stores import plain, registry_state, tracking_state
 from tests.importing.trees import VERSIONS, unpack
-from tests.mongod import Mongod
+from tests.mongod import Mongod, unique
 
 
 class Imported:
@@ -33,7 +33,7 @@ class Imported:
 def imported(
     request: pytest.FixtureRequest, mongod: Mongod, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Imported]:
-    name = "import_tree_" + request.param.replace(".", "_")
+    name = unique("import_tree_" + request.param.replace(".", "_"))
     uri = mongod.database_uri(name)
     root = unpack(request.param, tmp_path_factory.mktemp("tree"))
     outcome = run_import(load_config(uri, environ={}), root.as_uri(), Options())

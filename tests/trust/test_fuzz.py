@@ -22,7 +22,7 @@ from tests.contract.pair import Outcome, Pair, _outcome
 from tests.contract.policy import result_differences
 from tests.contract.registry import RegistryPair
 from tests.contract.scenes import Clock
-from tests.mongod import Mongod
+from tests.mongod import Mongod, unique
 from tests.trust.fuzz_grammar import Fuzz
 from tests.trust.fuzz_scenes import GRAMMARS, fill_registry, fill_tracking
 
@@ -31,7 +31,6 @@ __all__ = ["clock"]
 CASES = int(os.environ.get("GENESIS_FLOW_FUZZ_CASES", "150"))
 SEED = os.environ.get("GENESIS_FLOW_FUZZ_SEED", "1")
 INVALID = "INVALID_PARAMETER_VALUE"
-DATABASE = "trust_fuzz"
 # docs/differences.md: where SQLite finds nothing, or compares a time with a text.
 INTENDED = re.compile("Invalid regular expression|Invalid value of (end_time|execution_time|timestamp)")
 
@@ -40,7 +39,7 @@ INTENDED = re.compile("Invalid regular expression|Invalid value of (end_time|exe
 def pairs(
     mongod: Mongod, tmp_path_factory: pytest.TempPathFactory, clock: Clock
 ) -> Iterator[dict[str, Pair]]:
-    uri = mongod.database_uri(f"{DATABASE}_{os.environ.get('PYTEST_XDIST_WORKER', '')}")
+    uri = mongod.database_uri(unique("trust_fuzz"))
     with _oracle(tmp_path_factory.mktemp("fuzz")) as oracle:
         tracking = Pair(MongoDBStore(uri, ARTIFACT_ROOT), oracle)
         registry = RegistryPair(MongoDBModelRegistryStore(uri), SqlRegistry(oracle.db_uri))
