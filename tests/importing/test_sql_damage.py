@@ -13,13 +13,7 @@ from tests.importing.sql_databases import (
     everything,
     opened,
     problems_of,
-    unpacked,
 )
-
-
-@pytest.fixture
-def newest(tmp_path: Path) -> Path:
-    return unpacked("3.17.2", tmp_path)
 
 
 def read(path: Path) -> list[Item]:
