@@ -10,10 +10,14 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+import mlflow
 import pytest
 from click.testing import CliRunner
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as SqlRegistryStore
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as SqlTrackingStore
 
 import genesis_flow
+from genesis_flow import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.core import configfile
 from genesis_flow.core.settings import DEFAULT_TIMEOUT
 from genesis_flow.documents.binding import DECLARED
@@ -193,3 +197,25 @@ def test_the_architecture_names_every_collection_and_the_right_limits() -> None:
         assert said in " ".join(page.split())
     assert f"up to {INLINE_CHARACTERS // 1024} kB" in page
     assert f"({DEFAULT_TIMEOUT:g} s unless configured)" in page
+
+
+def test_the_readme_counts_the_methods_that_are_there() -> None:
+    found = re.search(r"(\d+) of the (\d+) public methods of MLflow (\S+)'s SQL stores", README)
+    assert found is not None
+    if not mlflow.__version__.startswith(f"{found[3]}."):
+        pytest.skip("another MLflow has other methods")
+    pairs = ((SqlTrackingStore, MongoDBStore), (SqlRegistryStore, MongoDBModelRegistryStore))
+    theirs = [(public_methods(store), ours) for store, ours in pairs]
+    there = [name for names, ours in theirs for name in names if is_ours(ours, name)]
+    assert (len(there), sum(len(names) for names, _ in theirs)) == (int(found[1]), int(found[2]))
+
+
+def public_methods(store: type) -> set[str]:
+    """What the SQL store and its parts say themselves; the abstract store is everybody's."""
+    parts = [each for each in store.__mro__ if each.__name__.startswith("SqlAlchemy")]
+    members = {name: member for each in reversed(parts) for name, member in vars(each).items()}
+    return {name for name, member in members.items() if callable(member) and not name.startswith("_")}
+
+
+def is_ours(store: type, name: str) -> bool:
+    return any(name in vars(each) for each in store.__mro__ if each.__module__.startswith("genesis_flow"))
