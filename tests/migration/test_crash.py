@@ -52,7 +52,10 @@ def location(tmp_path: Path) -> Path:
 
 
 class Sweep:
-    """Kills one child after the other, in slots that work side by side, each on a database of its own."""
+    """Kills one child after the other, in slots that work side by side.
+
+    ``up`` begins with an empty database each time, ``down`` in that of the slot, which is whole again.
+    """
 
     def __init__(self, mongod: Mongod, name: str, location: Path, direction: str, moment: str) -> None:
         self.mongod, self.name, self.location = mongod, name, location
@@ -64,7 +67,8 @@ class Sweep:
 
     def one(self, slot: int, number: int) -> tuple[int | None, Dump]:
         """How the child that was to be killed at its n-th command ended, and what `up` then made of it."""
-        config = self.config(slot)
+        place = slot if self.direction == "down" else f"{slot}_{number}"
+        config = self.config(place)
         if self.direction == "down":
             command.up(config)  # nothing to do but the first time: the one before has ended so
         child = PROCESSES.Process(target=killed_child, args=(config, self.direction, number, self.moment))
@@ -73,9 +77,9 @@ class Sweep:
         lock = command.unlock(config, force=True)  # as an operator may, rather than wait for its end
         assert lock is None or lock.pid == child.pid
         command.up(config)
-        found = self.dumped(slot)
+        found = self.dumped(place)
         if self.direction == "up":
-            self.drop(slot)
+            self.drop(place)
         return child.exitcode, found
 
     def clean(self) -> Dump:
