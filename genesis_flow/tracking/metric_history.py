@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 
 from genesis_flow.core.errors import invalid
+from genesis_flow.core.memory import collector_paused
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.binding import BATCH
@@ -52,7 +53,9 @@ class MetricHistory(Area):
         if max_results is not None and len(points) > max_results:
             points = points[:max_results]
             token = create_token(question, list(points[-1])) if points else page_token
-        return PagedList([Metric(metric_key, value, time, step) for time, step, value in points], token)
+        with collector_paused():
+            metrics = [Metric(metric_key, value, time, step) for time, step, value in points]
+        return PagedList(metrics, token)
 
     @operation
     async def get_metric_history_bulk(
@@ -62,7 +65,8 @@ class MetricHistory(Area):
         limit = _limit(max_results)
         async for run_id, points in self._of_each(sorted(set(run_ids)), metric_key, self._history):
             room = limit - len(found)
-            found += [_with_run(run_id, metric_key, point) for point in islice(points, room)]
+            with collector_paused():
+                found += [_with_run(run_id, metric_key, point) for point in islice(points, room)]
             if len(found) >= limit:
                 break
         return found
