@@ -44,15 +44,15 @@ def allow(comparator: str, allowed: Collection[str], what: str) -> None:
         raise MlflowException.invalid_parameter_value(f"Invalid comparator for {what}: {comparator}")
 
 
-def whole_number(key: str, value: Any) -> float:
-    """What a numeric attribute is compared with."""
+def whole_number(key: str, value: Any, *, quoted: bool = True) -> float:
+    """What a numeric attribute is compared with. In some of its messages MLflow does not quote numbers."""
     try:
         if isinstance(value, float):
             raise ValueError("not a whole number")
         return storable(int(value))
     except (TypeError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
-            f"Invalid value for numeric attribute '{key}': {str(value)!r}"
+            f"Invalid value for numeric attribute '{key}': {(str(value) if quoted else value)!r}"
         ) from error
 
 

@@ -153,7 +153,7 @@ def _version_condition(clause: Clause) -> dict[str, Any]:
     if key in SearchModelVersionUtils.NUMERIC_ATTRIBUTES:
         allowed = tuple(SearchModelVersionUtils.VALID_NUMERIC_ATTRIBUTE_COMPARATORS)
         allow(comparator, allowed, f"attribute {key}")
-        return {_FIELDS[key]: condition(comparator, whole_number(key, value))}
+        return {_FIELDS[key]: condition(comparator, whole_number(key, value, quoted=False))}
     allow(comparator, _TEXT_OR_LIST if key in ("run_id", "name") else TEXT, "attribute")
     return {_FIELDS.get(key, key): condition(comparator, value)}
 
