@@ -15,7 +15,7 @@ from genesis_flow.migrate import batches, command
 from genesis_flow.migrate.config import MigrateConfig
 from tests.migration.helpers import add_step, database, make_config, real_steps
 
-DOCUMENTS = 80_000
+DOCUMENTS = 200_000
 WRITERS = 4
 
 # It adds a field to every run and indexes it, which is what a step that expands the schema does.
