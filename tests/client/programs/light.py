@@ -1,8 +1,8 @@
 """A client that logs, searches and registers where packages of servers and of Azure are not installed."""
 
+import builtins
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 ABSENT = {
@@ -15,7 +15,7 @@ asked: list[str] = []
 
 
 class Without:
-    """A finder to which packages are absent, and which notes the lines of genesis_flow that ask for them."""
+    """A finder to which packages are absent."""
 
     def __init__(self, finder: Any) -> None:
         self._finder = finder
@@ -24,19 +24,20 @@ class Without:
         return getattr(self._finder, name)
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        package = fullname.partition(".")[0]
-        if package in ABSENT | NOT_FOR_US:
-            self._note(fullname)
-        return None if package in ABSENT else self._finder.find_spec(fullname, path, target)
-
-    def _note(self, fullname: str) -> None:
-        frame = sys._getframe(2)
-        while "importlib" in frame.f_code.co_filename and frame.f_back is not None:
-            frame = frame.f_back
-        if "genesis_flow" in Path(frame.f_code.co_filename).parts:
-            asked.append(f"{frame.f_code.co_filename}:{frame.f_lineno} asks for {fullname}")
+        if fullname.partition(".")[0] in ABSENT:
+            return None
+        return self._finder.find_spec(fullname, path, target)
 
 
+def noting_import(name: str, namespace: Any = None, *rest: Any) -> Any:
+    """What modules of genesis_flow import, loaded by others before or not."""
+    module = (namespace or {}).get("__name__", "")
+    if module.partition(".")[0] == "genesis_flow" and name.partition(".")[0] in ABSENT | NOT_FOR_US:
+        asked.append(f"{module} imports {name}")
+    return plain_import(name, namespace, *rest)
+
+
+plain_import, builtins.__import__ = builtins.__import__, noting_import
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 
 import mlflow  # noqa: E402 - only now can imports be watched
