@@ -29,12 +29,12 @@ class Without:
         return self._finder.find_spec(fullname, path, target)
 
 
-def noting_import(name: str, namespace: Any = None, *rest: Any) -> Any:
+def noting_import(name: str, globals: Any = None, *rest: Any, **options: Any) -> Any:
     """What modules of genesis_flow import, loaded by others before or not."""
-    module = (namespace or {}).get("__name__", "")
+    module = (globals or {}).get("__name__", "")
     if module.partition(".")[0] == "genesis_flow" and name.partition(".")[0] in ABSENT | NOT_FOR_US:
         asked.append(f"{module} imports {name}")
-    return plain_import(name, namespace, *rest)
+    return plain_import(name, globals, *rest, **options)
 
 
 plain_import, builtins.__import__ = builtins.__import__, noting_import
