@@ -92,19 +92,19 @@ class Answers:
         return fill.filler(self.kind, self.uri)
 
     def time(self, operation: str, times: int) -> dict[str, Any]:
-        """Milliseconds of each call, and the processor seconds that all of them took here."""
+        """Milliseconds of each call, processor seconds of all of them, and how much the last one found."""
         call: Callable[[], object] = self.operations.calls()[operation]
         before: Callable[[], object] | None = self.operations.before().get(operation)
         gc.collect()
-        milliseconds, cpu = [], 0.0
+        milliseconds, cpu, found = [], 0.0, None
         for _ in range(times):
             if before:
                 before()
             begin_cpu, begin = time.process_time(), time.perf_counter()
-            call()
+            found = call()
             milliseconds.append((time.perf_counter() - begin) * 1000)
             cpu += time.process_time() - begin_cpu
-        return {"ms": milliseconds, "cpu": cpu}
+        return {"ms": milliseconds, "cpu": cpu, "found": len(found) if isinstance(found, list) else None}
 
     def throughput(self, threads: int, seconds: float) -> dict[str, float]:
         """Calls of log_metric a second, each thread with a run of its own, and calls that failed."""

@@ -46,16 +46,35 @@ class Timing:
     def of(self, operation: str, size: int, unit: str = "", without: frozenset[str] = frozenset()) -> None:
         """Time an operation; a store that used up its patience takes no more turns."""
         taking_part = [name for name in self.found if operation in self.names[name] and name not in without]
-        first, times, cpu = {}, {}, {}
+        first, times, cpu, counts = {}, {}, {}, {}
         for name in list(taking_part):
             answer = self._time(name, operation, 1)
             if answer is None:
                 taking_part.remove(name)
                 continue
             first[name] = answer["ms"][0]
-            counts = first[name] > SLOW_FIRST_CALL
-            times[name] = answer["ms"] if counts else []
-            cpu[name] = answer["cpu"] if counts else 0.0
+            slow = first[name] > SLOW_FIRST_CALL
+            times[name] = answer["ms"] if slow else []
+            cpu[name] = answer["cpu"] if slow else 0.0
+            counts[name] = answer["found"]
+        if len(set(counts.values()) - {None}) > 1:
+            found = ", ".join(f"{name} {count}" for name, count in counts.items())
+            self.notes.append(f"'{operation}' at {size:,} {unit} finds different numbers: {found}.")
+            tell(self.notes[-1])
+        self._take_turns(operation, taking_part, times, cpu)
+        for name, each in times.items():
+            if each:
+                row = {"operation": operation, "size": size, "unit": unit, "store": name, "calls": len(each)}
+                row |= {"p50": statistics.median(each), "p95": _p95(each), "first": first[name]}
+                row |= {"cpu": cpu[name] * 1000 / len(each), "found": counts[name]}
+                self.rows.append(row)
+        shown = (f"{name} {statistics.median(each):.2f}" for name, each in sorted(times.items()) if each)
+        found = next((f" finds {count}" for count in counts.values() if count is not None), "")
+        tell(f"{size:>9,} {unit:<8} {operation}{found}: {', '.join(shown)}")
+
+    def _take_turns(
+        self, operation: str, taking_part: list[str], times: dict[str, list[float]], cpu: dict[str, float]
+    ) -> None:
         for _ in range(TURNS):
             self.random.shuffle(taking_part)
             for name in list(taking_part):
@@ -67,13 +86,6 @@ class Timing:
                     continue
                 times[name] += answer["ms"]
                 cpu[name] += answer["cpu"]
-        for name, each in times.items():
-            if each:
-                row = {"operation": operation, "size": size, "unit": unit, "store": name, "calls": len(each)}
-                row |= {"p50": statistics.median(each), "p95": _p95(each), "first": first[name]}
-                self.rows.append(row | {"cpu": cpu[name] * 1000 / len(each)})
-        shown = (f"{name} {statistics.median(each):.2f}" for name, each in sorted(times.items()) if each)
-        tell(f"{size:>9,} {unit:<8} {operation}: {', '.join(shown)}")
 
     def _time(self, name: str, operation: str, calls: int) -> dict[str, Any] | None:
         try:
