@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fill import TEMPLATES
-from processes import BARE, OURS, Subject, environment
+from processes import BARE, OURS, POSTGRESQL, SQLITE, Subject, environment
 from servers import disk_of
 from timing import Timing, tell
 
@@ -55,7 +55,6 @@ TRACES = (
     "trace metrics: average latency",
     "trace metrics: p95 latency a day",
 )
-STARTS = 9
 
 
 @dataclass
@@ -201,29 +200,31 @@ def _grow(part: Part, kind: str, sizes: list[int], operations: tuple[str, ...]) 
 
 def start(part: Part) -> None:
     """New processes, one after the other, on databases that are there; the first of each is not counted."""
-    steps: dict[str, Callable[[Subject], list[str]]] = {
-        "import mlflow": lambda subject: [subject.python, "-c", "import mlflow"],
-        "import the store": lambda subject: subject.command("import"),
-        "first call": lambda subject: subject.command(
-            "first-call", subject.made.get("experiments", ["0"])[0]
-        ),
-    }
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for _ in range(STARTS + 1):
-        for name, subject in part.found.items():
-            for step, command in steps.items():
-                if name == BARE and step == "import mlflow":
-                    continue
-                begin = time.perf_counter()
-                subprocess.run(
-                    command(subject), check=True, stdout=subject.log, stderr=subject.log, env=environment()
-                )
-                seconds.setdefault((name, step), []).append(time.perf_counter() - begin)
-    for (name, step), each in seconds.items():
-        counted = each[1:]
-        row = {"store": name, "step": step, "p50": statistics.median(counted), "most": max(counted)}
-        part.rows.start.append(row)
-        tell(str(row))
+    commands: dict[tuple[str, str], list[str]] = {}
+    same: dict[tuple[str, str], list[str]] = {}
+    for name, subject in part.found.items():
+        # Both SQL stores import the same, and stores of one interpreter have the same MLflow.
+        imported = SQLITE if name == POSTGRESQL and SQLITE in part.found else name
+        wanted = {
+            ("import mlflow", subject.python): [subject.python, "-c", "import mlflow"],
+            ("import the store", imported): part.found[imported].command("import"),
+            ("first call", name): subject.command("first-call", *subject.made.get("experiments", [])[:1]),
+        }
+        for key, command in wanted.items():
+            if (name, key[0]) != (BARE, "import mlflow"):
+                commands.setdefault(key, command)
+                same.setdefault(key, []).append(name)
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in commands}
+    for _ in range(part.options.starts + 1):
+        for key, command in commands.items():
+            log = part.found[same[key][0]].log
+            begin = time.perf_counter()
+            subprocess.run(command, check=True, stdout=log, stderr=log, env=environment())
+            seconds[key].append(time.perf_counter() - begin)
+    for key, each in seconds.items():
+        found = {"step": key[0], "p50": statistics.median(each[1:]), "most": max(each[1:])}
+        part.rows.start += [{"store": name} | found for name in same[key]]
+        tell(f"{found} {', '.join(same[key])}")
 
 
 def memory(part: Part) -> None:

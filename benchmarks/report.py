@@ -218,7 +218,7 @@ def _memory(rows: Rows) -> str:
     about = (
         "Megabytes that the client's process held at most so far, one step after the other; in brackets the "
         "milliseconds of its processor time for a call of the step. The process filled nothing. SQLite runs "
-        "in the process."
+        "in the process; pymongo's imports MLflow, too."
     )
     return _table("Memory", about, ["after", *stores], lines)
 

@@ -84,6 +84,7 @@ def arguments() -> argparse.Namespace:
             name, type=numbers, default=default, metavar="N,N", help=f"{about}; default {shown}"
         )
     parser.add_argument("--processes", type=int, default=4, help="processes at once; default 4")
+    parser.add_argument("--starts", type=int, default=5, help="new processes of each kind; default 5")
     parser.add_argument("--models", type=int, default=100, help="registered models with ten versions each")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a throughput measurement")
     parser.add_argument(

@@ -157,7 +157,7 @@ class Answers:
         return {name: importlib.metadata.version(name) for name in wanted}
 
 
-def first_call(kind: str, uri: str, artifacts: str, experiment: str) -> None:
+def first_call(kind: str, uri: str, artifacts: str, experiment: str = "") -> None:
     """What a new process does before its first answer."""
     if kind == "pymongo":
         from pymongo import MongoClient
