@@ -131,9 +131,12 @@ def _operations(title: str, rows: Rows) -> str:
         cells = [operation, _size(size, unit), f"{ours['p50']:.2f} / {ours['p95']:.2f}"]
         for name in others:
             other = by_store.get(name)
-            ratio = "–" if other is None else f"**{other['p50'] / ours['p50']:.2g}x** ({other['p50']:.2f}"
-            few = f", {other['calls']} calls" if other and other["calls"] < 5 else ""
-            cells.append(ratio + (f"{few})" if other else ""))
+            if other is None:
+                cells.append("–")
+                continue
+            few = f", {other['calls']} calls" if other["calls"] < 5 else ""
+            ratio, times = other["p50"] / ours["p50"], f"{other['p50']:.2f} / {other['p95']:.2f}"
+            cells.append(f"**{ratio:.2g}x** ({times}{few})")
         lines.append(cells)
     head = ["operation", "at", "genesis_flow, ms", *(f"{name}, ratio (ms)" for name in others)]
     return _table(title, "", head, lines)

@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -153,6 +154,8 @@ def _public(words: list[str]) -> list[str]:
 
 def main() -> int:
     options = arguments()
+    # Servers are stopped on the way out, whoever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended; --parts goes on with what is missing"))
     kept = options.output / "result.json" if options.output else None
     result: dict[str, Any] = {"parts": {}}
     if options.parts and kept and kept.exists():
