@@ -93,7 +93,6 @@ class Part:
             f"{name} took no part at {size:,} {unit}: --limit." for name in self.stores if name in left_out
         ]
         filled = {name: subject for name, subject in self.stores.items() if name not in left_out}
-        begin = time.perf_counter()
         for subject in filled.values():
             subject.send(what, total=size)
         for name, subject in filled.items():
@@ -106,9 +105,9 @@ class Part:
                 continue
             if isinstance(answer, dict):
                 subject.made |= answer
-            seconds = time.perf_counter() - begin
-            self.rows.fills.append({"store": name, "size": size, "unit": unit, "seconds": seconds})
-            tell(f"{size:>9,} {unit:<8} in {name} within {seconds:.1f} s")
+            row = {"store": name, "size": size, "unit": unit, "seconds": subject.seconds}
+            self.rows.fills.append(row)
+            tell(f"{size:>9,} {unit:<8} in {name} after {subject.seconds:.1f} s")
         return left_out
 
     def disk_of(self, name: str) -> int:

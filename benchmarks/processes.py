@@ -24,6 +24,8 @@ class Subject:
         self.kind, self.uri, self.folder, self.python = kind, uri, folder, python
         # What ``prepare`` made, for other processes of this store.
         self.made: dict[str, Any] = {}
+        # How long the last answer took it.
+        self.seconds = 0.0
         self.log = (folder / f"{kind}.log").open("ab")
         self.process = subprocess.Popen(
             self.command("serve"),
@@ -68,6 +70,7 @@ class Subject:
             log = (self.folder / f"{self.kind}.log").read_text(errors="replace")[-3000:]
             raise RuntimeError(f"the process of {self.kind} ended:\n{log}")
         answer = json.loads(line)
+        self.seconds = answer.get("seconds", 0.0)
         if "error" in answer:
             raise LookupError(answer["error"])
         return answer.get("value")

@@ -197,10 +197,12 @@ def serve(kind: str, uri: str, artifacts: str) -> None:
         print(json.dumps({"ready": True}), file=answers_to, flush=True)
         for line in sys.stdin:
             order = json.loads(line)
+            begin = time.perf_counter()
             try:
                 answer = {"value": getattr(subject, order["do"])(**order.get("with", {}))}
             except Exception as error:  # noqa: BLE001 - a store that cannot do it is a result
                 answer = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+            answer["seconds"] = time.perf_counter() - begin
             print(json.dumps(answer), file=answers_to, flush=True)
 
 
