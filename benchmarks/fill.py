@@ -6,6 +6,7 @@ that range, so that a filter finds as many as one expects. It is otherwise what 
 
 import itertools
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 TEMPLATES = 40
 SECOND = 1000
 GOLDEN = 0.6180339887498949
-BATCH = 20_000
+BATCH, SENDERS = 10_000, 2
 EARLIEST, LATEST = 1_600_000_000_000, 2_000_000_000_000
 
 Change = Callable[[Any], Any]
@@ -114,26 +115,22 @@ class MongoFiller(Filler):
                         self.rows.setdefault(template_id, []).append((each["name"], document))
 
     def copy(self, kind: str, copies: Iterator[Copy]) -> None:
-        """The server stores one batch while the next is made."""
+        """The server stores two batches while the next is made."""
         pending: dict[str, list[Any]] = {}
-        with ThreadPoolExecutor(max_workers=1) as sender:
-            sent: Future[None] | None = None
+        sent: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(max_workers=SENDERS) as sender:
             for number, old, new in copies:
                 change = changer(old, new, number)
                 for collection, document in self.rows[old]:
                     pending.setdefault(collection, []).append(change(document))
                 if sum(map(len, pending.values())) >= BATCH:
-                    sent = self._send(sender, sent, pending)
+                    if len(sent) == SENDERS:
+                        sent.popleft().result()
+                    sent.append(sender.submit(self._insert, pending))
                     pending = {}
-            sent = self._send(sender, sent, pending)
-            sent.result()
-
-    def _send(
-        self, sender: ThreadPoolExecutor, before: "Future[None] | None", pending: dict[str, list[Any]]
-    ) -> "Future[None]":
-        if before is not None:
-            before.result()
-        return sender.submit(self._insert, pending)
+            sent.append(sender.submit(self._insert, pending))
+            for each in sent:
+                each.result()
 
     def _insert(self, pending: dict[str, list[Any]]) -> None:
         from bson import ObjectId
