@@ -160,6 +160,9 @@ def main() -> int:
     result: dict[str, Any] = {"parts": {}}
     if options.parts and kept and kept.exists():
         result = json.loads(kept.read_text())
+        if "parts" not in result:
+            tell(f"{kept.name} is of an older form: it is replaced")
+            result = {"parts": {}}
     failed = []
     for name in options.parts or [each for each in PARTS if each != "million"]:
         tell(f"== {name}: {PARTS[name].about}")
