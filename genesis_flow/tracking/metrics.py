@@ -11,6 +11,7 @@ is packed into a block. Many points of one metric at once go to a block directly
 
 import functools
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
@@ -45,7 +46,7 @@ from genesis_flow.tracking.params_tags import (
 )
 
 _FULL = f"tail.{TAIL_LIMIT - 1}"
-_REMEMBERED_RUNS = 1024
+_REMEMBERED_HEADS = 100_000
 
 Points = dict[str, list[Point]]
 
@@ -53,8 +54,9 @@ Points = dict[str, list[Point]]
 class Metrics(Area):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # Runs whose metrics this store has written: their heads exist most likely, so try that first.
-        self._written: OrderedDict[str, None] = OrderedDict()
+        # Metrics that this store has written, by run: their heads exist most likely, so try that first.
+        self._written: OrderedDict[str, set[str]] = OrderedDict()
+        self._remembered = 0
 
     @property
     def _metric_heads(self) -> Collection:
@@ -87,7 +89,8 @@ class Metrics(Area):
         models = await experiments_of_models(self.database, metrics)
         points = _by_key(metrics)
         small = all(len(each) < BLOCK_FROM for each in points.values())
-        likely_known = points and small and not params and not tags and run_id in self._written
+        written = self._written.get(run_id, set())
+        likely_known = points and small and not params and not tags and points.keys() <= written
         if not (likely_known and await self._append_to_known(run_id, points)):
             await self._log_batch(run_id, points, params, tags)
         await write_model_metrics(self.database, run_id, metrics, models)
@@ -127,7 +130,7 @@ class Metrics(Area):
                     if not only_duplicates(error):
                         raise
                     # Another client made the same metric's head first: it is there now.
-        self._remember(run_id)
+        self._remember(run_id, points)
         for key in full:
             await self._pack_tail(run_id, key)
 
@@ -230,11 +233,14 @@ class Metrics(Area):
         unchanged = {**query, "packed": head["packed"], "tail": {"$size": len(head["tail"])}}
         await self._metric_heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
 
-    def _remember(self, run_id: str) -> None:
-        self._written[run_id] = None
-        self._written.move_to_end(run_id)
-        if len(self._written) > _REMEMBERED_RUNS:
-            self._written.popitem(last=False)
+    def _remember(self, run_id: str, keys: Iterable[str]) -> None:
+        known = self._written.pop(run_id, set())
+        self._remembered -= len(known)
+        known.update(keys)
+        self._written[run_id] = known
+        self._remembered += len(known)
+        while self._remembered > _REMEMBERED_HEADS and len(self._written) > 1:
+            self._remembered -= len(self._written.popitem(last=False)[1])
 
 
 def _checked(

@@ -268,15 +268,20 @@ class RunFinder:
 
     async def _join(self, others: Conditions, heads: list[Document]) -> list[Found]:
         """Heads in order with their runs, as far as these match."""
-        run_ids = await self._satisfying([head["run_uuid"] for head in heads], others)
+        run_ids = [head["run_uuid"] for head in heads]
+        # Conditions on runs are checked where these are read, and leave fewer to ask metrics of.
+        runs_first = bool(self._question.filter.run_conditions)
+        if not runs_first:
+            run_ids = await self._satisfying(run_ids, others)
         if not run_ids:
             return []
         query = all_of({"_id": {"$in": run_ids}}, self._match)
         runs = {run["_id"]: run async for run in self._runs.find(query, hint=_BY_ID, batch_size=BATCH)}
+        kept = set(await self._satisfying(list(runs), others)) if runs_first else runs.keys()
         return [
             Found([head["latest"]["value"], head.get(START_TIME), run_id], runs[run_id])
             for head in heads
-            if (run_id := head["run_uuid"]) in runs
+            if (run_id := head["run_uuid"]) in kept
         ]
 
     async def _without_metric(
@@ -307,8 +312,8 @@ async def _collect(
             return found[:limit]
         after = place_of(rows[-1])
         walked += size
-        # Twice what the yield so far asks for.
-        needed = 2 * walked * (limit - len(found)) // len(found) + 1 if found else 2 * size
+        # A quarter more than the yield so far asks for.
+        needed = 5 * walked * (limit - len(found)) // (4 * len(found)) + 1 if found else 2 * size
         size = min(needed, CHUNK)
 
 
