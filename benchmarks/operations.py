@@ -107,6 +107,16 @@ class Operations:
     def calls(self) -> dict[str, Call]:
         return self._writes() | self._reads() | self._traces() | self._registry()
 
+    def before(self) -> dict[str, Call]:
+        """What has to be there before each call, and takes no part in its time."""
+
+        def make_trace() -> None:
+            number = self.numbers.getrandbits(120)
+            trace_id = f"tr-{number:032x}"
+            self.made = spans_of(number, trace_id), self._trace_info(trace_id, START, self.scratch)
+
+        return {"trace of 10 spans": make_trace}
+
     def _writes(self) -> dict[str, Call]:
         store = self.store
 
@@ -179,10 +189,9 @@ class Operations:
         store, first = self.store, self.experiments[:1] if hasattr(self, "experiments") else []
 
         def ingest() -> None:
-            number = self.numbers.getrandbits(120)
-            trace_id = f"tr-{number:032x}"
-            store.log_spans(self.scratch, spans_of(number, trace_id))
-            store.start_trace(self._trace_info(trace_id, START, self.scratch))
+            spans, info = self.made
+            store.log_spans(self.scratch, spans)
+            store.start_trace(info)
 
         def metric(name: str, how: AggregationType, percent: float | None = None, **options: Any) -> Call:
             return lambda: store.query_trace_metrics(
@@ -271,6 +280,9 @@ class Bare:
             **dict.fromkeys(updates, update),
             "get_run": lambda: self.collection.find_one({"_id": "read"}),
         }
+
+    def before(self) -> dict[str, Call]:
+        return {}
 
     def new_run(self) -> str:
         return uuid.uuid4().hex

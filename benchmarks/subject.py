@@ -86,14 +86,17 @@ class Answers:
     def time(self, operation: str, times: int) -> dict[str, Any]:
         """Milliseconds of each call, and the processor seconds that all of them took here."""
         call: Callable[[], object] = self.operations.calls()[operation]
+        before: Callable[[], object] | None = self.operations.before().get(operation)
         gc.collect()
-        milliseconds = []
-        cpu = time.process_time()
+        milliseconds, cpu = [], 0.0
         for _ in range(times):
-            begin = time.perf_counter()
+            if before:
+                before()
+            begin_cpu, begin = time.process_time(), time.perf_counter()
             call()
             milliseconds.append((time.perf_counter() - begin) * 1000)
-        return {"ms": milliseconds, "cpu": time.process_time() - cpu}
+            cpu += time.process_time() - begin_cpu
+        return {"ms": milliseconds, "cpu": cpu}
 
     def throughput(self, threads: int, seconds: float) -> dict[str, float]:
         """Calls of log_metric a second, each thread with a run of its own, and calls that failed."""

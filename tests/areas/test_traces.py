@@ -30,16 +30,16 @@ async def test_round_trips(store: MongoDBStore, commands: CommandRecorder) -> No
     await store.log_spans("0", plain(TWO))
     with commands.recording() as sent:
         await store.log_spans("0", plain(ONE))
-    assert [name for name, _ in sent] == ["find", "find", "insert", "findAndModify"]
+    assert [name for name, _ in sent] == ["aggregate", "insert", "findAndModify"]
     with commands.recording() as sent:
         await store.start_trace(stated(ONE))
-    assert [name for name, _ in sent][:3] == ["find", "find", "findAndModify"]
+    assert [name for name, _ in sent][:2] == ["aggregate", "findAndModify"]
     with commands.recording() as sent:
         await store.log_spans("0", [span(ONE, 11, 1, start=20)])
-    assert [name for name, _ in sent] == ["find", "find", "update", "findAndModify"]
+    assert [name for name, _ in sent] == ["aggregate", "update", "findAndModify"]
     with commands.recording() as sent:
         await store.start_trace(stated(trace_id(3)))
-    assert [name for name, _ in sent] == ["find", "find", "findAndModify"]
+    assert [name for name, _ in sent] == ["aggregate", "findAndModify"]
     with commands.recording() as sent:
         await store.search_traces(["0"])
     assert [name for name, _ in sent] == ["find", "find"]

@@ -1,7 +1,7 @@
 """Spans as they arrive: in any order, more than once, from several processes at the same time.
 
-Round trips of ``log_spans``, however many spans: three. One reads what is known of the traces (and of the
-experiment, beside it), one writes the spans, one updates each trace. A trace that existed before and whose
+Round trips of ``log_spans``, however many spans: three. One reads what is known of the traces and of the
+experiment, one writes the spans, one updates each trace. A trace that existed before and whose
 spans count tokens or cost takes two more: the sums are made anew from all its spans.
 
 Why the result does not depend on the order of arrival:
@@ -39,9 +39,10 @@ from genesis_flow.documents.traces import metadata_path, tag_path
 from genesis_flow.tracking.guards import experiment_number, refuse_unknown_experiment
 from genesis_flow.tracking.traces.shared import (
     HERE,
+    IDS_AT_ONCE,
     artifact_location,
+    experiment_and,
     experiment_of,
-    find_experiment,
     make_children_earlier,
     move_children,
     portions,
@@ -84,10 +85,12 @@ class SpanIngest(Area):
             return []
         batches = batches_of(spans)
         number = experiment_number(location)
-        states, experiment = await asyncio.gather(
-            self._trace_states([batch.trace_id for batch in batches]),
-            find_experiment(self.database, number),
-        )
+        trace_ids = [batch.trace_id for batch in batches]
+        query = scoped({"_id": {"$in": trace_ids[:IDS_AT_ONCE]}})
+        experiment, found = await experiment_and(self.database, number, TraceFields, query, _STATE)
+        states = {trace["_id"]: trace for trace in found}
+        if len(trace_ids) > IDS_AT_ONCE:
+            states |= await self._trace_states(trace_ids[IDS_AT_ONCE:])
         if experiment is None and any(
             "experiment_id" not in states.get(each.trace_id, {}) for each in batches
         ):
