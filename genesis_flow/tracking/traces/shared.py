@@ -60,7 +60,7 @@ async def experiment_and(
 ) -> tuple[Document | None, list[Document]]:
     """An experiment, if it is there, and what ``query`` finds in another collection: in one command."""
     other = database.collection(declared)
-    if database.settings.portable:  # its server has no $unionWith
+    if database.documents.portable:  # its server has no $unionWith
         return await asyncio.gather(
             find_experiment(database, number), other.find(query, projection, batch_size=BATCH).to_list()
         )
