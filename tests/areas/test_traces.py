@@ -36,7 +36,14 @@ async def test_round_trips(store: MongoDBStore, commands: CommandRecorder) -> No
     assert [name for name, _ in sent][:2] == ["aggregate", "findAndModify"]
     with commands.recording() as sent:
         await store.log_spans("0", [span(ONE, 11, 1, start=20)])
-    assert [name for name, _ in sent] == ["aggregate", "update", "findAndModify"]
+    # The trace was stated to begin earlier than its spans.
+    assert [name for name, _ in sent] == ["aggregate", "insert", "update", "findAndModify"]
+    with commands.recording() as sent:
+        await store.log_spans("0", [span(ONE, 12, 1, start=20)])
+    assert [name for name, _ in sent] == ["aggregate", "insert", "findAndModify"]
+    with commands.recording() as sent:
+        await store.log_spans("0", [span(ONE, 12, 1, start=20)])
+    assert [name for name, _ in sent] == ["aggregate", "insert", "update", "findAndModify"]
     with commands.recording() as sent:
         await store.start_trace(stated(trace_id(3)))
     assert [name for name, _ in sent] == ["aggregate", "findAndModify"]
@@ -164,10 +171,11 @@ async def test_spans_that_are_refused_leave_nothing(store: MongoDBStore, store_u
     await store.set_trace_tag(ONE, "mlflow.trace.spansLocation", "ARCHIVE_REPO")
     before = await _all_of(store)
     other = MongoDBStore(store_uri)  # one that has not seen the trace; it shares the connection
-    with pytest.raises(MlflowException, match="archived"):
-        await other.log_spans("0", [*plain(ONE), span(ONE, 11, 1, attributes=long)])
-    with pytest.raises(MlflowException, match="No Experiment with id=77 exists"):
-        await other.log_spans("77", [*plain(TWO), span(TWO, 11, 1, attributes=long)])
+    for attributes in (None, long):
+        with pytest.raises(MlflowException, match="archived"):
+            await other.log_spans("0", [*plain(ONE), span(ONE, 11, 1, attributes=attributes)])
+        with pytest.raises(MlflowException, match="No Experiment with id=77 exists"):
+            await other.log_spans("77", [*plain(TWO), span(TWO, 11, 1, attributes=attributes)])
     assert await _all_of(store) == before
 
 
@@ -199,6 +207,17 @@ async def test_spans_of_a_trace_that_another_process_made(
     }
     assert {each["_id"]: each["name"] for each in spans}[f"{ONE}|{2:016x}"] == "anew"
     assert len(spans) == 11
+
+
+async def test_a_trace_that_comes_again_after_its_deletion(store: MongoDBStore, store_uri: str) -> None:
+    """Its spans belong to the new trace, whatever the store remembers of the old one."""
+    elsewhere = await store.create_experiment("elsewhere")
+    await store.log_spans(elsewhere, plain(ONE))
+    await store.log_spans(elsewhere, [span(ONE, 11, 1)])
+    await MongoDBStore(store_uri).delete_traces(elsewhere, trace_ids=[ONE])
+    await store.log_spans("0", [span(ONE, 12, 1, start=7)])
+    spans = await store.database.collection(SpanFields).find({"trace_id": ONE}).to_list()
+    assert [(each["experiment_id"], each["trace_time"]) for each in spans] == [(0, STARTED + 7)]
 
 
 async def test_a_page_reads_no_more_than_a_page(store: MongoDBStore) -> None:

@@ -1,10 +1,10 @@
 """Spans as they arrive: in any order, more than once, from several processes at the same time.
 
-Round trips of ``log_spans``, however many spans: two for traces that this store has not seen yet. While one
-command reads what is known of the traces and of the experiment, another inserts the spans, as if the traces
-were new; then each trace is updated. For traces that the store has seen it reads first, which is one more. A
-trace that existed before and whose spans count tokens or cost takes two more: the sums are made anew from all
-its spans.
+Round trips of ``log_spans``, however many spans: two. While one command reads what is known of the traces and
+of the experiment, another inserts the spans, as if the traces were as this store last saw them, or new; then
+each trace is updated. Spans that are there already, or whose trace is not as expected, take one more. A trace
+that existed before and whose spans count tokens or cost takes two more: the sums are made anew from all its
+spans. Long contents wait for the reading, which is one more.
 
 Why the result does not depend on the order of arrival:
 
@@ -16,13 +16,12 @@ Why the result does not depend on the order of arrival:
   only ever give way to those of a later one: those have seen every span that these have.
 - What a client stated with ``start_trace`` stands against what spans suggest.
 
-Spans that were inserted as if their trace were new are put right if it was not, as are those of two calls
-that make a trace at once. If it takes no spans, they are removed before the call fails.
+What was inserted for a trace that then turns out to take no spans is removed before the call fails.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from mlflow.entities import Span
@@ -30,7 +29,7 @@ from mlflow.entities.trace_state import TraceState
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_STATE, TEMPORARILY_UNAVAILABLE
 from mlflow.tracing.constant import SpansLocation, TraceMetadataKey
-from pymongo import ReplaceOne, ReturnDocument, UpdateOne
+from pymongo import DeleteOne, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from genesis_flow.database.operation import Area, is_repetition, mutation
@@ -85,8 +84,8 @@ _TRIES = 10
 class SpanIngest(Area):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # Traces that this store has logged spans of: any other is most likely new.
-        self._traces_seen: OrderedDict[str, None] = OrderedDict()
+        # What spans copy of traces, as of the last spans of each. Other traces are most likely new.
+        self._places: OrderedDict[str, Document] = OrderedDict()
 
     @mutation
     async def log_spans(
@@ -97,11 +96,12 @@ class SpanIngest(Area):
             return []
         batches = batches_of(spans)
         number = experiment_number(location)
-        early = not is_repetition() and not any(batch.trace_id in self._traces_seen for batch in batches)
+        # Long contents wait until it is known that they are welcome.
+        early = not is_repetition() and not any(batch.payloads for batch in batches)
         there: set[str] = set()
         if early:
             for batch in batches:
-                _stamp(batch, {}, number)
+                _stamp(batch, self._places.get(batch.trace_id, {}), number)
             (experiment, states), there = await asyncio.gather(
                 self._known_of(batches, number), self._insert_spans(batches)
             )
@@ -113,25 +113,26 @@ class SpanIngest(Area):
             _refuse_moved(states)
         except MlflowException:
             if early:
-                await self._take_back(batches, there, number)
+                await self._take_back(batches, there)
             raise
-        if there or not early:
-            for batch in batches:
-                _stamp(batch, states.get(batch.trace_id, {}), number)
+        outdated = [batch for batch in batches if _stamp(batch, states.get(batch.trace_id, {}), number)]
+        if there or outdated:
             await self._write_spans(batches, are_new=not early and not states)
         for some in portions(batches, _TRACES_AT_ONCE):
             await asyncio.gather(
                 *(self._update_trace(batch, states.get(batch.trace_id), number, experiment) for batch in some)
             )
-        self._remember_traces(batch.trace_id for batch in batches)
+        self._remember_places(batches, states)
         return spans
 
-    def _remember_traces(self, trace_ids: Iterable[str]) -> None:
-        for trace_id in trace_ids:
-            self._traces_seen[trace_id] = None
-            self._traces_seen.move_to_end(trace_id)
-        while len(self._traces_seen) > _REMEMBERED_TRACES:
-            self._traces_seen.popitem(last=False)
+    def _remember_places(self, batches: list[TraceBatch], states: dict[str, Document]) -> None:
+        for batch in batches:
+            span, state = batch.spans[0], states.get(batch.trace_id, {})
+            place = {"experiment_id": span["experiment_id"], "request_time": span["trace_time"]}
+            self._places[batch.trace_id] = place | {"finalized": state.get("finalized")}
+            self._places.move_to_end(batch.trace_id)
+        while len(self._places) > _REMEMBERED_TRACES:
+            self._places.popitem(last=False)
 
     async def _known_of(
         self, batches: list[TraceBatch], number: int
@@ -173,20 +174,19 @@ class SpanIngest(Area):
                 ordered=False,
             )
 
-    async def _take_back(self, batches: list[TraceBatch], there: set[str], number: int) -> None:
+    async def _take_back(self, batches: list[TraceBatch], there: set[str]) -> None:
         """Remove what was inserted for traces that turned out to take no spans, and nothing else."""
-        payloads, spans = (
-            [each["_id"] for each in documents if each["_id"] not in there]
-            for documents in (
-                [payload for batch in batches for payload in batch.payloads],
-                [span for batch in batches for span in batch.spans],
+        # Another call may have put its own span in the place of ours, or an archive may have taken it.
+        ours = [
+            DeleteOne(
+                {"_id": span["_id"], "experiment_id": span["experiment_id"], "content": {"$exists": True}}
             )
-        )
-        # Another call may have put its own span in the place of ours meanwhile.
-        ours = {"_id": {"$in": spans}, "experiment_id": number}
-        await self.database.collection(SpanFields).delete_many(ours)
-        if payloads:
-            await self.database.collection(SpanPayloadFields).delete_many({"_id": {"$in": payloads}})
+            for batch in batches
+            for span in batch.spans
+            if span["_id"] not in there
+        ]
+        if ours:
+            await self.database.collection(SpanFields).bulk_write(ours, ordered=False)
 
     def _span_documents(self, batches: list[TraceBatch]) -> Iterator[tuple[Collection, list[Document]]]:
         """Long contents first: a span never points to a content that is not there."""
@@ -291,14 +291,20 @@ def _is_new(state: Document | None) -> bool:
     return state is None or "experiment_id" not in state
 
 
-def _stamp(batch: TraceBatch, state: Document, number: int) -> None:
-    """Copy the experiment and the time of the trace, as far as they are known, to its new spans."""
+def _stamp(batch: TraceBatch, state: Document, number: int) -> bool:
+    """Copy the experiment and the time of the trace, as far as they are known, to its new spans.
+
+    Returns whether they had others.
+    """
     time = batch.start
     if "request_time" in state:
         time = state["request_time"] if state.get("finalized") else min(time, state["request_time"])
-    for span in batch.spans:
-        span["experiment_id"] = state.get("experiment_id", number)
-        span["trace_time"] = time
+    copies = {"experiment_id": state.get("experiment_id", number), "trace_time": time}
+    changed = any(batch.spans[0].get(name) != value for name, value in copies.items())
+    if changed:
+        for span in batch.spans:
+            span.update(copies)
+    return changed
 
 
 def _trace_change(
