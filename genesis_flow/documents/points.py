@@ -33,6 +33,9 @@ def step_order(point: Point) -> tuple[int, int, bool, float]:
 
 def distinct(points: Iterable[Point]) -> list[Point]:
     """The set of ``points`` in the order of a history."""
+    points = list(points)
+    if len(points) == 1:
+        return points
     ordered: list[Point] = []
     last = None
     for point in sorted(points, key=history_order):
