@@ -133,6 +133,11 @@ class Operations:
             if self.keys == 0:
                 self.wide = self.new_run()
 
+        def make_trace() -> None:
+            number = self.numbers.getrandbits(120)
+            trace_id = f"tr-{number:032x}"
+            self.made = spans_of(number, trace_id), self._trace_info(trace_id, START, self.scratch)
+
         def find_page(number: int) -> Call:
             def find() -> None:
                 if number not in self.tokens:
@@ -144,6 +149,7 @@ class Operations:
             "log_batch 50 params": fresh_run,
             "log_batch 200 metrics, 50 params, 20 tags": fresh_run,
             "log_batch 1,000 new keys": few_keys,
+            "trace of 10 spans": make_trace,
             **{f"page {number} by a metric": find_page(number) for number in PAGES},
         }
 
@@ -236,10 +242,9 @@ class Operations:
         store, first = self.store, self.experiments[:1] if hasattr(self, "experiments") else []
 
         def ingest() -> None:
-            number = self.numbers.getrandbits(120)
-            trace_id = f"tr-{number:032x}"
-            store.log_spans(self.scratch, spans_of(number, trace_id))
-            store.start_trace(self._trace_info(trace_id, START, self.scratch))
+            spans, info = self.made
+            store.log_spans(self.scratch, spans)
+            store.start_trace(info)
 
         def metric(name: str, how: AggregationType, percent: float | None = None, **options: Any) -> Call:
             return lambda: store.query_trace_metrics(

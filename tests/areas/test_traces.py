@@ -30,16 +30,23 @@ async def test_round_trips(store: MongoDBStore, commands: CommandRecorder) -> No
     await store.log_spans("0", plain(TWO))
     with commands.recording() as sent:
         await store.log_spans("0", plain(ONE))
-    assert [name for name, _ in sent] == ["find", "find", "insert", "findAndModify"]
+    assert [name for name, _ in sent] == ["aggregate", "insert", "findAndModify"]
     with commands.recording() as sent:
         await store.start_trace(stated(ONE))
-    assert [name for name, _ in sent][:3] == ["find", "find", "findAndModify"]
+    assert [name for name, _ in sent][:2] == ["aggregate", "findAndModify"]
     with commands.recording() as sent:
         await store.log_spans("0", [span(ONE, 11, 1, start=20)])
-    assert [name for name, _ in sent] == ["find", "find", "update", "findAndModify"]
+    # The trace was stated to begin earlier than its spans.
+    assert [name for name, _ in sent] == ["aggregate", "insert", "update", "findAndModify"]
+    with commands.recording() as sent:
+        await store.log_spans("0", [span(ONE, 12, 1, start=20)])
+    assert [name for name, _ in sent] == ["aggregate", "insert", "findAndModify"]
+    with commands.recording() as sent:
+        await store.log_spans("0", [span(ONE, 12, 1, start=20)])
+    assert [name for name, _ in sent] == ["aggregate", "insert", "update", "findAndModify"]
     with commands.recording() as sent:
         await store.start_trace(stated(trace_id(3)))
-    assert [name for name, _ in sent] == ["find", "find", "findAndModify"]
+    assert [name for name, _ in sent] == ["aggregate", "findAndModify"]
     with commands.recording() as sent:
         await store.search_traces(["0"])
     assert [name for name, _ in sent] == ["find", "find"]
@@ -155,6 +162,62 @@ async def test_archived_traces_take_no_spans(store: MongoDBStore) -> None:
         await store.log_spans("0", plain(ONE))
     with pytest.raises(MlflowException, match="no longer DB-backed"):
         await store.start_trace(stated(ONE))
+
+
+async def test_spans_that_are_refused_leave_nothing(store: MongoDBStore, store_uri: str) -> None:
+    """They may have been written before it was known that they are refused."""
+    long = {"mlflow.spanInputs": "x" * 100_000}
+    await store.log_spans("0", plain(ONE))
+    await store.set_trace_tag(ONE, "mlflow.trace.spansLocation", "ARCHIVE_REPO")
+    before = await _all_of(store)
+    other = MongoDBStore(store_uri)  # one that has not seen the trace; it shares the connection
+    for attributes in (None, long):
+        with pytest.raises(MlflowException, match="archived"):
+            await other.log_spans("0", [*plain(ONE), span(ONE, 11, 1, attributes=attributes)])
+        with pytest.raises(MlflowException, match="No Experiment with id=77 exists"):
+            await other.log_spans("77", [*plain(TWO), span(TWO, 11, 1, attributes=attributes)])
+    assert await _all_of(store) == before
+
+
+async def _all_of(store: MongoDBStore) -> list[dict[str, Any]]:
+    return [
+        document
+        for declared in (TraceFields, SpanFields, SpanPayloadFields)
+        for document in await store.database.collection(declared).find().sort("_id").to_list()
+    ]
+
+
+@pytest.mark.parametrize("start", [-5, 20])
+@pytest.mark.parametrize("is_stated", [False, True])
+async def test_spans_of_a_trace_that_another_process_made(
+    store: MongoDBStore, store_uri: str, start: int, is_stated: bool
+) -> None:
+    elsewhere = await store.create_experiment("elsewhere")
+    await store.log_spans(elsewhere, plain(ONE))
+    if is_stated:
+        await store.start_trace(stated(ONE, experiment_id=elsewhere))
+    other = MongoDBStore(store_uri)
+    await other.log_spans("0", [span(ONE, 11, 1, start=start), span(ONE, 2, 1, name="anew")])
+    trace = await store.database.collection(TraceFields).find_one({"_id": ONE})
+    assert trace is not None
+    assert trace["experiment_id"] == int(elsewhere)
+    spans = await store.database.collection(SpanFields).find({"trace_id": ONE}).to_list()
+    assert {(each["experiment_id"], each["trace_time"]) for each in spans} == {
+        (trace["experiment_id"], trace["request_time"])
+    }
+    assert {each["_id"]: each["name"] for each in spans}[f"{ONE}|{2:016x}"] == "anew"
+    assert len(spans) == 11
+
+
+async def test_a_trace_that_comes_again_after_its_deletion(store: MongoDBStore, store_uri: str) -> None:
+    """Its spans belong to the new trace, whatever the store remembers of the old one."""
+    elsewhere = await store.create_experiment("elsewhere")
+    await store.log_spans(elsewhere, plain(ONE))
+    await store.log_spans(elsewhere, [span(ONE, 11, 1)])
+    await MongoDBStore(store_uri).delete_traces(elsewhere, trace_ids=[ONE])
+    await store.log_spans("0", [span(ONE, 12, 1, start=7)])
+    spans = await store.database.collection(SpanFields).find({"trace_id": ONE}).to_list()
+    assert [(each["experiment_id"], each["trace_time"]) for each in spans] == [(0, STARTED + 7)]
 
 
 async def test_a_page_reads_no_more_than_a_page(store: MongoDBStore) -> None:

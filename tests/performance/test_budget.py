@@ -128,11 +128,11 @@ CALLS: dict[str, tuple[Call, Budget]] = {
     ),
     "log_spans, 10 of a new trace": (
         lambda scene: scene.store.log_spans("0", plain(trace_id(1))),
-        Budget(("find", "find", "insert", "findAndModify"), 11, 1.4),
+        Budget(("aggregate", "insert", "findAndModify"), 9.5, 1),
     ),
     "start_trace": (
         lambda scene: scene.store.start_trace(stated(trace_id(2))),
-        Budget(("find", "find", "findAndModify"), 2, 1.2),
+        Budget(("aggregate", "findAndModify"), 1.5, 0.8),
     ),
     "search_traces newest 100": (
         lambda scene: scene.store.search_traces(["0"], max_results=PAGE),

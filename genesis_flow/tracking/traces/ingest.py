@@ -1,8 +1,10 @@
 """Spans as they arrive: in any order, more than once, from several processes at the same time.
 
-Round trips of ``log_spans``, however many spans: three. One reads what is known of the traces (and of the
-experiment, beside it), one writes the spans, one updates each trace. A trace that existed before and whose
-spans count tokens or cost takes two more: the sums are made anew from all its spans.
+Round trips of ``log_spans``, however many spans: two. While one command reads what is known of the traces and
+of the experiment, another inserts the spans, as if the traces were as this store last saw them, or new; then
+each trace is updated. Spans that are there already, or whose trace is not as expected, take one more. A trace
+that existed before and whose spans count tokens or cost takes two more: the sums are made anew from all its
+spans. Long contents wait for the reading, which is one more.
 
 Why the result does not depend on the order of arrival:
 
@@ -13,10 +15,13 @@ Why the result does not depend on the order of arrival:
 - ``generation`` counts these updates. Sums carry the generation that was read before the spans were, and
   only ever give way to those of a later one: those have seen every span that these have.
 - What a client stated with ``start_trace`` stands against what spans suggest.
+
+What was inserted for a trace that then turns out to take no spans is removed before the call fails.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from mlflow.entities import Span
@@ -24,10 +29,10 @@ from mlflow.entities.trace_state import TraceState
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_STATE, TEMPORARILY_UNAVAILABLE
 from mlflow.tracing.constant import SpansLocation, TraceMetadataKey
-from pymongo import ReplaceOne, ReturnDocument, UpdateOne
+from pymongo import DeleteOne, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from genesis_flow.database.operation import Area, mutation
+from genesis_flow.database.operation import Area, is_repetition, mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import SpanFields, SpanPayloadFields, TraceFields
@@ -39,9 +44,10 @@ from genesis_flow.documents.traces import metadata_path, tag_path
 from genesis_flow.tracking.guards import experiment_number, refuse_unknown_experiment
 from genesis_flow.tracking.traces.shared import (
     HERE,
+    IDS_AT_ONCE,
     artifact_location,
+    experiment_and,
     experiment_of,
-    find_experiment,
     make_children_earlier,
     move_children,
     portions,
@@ -70,11 +76,17 @@ _STATE = {
 # Not null, which an upsert would write.
 _ABSENT = {"$exists": False}
 _TRACES_AT_ONCE = 16
+_REMEMBERED_TRACES = 4096
 # What is open can close a handful of times; more tries mean that something else is wrong.
 _TRIES = 10
 
 
 class SpanIngest(Area):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # What spans copy of traces, as of the last spans of each. Other traces are most likely new.
+        self._places: OrderedDict[str, Document] = OrderedDict()
+
     @mutation
     async def log_spans(
         self, location: str, spans: list[Span], tracking_uri: str | None = None
@@ -84,23 +96,55 @@ class SpanIngest(Area):
             return []
         batches = batches_of(spans)
         number = experiment_number(location)
-        states, experiment = await asyncio.gather(
-            self._trace_states([batch.trace_id for batch in batches]),
-            find_experiment(self.database, number),
-        )
-        if experiment is None and any(
-            "experiment_id" not in states.get(each.trace_id, {}) for each in batches
-        ):
-            refuse_unknown_experiment(number)
-        _refuse_moved(states)
-        for batch in batches:
-            _stamp(batch, states.get(batch.trace_id, {}), number)
-        await self._write_spans(batches, are_new=not states)
+        # Long contents wait until it is known that they are welcome.
+        early = not is_repetition() and not any(batch.payloads for batch in batches)
+        there: set[str] = set()
+        if early:
+            for batch in batches:
+                _stamp(batch, self._places.get(batch.trace_id, {}), number)
+            (experiment, states), there = await asyncio.gather(
+                self._known_of(batches, number), self._insert_spans(batches)
+            )
+        else:
+            experiment, states = await self._known_of(batches, number)
+        try:
+            if experiment is None and any(_is_new(states.get(each.trace_id)) for each in batches):
+                refuse_unknown_experiment(number)
+            _refuse_moved(states)
+        except MlflowException:
+            if early:
+                await self._take_back(batches, there)
+            raise
+        outdated = [batch for batch in batches if _stamp(batch, states.get(batch.trace_id, {}), number)]
+        if there or outdated:
+            await self._write_spans(batches, are_new=not early and not states)
         for some in portions(batches, _TRACES_AT_ONCE):
             await asyncio.gather(
                 *(self._update_trace(batch, states.get(batch.trace_id), number, experiment) for batch in some)
             )
+        self._remember_places(batches, states)
         return spans
+
+    def _remember_places(self, batches: list[TraceBatch], states: dict[str, Document]) -> None:
+        for batch in batches:
+            span, state = batch.spans[0], states.get(batch.trace_id, {})
+            place = {"experiment_id": span["experiment_id"], "request_time": span["trace_time"]}
+            self._places[batch.trace_id] = place | {"finalized": state.get("finalized")}
+            self._places.move_to_end(batch.trace_id)
+        while len(self._places) > _REMEMBERED_TRACES:
+            self._places.popitem(last=False)
+
+    async def _known_of(
+        self, batches: list[TraceBatch], number: int
+    ) -> tuple[Document | None, dict[str, Document]]:
+        """The experiment, if it is there, and the states of the traces that are there."""
+        trace_ids = [batch.trace_id for batch in batches]
+        query = scoped({"_id": {"$in": trace_ids[:IDS_AT_ONCE]}})
+        experiment, found = await experiment_and(self.database, number, TraceFields, query, _STATE)
+        states = {trace["_id"]: trace for trace in found}
+        if len(trace_ids) > IDS_AT_ONCE:
+            states |= await self._trace_states(trace_ids[IDS_AT_ONCE:])
+        return experiment, states
 
     async def _trace_states(self, trace_ids: list[str]) -> dict[str, Document]:
         traces = self.database.collection(TraceFields)
@@ -110,23 +154,48 @@ class SpanIngest(Area):
             async for trace in traces.find(scoped({"_id": {"$in": some}}), _STATE)
         }
 
-    async def _write_spans(self, batches: Iterable[TraceBatch], are_new: bool) -> None:
-        """Write spans, long contents first: a span never points to a content that is not there.
+    async def _insert_spans(self, batches: list[TraceBatch]) -> set[str]:
+        """Insert spans, long contents first; returns the ids of documents that were there already."""
+        there: set[str] = set()
+        for collection, documents in self._span_documents(batches):
+            there |= await _inserted(collection, documents)
+        return there
+
+    async def _write_spans(self, batches: list[TraceBatch], are_new: bool) -> None:
+        """Write spans whether they are there or not.
 
         Spans of traces that nobody knows are most likely new too, and an insertion is half the work.
         """
-        payloads = [payload for batch in batches for payload in batch.payloads]
-        for collection, documents in (
-            (SpanPayloadFields, payloads),
+        if are_new and not await self._insert_spans(batches):
+            return
+        for collection, documents in self._span_documents(batches):
+            await collection.bulk_write(
+                [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents],
+                ordered=False,
+            )
+
+    async def _take_back(self, batches: list[TraceBatch], there: set[str]) -> None:
+        """Remove what was inserted for traces that turned out to take no spans, and nothing else."""
+        # Another call may have put its own span in the place of ours, or an archive may have taken it.
+        ours = [
+            DeleteOne(
+                {"_id": span["_id"], "experiment_id": span["experiment_id"], "content": {"$exists": True}}
+            )
+            for batch in batches
+            for span in batch.spans
+            if span["_id"] not in there
+        ]
+        if ours:
+            await self.database.collection(SpanFields).bulk_write(ours, ordered=False)
+
+    def _span_documents(self, batches: list[TraceBatch]) -> Iterator[tuple[Collection, list[Document]]]:
+        """Long contents first: a span never points to a content that is not there."""
+        for declared, documents in (
+            (SpanPayloadFields, [payload for batch in batches for payload in batch.payloads]),
             (SpanFields, [span for batch in batches for span in batch.spans]),
         ):
-            if documents and not (
-                are_new and await _inserted(self.database.collection(collection), documents)
-            ):
-                await self.database.collection(collection).bulk_write(
-                    [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents],
-                    ordered=False,
-                )
+            if documents:
+                yield self.database.collection(declared), documents
 
     async def _update_trace(
         self, batch: TraceBatch, state: Document | None, number: int, experiment: Document | None
@@ -135,7 +204,7 @@ class SpanIngest(Area):
         traces = self.database.collection(TraceFields)
         sums = spent(batch.spans) if batch.counts else {}
         for _ in range(_TRIES):
-            is_new = state is None or "experiment_id" not in state
+            is_new = _is_new(state)
             if is_new and experiment is None:  # deleted since it was read
                 experiment = await experiment_of(self.database, number)
             guard, change = _trace_change(batch, state or {}, number, experiment, sums)
@@ -207,25 +276,35 @@ class SpanIngest(Area):
             await self.database.collection(TraceFields).bulk_write(updates, ordered=False)
 
 
-async def _inserted(collection: Collection, documents: list[Document]) -> bool:
-    """Whether all documents were inserted; some may be there already."""
+async def _inserted(collection: Collection, documents: list[Document]) -> set[str]:
+    """Insert the documents whose id is free; returns the ids that were not."""
     try:
         await collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:
         if not only_duplicates(error):
             raise
-        return False
-    return True
+        return {documents[failure["index"]]["_id"] for failure in error.details["writeErrors"]}
+    return set()
 
 
-def _stamp(batch: TraceBatch, state: Document, number: int) -> None:
-    """Copy the experiment and the time of the trace, as far as they are known, to its new spans."""
+def _is_new(state: Document | None) -> bool:
+    return state is None or "experiment_id" not in state
+
+
+def _stamp(batch: TraceBatch, state: Document, number: int) -> bool:
+    """Copy the experiment and the time of the trace, as far as they are known, to its new spans.
+
+    Returns whether they had others.
+    """
     time = batch.start
     if "request_time" in state:
         time = state["request_time"] if state.get("finalized") else min(time, state["request_time"])
-    for span in batch.spans:
-        span["experiment_id"] = state.get("experiment_id", number)
-        span["trace_time"] = time
+    copies = {"experiment_id": state.get("experiment_id", number), "trace_time": time}
+    changed = any(batch.spans[0].get(name) != value for name, value in copies.items())
+    if changed:
+        for span in batch.spans:
+            span.update(copies)
+    return changed
 
 
 def _trace_change(

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.tracing.constant import SpansLocation
 from mlflow.utils.uri import append_to_uri_path
+from pydantic import BaseModel
 
 from genesis_flow.database.connection import Database
 from genesis_flow.database.scoping import scoped
@@ -25,6 +26,9 @@ T = TypeVar("T")
 # Traces whose spans are here; those of others lie in artifacts and must not get new ones.
 HERE: Document = {"spans_location": {"$in": [None, SpansLocation.TRACKING_STORE.value]}}
 IDS_AT_ONCE = 1_000
+
+# What a new trace needs to know of its experiment.
+_EXPERIMENT = {"lifecycle_stage": 1, "artifact_location": 1}
 
 
 def known(trace_id: str) -> Document:
@@ -44,10 +48,35 @@ def refuse_unknown_trace(trace_id: str) -> NoReturn:
 
 
 async def find_experiment(database: Database, number: int) -> Document | None:
-    """What a new trace needs to know of its experiment."""
-    return await database.collection(ExperimentFields).find_one(
-        scoped({"_id": number}), {"lifecycle_stage": 1, "artifact_location": 1}
+    return await database.collection(ExperimentFields).find_one(scoped({"_id": number}), _EXPERIMENT)
+
+
+async def experiment_and(
+    database: Database,
+    number: int,
+    declared: type[BaseModel],
+    query: Document,
+    projection: Document | None = None,
+) -> tuple[Document | None, list[Document]]:
+    """An experiment, if it is there, and what ``query`` finds in another collection: in one command."""
+    other = database.collection(declared)
+    if database.documents.portable:  # its server has no $unionWith
+        return await asyncio.gather(
+            find_experiment(database, number), other.find(query, projection, batch_size=BATCH).to_list()
+        )
+    beside = [{"$match": query}, *([{"$project": projection}] if projection else [])]
+    found = await database.collection(ExperimentFields).aggregate(
+        [
+            {"$match": scoped({"_id": number})},
+            {"$project": _EXPERIMENT},
+            {"$unionWith": {"coll": other.name, "pipeline": beside}},
+        ],
+        batchSize=BATCH,
     )
+    rows = await found.to_list()
+    # Only ids of experiments are numbers.
+    experiment = next((row for row in rows if row["_id"] == number), None)
+    return experiment, [row for row in rows if row is not experiment]
 
 
 async def experiment_of(database: Database, number: int) -> Document:

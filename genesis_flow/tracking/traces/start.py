@@ -1,12 +1,10 @@
 """Traces as clients state them: created or merged into what spans have said already.
 
-Round trips of ``start_trace``: two (the experiment and the assessments side by side, the trace), two more to
-write assessments, and one more for copies in children that may be stale: if the trace now begins at another
-time, or if more than one call has logged its spans.
+Round trips of ``start_trace``: two (the experiment with the assessments, the trace), two more to write
+assessments, and one more for copies in children that may be stale: if the trace now begins at another time,
+or if more than one call has logged its spans.
 """
 
-import asyncio
-import copy
 from contextlib import suppress
 from typing import Any
 
@@ -27,11 +25,16 @@ from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import AssessmentFields, TraceFields
 from genesis_flow.documents.stated import may_be_null, put, stated_fields
 from genesis_flow.documents.trace_entities import assessment_document, trace_info_entity
-from genesis_flow.tracking.guards import check_experiment_active, experiment_number
+from genesis_flow.tracking.guards import (
+    check_experiment_active,
+    experiment_number,
+    refuse_unknown_experiment,
+)
 from genesis_flow.tracking.traces.shared import (
     HERE,
     artifact_location,
     assessments_of,
+    experiment_and,
     experiment_of,
     known,
     move_children,
@@ -49,9 +52,11 @@ class TraceStart(Area):
         checked_name(trace_info.tags.get(TraceTagKey.TRACE_NAME))
         checked_session(trace_info.trace_metadata.get(TraceMetadataKey.TRACE_SESSION))
         number = experiment_number(trace_info.experiment_id)
-        experiment, known_before = await asyncio.gather(
-            experiment_of(self.database, number), assessments_of(self.database, [trace_id])
+        experiment, assessments = await experiment_and(
+            self.database, number, AssessmentFields, {"trace_id": trace_id}
         )
+        if experiment is None:
+            refuse_unknown_experiment(number)
         check_experiment_active(experiment)
         stated: Document = {
             "experiment_id": number,
@@ -69,7 +74,6 @@ class TraceStart(Area):
         before = await self._merge_trace(trace_id, stated)
         new = {"_id": trace_id, "workspace": current_workspace()}
         trace = _changed(before or new, stated)
-        assessments = known_before.get(trace_id, [])
         if trace_info.assessments:
             documents = [
                 assessment_document(assessment, trace_id, trace) for assessment in trace_info.assessments
@@ -78,6 +82,8 @@ class TraceStart(Area):
                 [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
             )
             assessments = (await assessments_of(self.database, [trace_id])).get(trace_id, [])
+        else:
+            assessments.sort(key=lambda each: (each["created_time"], each["_id"]))
         if before is not None and not _has_fresh_children(before, trace, assessments):
             await move_children(self.database, trace_id, number, trace["request_time"])
         return trace_info_entity(trace, assessments)
@@ -166,7 +172,7 @@ def _change(stated: Document) -> Document:
 
 def _changed(before: Document, stated: Document) -> Document:
     """The trace after ``_change(stated)``."""
-    trace = copy.deepcopy(before)
+    trace = {name: dict(value) if isinstance(value, dict) else value for name, value in before.items()}
     for path, value in stated.items():
         if value is None and not may_be_null(path):
             *parents, name = path.split(".")

@@ -17,9 +17,7 @@ from mlflow.tracing.constant import (
     TraceTagKey,
 )
 from mlflow.tracing.otel.translation import translate_span_when_storing
-from mlflow.tracing.utils import (
-    TraceJSONEncoder,
-)
+from mlflow.tracing.utils import TraceJSONEncoder
 from mlflow.tracing.utils.truncation import _get_truncated_preview
 from mlflow.utils.validation import _validate_length_limit, _validate_trace_tag
 
@@ -28,6 +26,9 @@ from genesis_flow.documents.spans import NANOSECONDS_PER_MILLISECOND, SpanCore, 
 Document = dict[str, Any]
 
 _logger = logging.getLogger(__name__)
+
+_ENCODER = TraceJSONEncoder(ensure_ascii=False)
+_STATUS = {code.to_otel_proto_status_code_name(): code.value for code in SpanStatusCode}
 
 
 @dataclass
@@ -69,27 +70,28 @@ def _batch(trace_id: str, spans: list[Span]) -> TraceBatch:
     for span in spans:
         stored = translate_span_when_storing(span)
         attributes: dict[str, Any] = stored.get("attributes") or {}
-        content = json.dumps(stored, cls=TraceJSONEncoder, ensure_ascii=False)
-        document, payloads = span_document(_core(span), attributes, content)
+        core = _core(span, stored)
+        document, payloads = span_document(core, attributes, _ENCODER.encode(stored))
         by_id[document["_id"]] = document  # of two with one id, the later
         batch.payloads += payloads
         _note_people(batch, attributes)
-        if span.parent_id is None:
-            _note_root(batch, span, attributes)
+        if core.parent_id is None:
+            _note_root(batch, core, attributes)
     batch.spans = list(by_id.values())
     return batch
 
 
-def _core(span: Span) -> SpanCore:
+def _core(span: Span, stored: Document) -> SpanCore:
+    """``stored`` is what the span was made into: its properties convert anew each time."""
     return SpanCore(
         span.trace_id,
         span.span_id,
         span.parent_id,
-        span.name,
+        stored["name"],
         span.span_type,
-        span.status.status_code,
-        span.start_time_ns,
-        span.end_time_ns,
+        _STATUS[stored["status"]["code"]],
+        stored["start_time_unix_nano"],
+        stored["end_time_unix_nano"],
     )
 
 
@@ -104,9 +106,9 @@ def _note_people(batch: TraceBatch, attributes: Document) -> None:
         batch.user_id = str(spelled(user))
 
 
-def _note_root(batch: TraceBatch, span: Span, attributes: Document) -> None:
+def _note_root(batch: TraceBatch, span: SpanCore, attributes: Document) -> None:
     if batch.root_status is None:
-        failed = span.status.status_code == SpanStatusCode.ERROR
+        failed = span.status == SpanStatusCode.ERROR
         batch.root_status = (TraceState.ERROR if failed else TraceState.OK).value
     for name, key, role in (
         ("request_preview", SpanAttributeKey.INPUTS, "user"),
