@@ -1,0 +1,392 @@
+"""Sums of traces that readers keep: what they save, and that no answer differs from that of the traces."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from mlflow.entities import ViewType
+from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
+from mlflow.entities.trace_state import TraceState
+from mlflow.entities.trace_status import TraceStatus
+from mlflow.exceptions import MlflowException
+
+from genesis_flow.aio import MongoDBStore
+from genesis_flow.documents import TraceFields, TraceSumsFields
+from genesis_flow.query.traces.metrics import _TRACES
+from genesis_flow.query.traces.sums import regrouped
+from genesis_flow.tracking.traces import departures, kept_sums, trace_metrics
+from tests.areas.explain import profiled
+from tests.commands import CommandRecorder
+from tests.contract.test_trace_ingest import tokens
+from tests.contract.trace_scenes import STARTED, span, stated, trace_id
+from tests.mongod import Mongod
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+NAME = "mlflow.traceName"
+METRICS = [name for name in _TRACES if name != "session_count"]
+
+Step = Callable[[], Awaitable[Any]]
+
+
+@pytest.fixture
+def keen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers keep sums of however few traces, every time, and nothing is in doubt for long."""
+    monkeypatch.setattr(kept_sums, "WORTH_KEEPING", 0)
+    monkeypatch.setattr(kept_sums, "RETRY_SECONDS", -2)
+    monkeypatch.setattr(departures, "MARGIN_SECONDS", 0)
+
+
+@pytest.fixture
+def whole_days(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The days that were answered from sums."""
+    used: list[int] = []
+
+    def spied(day: int, *args: Any) -> Any:
+        used.append(day)
+        return regrouped(day, *args)
+
+    monkeypatch.setattr(kept_sums, "regrouped", spied)
+    return used
+
+
+@contextmanager
+def without_sums() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace_metrics, "can_be_kept", lambda grouping: False)
+        yield
+
+
+def question(dice: random.Random) -> tuple[Any, dict[str, Any]]:
+    name = dice.choice(METRICS)
+    metric = _TRACES[name]
+    plain = [MetricAggregation(each) for each in metric.aggregations - {AggregationType.PERCENTILE}]
+    asked = dice.sample(plain, dice.randint(1, len(plain)))
+    if AggregationType.PERCENTILE in metric.aggregations and dice.random() < 0.4:
+        asked.append(MetricAggregation(AggregationType.PERCENTILE, dice.choice([0.0, 37.5, 95.0, 100.0])))
+    options: dict[str, Any] = {
+        "dimensions": dice.sample(list(metric.dimensions), dice.randint(0, len(metric.dimensions)))
+    }
+    if dice.random() < 0.6:
+        options["start_time_ms"] = STARTED + dice.choice([-2 * DAY, 0, 5 * HOUR, DAY - STARTED % DAY])
+        options["end_time_ms"] = STARTED + dice.choice([6 * HOUR, 2 * DAY, 4 * DAY - STARTED % DAY - 1])
+        if dice.random() < 0.7:
+            options["time_interval_seconds"] = dice.choice([3_600, 86_400, 2 * 86_400])
+    experiments = dice.choice([["0"], ["1"], ["0", "1"]])
+    return (experiments, MetricViewType.TRACES, name, asked), options
+
+
+async def ask(store: MongoDBStore, asked: tuple[Any, dict[str, Any]]) -> list[Any]:
+    args, options = asked
+    points = await store.query_trace_metrics(*args, **options)
+    return [(each.dimensions, each.values, [type(v) for v in each.values.values()]) for each in points]
+
+
+async def compare(store: MongoDBStore, asked: tuple[Any, dict[str, Any]]) -> None:
+    answer = await ask(store, asked)
+    with without_sums():
+        expected = await ask(store, asked)
+    assert answer == expected, asked
+
+
+class Writer:
+    """Changes traces in every way that there is."""
+
+    def __init__(self, store: MongoDBStore, dice: random.Random, first: int = 1) -> None:
+        self.store = store
+        self.dice = dice
+        self.ids: list[str] = []
+        self.next = first
+
+    def steps(self) -> list[Step]:
+        return [
+            *(self.log_new,) * 4,
+            *(self.log_late,) * 3,
+            *(self.state,) * 3,
+            self.rename,
+            self.unname,
+            self.second_version,
+            self.delete_one,
+            self.delete_oldest,
+        ]
+
+    async def step(self) -> str:
+        step = self.dice.choice(self.steps())
+        await step()
+        return step.__name__
+
+    def new_id(self) -> str:
+        self.ids.append(trace_id(self.next))
+        self.next += 1
+        return self.ids[-1]
+
+    def any_id(self) -> str:
+        return self.dice.choice(self.ids) if self.ids and self.dice.random() < 0.9 else self.new_id()
+
+    def experiment(self) -> str:
+        return self.dice.choice(["0", "0", "1"])
+
+    def time(self) -> int:
+        return self.dice.choice([0, 1, 90]) * HOUR + self.dice.randrange(3 * HOUR)
+
+    async def log(self, identifier: str) -> None:
+        start = self.time()
+        attributes = tokens(self.dice.randint(1, 99)) if self.dice.random() < 0.5 else {}
+        spans = [
+            span(
+                identifier,
+                self.dice.randint(1, 9),
+                self.dice.choice([None, 1]),
+                start=start,
+                end=start + self.dice.choice([7, 2 * HOUR]),
+                status=self.dice.choice(["OK", "ERROR"]),
+                attributes=attributes,
+            )
+        ]
+        await self.store.log_spans(self.experiment(), spans)
+
+    async def log_new(self) -> None:
+        await self.log(self.new_id())
+
+    async def log_late(self) -> None:
+        await self.log(self.any_id())
+
+    async def state(self) -> None:
+        tags = {NAME: self.dice.choice(["alpha", "beta"])} if self.dice.random() < 0.6 else {}
+        await self.store.start_trace(
+            stated(
+                self.any_id(),
+                self.experiment(),
+                start=self.time(),
+                duration=self.dice.choice([None, 5, 10**10]),
+                state=self.dice.choice([TraceState.OK, TraceState.ERROR]),
+                tags=tags,
+            )
+        )
+
+    async def rename(self) -> None:
+        await self.allowed(lambda: self.store.set_trace_tag(self.any_id(), NAME, self.dice.choice("ab")))
+
+    async def unname(self) -> None:
+        await self.allowed(lambda: self.store.delete_trace_tag(self.any_id(), NAME))
+
+    async def second_version(self) -> None:
+        begin = STARTED + self.time()
+        info = await self.store.deprecated_start_trace_v2(self.experiment(), begin, {}, {})
+        self.ids.append(info.request_id)
+        await self.store.deprecated_end_trace_v2(
+            info.request_id, begin + self.dice.randrange(99), TraceStatus.ERROR, {}, {NAME: "v2"}
+        )
+
+    async def delete_one(self) -> None:
+        await self.store.delete_traces(self.experiment(), trace_ids=[self.any_id()])
+
+    async def delete_oldest(self) -> None:
+        await self.store.delete_traces(
+            self.experiment(), max_timestamp_millis=STARTED + 2 * DAY, max_traces=self.dice.randint(1, 3)
+        )
+
+    async def allowed(self, call: Step) -> None:
+        """A trace may be gone by now."""
+        try:
+            await call()
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+
+
+@pytest.fixture
+async def filled(store: MongoDBStore) -> MongoDBStore:
+    await store.create_experiment("second", None, [])
+    return store
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_every_change_is_seen_at_once(
+    filled: MongoDBStore, keen: None, whole_days: list[int], seed: int
+) -> None:
+    dice = random.Random(seed)
+    writer = Writer(filled, dice)
+    for _ in range(20):
+        await writer.step()
+    questions = [question(dice) for _ in range(8)]
+    for _ in range(70):
+        await writer.step()
+        for asked in dice.sample(questions, 2):
+            await compare(filled, asked)
+        if dice.random() < 0.2:
+            questions[dice.randrange(8)] = question(dice)
+    assert len(whole_days) > 100, "sums answer a good part of the questions"
+
+
+COUNT = (["0"], MetricViewType.TRACES, "trace_count", [MetricAggregation(AggregationType.COUNT)])
+
+
+async def kept_count(store: MongoDBStore, experiment: str = "0") -> Any:
+    """How many traces there are, as sums say that have just been made or checked."""
+    for _ in range(2):
+        points = await store.query_trace_metrics([experiment], *COUNT[1:])
+    return points[0].values["COUNT"]
+
+
+CHANGES: dict[str, Callable[[MongoDBStore], Awaitable[Any]]] = {
+    "new spans": lambda store: store.log_spans("0", [span(trace_id(9), 1, start=5)]),
+    "a late span": lambda store: store.log_spans("0", [span(trace_id(1), 2, 1, start=5, end=99_999)]),
+    "an earlier span": lambda store: store.log_spans("0", [span(trace_id(1), 2, 1, start=-DAY)]),
+    "late tokens": lambda store: store.log_spans(
+        "0", [span(trace_id(1), 2, 1, start=5, attributes=tokens(50))]
+    ),
+    "a new trace": lambda store: store.start_trace(stated(trace_id(9))),
+    "a status": lambda store: store.start_trace(stated(trace_id(1), state=TraceState.ERROR)),
+    "another hour": lambda store: store.start_trace(stated(trace_id(1), start=HOUR)),
+    "another day": lambda store: store.start_trace(stated(trace_id(1), start=DAY)),
+    "today": lambda store: store.start_trace(stated(trace_id(1), start=10**12)),
+    "another experiment": lambda store: store.start_trace(stated(trace_id(1), "1")),
+    "a name": lambda store: store.set_trace_tag(trace_id(1), NAME, "new"),
+    "no name": lambda store: store.delete_trace_tag(trace_id(1), NAME),
+    "deletion": lambda store: store.delete_traces("0", trace_ids=[trace_id(1)]),
+    "deletion by age": lambda store: store.delete_traces("0", max_timestamp_millis=STARTED, max_traces=1),
+    "a v2 trace": lambda store: store.deprecated_start_trace_v2("0", STARTED, {}, {}),
+    "a v2 end": lambda store: store.deprecated_end_trace_v2(
+        trace_id(1), STARTED + 77, TraceStatus.ERROR, {}, {}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_outdates_the_sums(
+    filled: MongoDBStore, keen: None, whole_days: list[int], change: str
+) -> None:
+    for number in (1, 2):
+        await filled.log_spans("0", [span(trace_id(number), 1, start=number, attributes=tokens(3))])
+        await filled.set_trace_tag(trace_id(number), NAME, "old")
+    questions = []
+    for name in ("trace_count", "latency", "total_tokens"):
+        metric = _TRACES[name]
+        each = [MetricAggregation(how) for how in metric.aggregations - {AggregationType.PERCENTILE}]
+        for experiments in (["0"], ["1"]):
+            args = (experiments, MetricViewType.TRACES, name, each)
+            questions.append((args, {"dimensions": list(metric.dimensions)}))
+    for asked in questions * 2:
+        await compare(filled, asked)
+    assert whole_days
+    await CHANGES[change](filled)
+    for asked in questions:
+        await compare(filled, asked)
+
+
+async def test_an_answer_from_sums_reads_no_traces(
+    store: MongoDBStore, keen: None, commands: CommandRecorder
+) -> None:
+    for number in range(40):
+        await store.start_trace(stated(trace_id(number), start=number * HOUR))
+    assert await kept_count(store) == 40
+    with commands.recording() as sent:
+        assert (await store.query_trace_metrics(*COUNT))[0].values["COUNT"] == 40
+    # What follows is the upkeep of sums, which here happens every time.
+    assert [name for name, _ in sent][:3] == ["find", "aggregate", "aggregate"]
+    async with profiled(store.database.handle) as queries:
+        await store.query_trace_metrics(*COUNT)
+    of_traces = [query for query in queries[:3] if query.collection == "traces"]
+    assert len(of_traces) == 2
+    assert all(query.keys <= 1 and query.documents == 0 for query in of_traces), of_traces
+    assert not any(query.scans_collection for query in queries)
+
+
+async def test_few_traces_are_not_worth_sums(store: MongoDBStore, commands: CommandRecorder) -> None:
+    await store.start_trace(stated(trace_id(1)))
+    with commands.recording() as sent:
+        await store.query_trace_metrics(*COUNT)
+        await store.query_trace_metrics(*COUNT)
+    assert [name for name, _ in sent] == ["find", "aggregate", "aggregate"]
+    assert await store.database.collection(TraceSumsFields).count_documents({}) == 0
+
+
+async def test_recent_changes_are_in_doubt(
+    store: MongoDBStore, keen: None, whole_days: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command may have read the clock before the sums were made, and show its change after."""
+    monkeypatch.setattr(departures, "MARGIN_SECONDS", 60)
+    await store.start_trace(stated(trace_id(1)))
+    assert await kept_count(store) == 1
+    assert whole_days == []
+    traces = store.database.collection(TraceFields)
+    await traces.update_one({"_id": trace_id(1)}, {"$unset": {"touched": ""}})
+    assert await kept_count(store) == 1
+    assert whole_days
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_traces_are_announced_before_they_go(store: MongoDBStore, keen: None, moment: str) -> None:
+    """Killed before the change, or right after it: the sums do not count any more either way."""
+    for number in (1, 2):
+        await store.start_trace(stated(trace_id(number)))
+    assert await kept_count(store) == 2
+
+    async def killed() -> None:
+        async with departures.departing(store.database, [(0, STARTED)]):
+            if moment == "after":
+                await store.database.collection(TraceFields).delete_one({"_id": trace_id(1)})
+            raise KeyError("killed")
+
+    with pytest.raises(KeyError):
+        await killed()
+    assert await kept_count(store) == (1 if moment == "after" else 2)
+
+
+async def test_a_maker_that_others_overtake_vouches_for_nothing(
+    store: MongoDBStore, keen: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums are made while a trace goes and others make sums; then the first maker wants to go on."""
+    for number in (1, 2):
+        await store.start_trace(stated(trace_id(number)))
+    go_on = kept_sums._Maker._go_on
+    overtaken = asyncio.Event()
+
+    async def slowly(self: Any, *args: Any) -> Any:
+        found = await go_on(self, *args)
+        if not overtaken.is_set():
+            overtaken.set()
+            await store.delete_traces("0", trace_ids=[trace_id(1)])
+            assert await kept_count(store) == 1
+        return found
+
+    monkeypatch.setattr(kept_sums._Maker, "_go_on", slowly)
+    await store.query_trace_metrics(*COUNT)
+    assert overtaken.is_set()
+    assert await kept_count(store) == 1
+
+
+async def test_a_deleted_experiment_leaves_no_sums(store: MongoDBStore, keen: None) -> None:
+    number = await store.create_experiment("short", None, [])
+    await store.start_trace(stated(trace_id(1), number))
+    assert await kept_count(store, number) == 1
+    await store.delete_experiment(number)
+    assert (await store.search_experiments(ViewType.DELETED_ONLY))[0].experiment_id == number
+    await store._hard_delete_experiment(number)
+    assert await store.database.collection(TraceSumsFields).count_documents({}) == 0
+    assert await kept_count(store, number) == 0
+
+
+async def test_sums_may_be_dropped(store: MongoDBStore, keen: None) -> None:
+    await store.start_trace(stated(trace_id(1)))
+    for _ in range(2):
+        assert await kept_count(store) == 1
+        await store.database.collection(TraceSumsFields).drop()
+        await store.delete_traces("0", trace_ids=[trace_id(2)])
+        await store.start_trace(stated(trace_id(1)))
+
+
+async def test_without_transactions(standalone: Mongod, database_name: str, keen: None) -> None:
+    async with MongoDBStore(standalone.database_uri(database_name)) as store:
+        await store.start_trace(stated(trace_id(1)))
+        await store.start_trace(stated(trace_id(2), start=DAY))
+        assert await kept_count(store) == 2
+        head = await store.database.collection(TraceSumsFields).find_one({"made": {"$exists": True}})
+        assert head is not None
+        await store.delete_traces("0", trace_ids=[trace_id(1)])
+        assert await kept_count(store) == 1
+        await store.client.drop_database(database_name)
