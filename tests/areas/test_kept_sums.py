@@ -389,4 +389,4 @@ async def test_without_transactions(standalone: Mongod, database_name: str, keen
         assert head is not None
         await store.delete_traces("0", trace_ids=[trace_id(1)])
         assert await kept_count(store) == 1
-        await store.client.drop_database(database_name)
+        await store.database.client.drop_database(database_name)

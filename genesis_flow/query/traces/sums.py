@@ -96,25 +96,29 @@ def tally_pipeline(grouping: Grouping, match: Document, *, counts_only: bool) ->
     return [{"$match": match}, {"$group": {"_id": grouping.key(), **sums}}]
 
 
-def tallied(rows: Iterable[Document], into: Tallies) -> int:
+def tallied(rows: Iterable[Document], grouping: Grouping, into: Tallies) -> int:
     """Add what ``tally_pipeline`` found; how many traces that were."""
-    found = 0
+    found, names = 0, list(grouping.key())
     for row in rows:
         count, total, low, high = (int(row.get(name, 0)) for name in ("count", "total", "low", "high"))
-        into.setdefault(tuple(row["_id"].values()), Tally()).add(count, total, low, high)
+        into.setdefault(_key(row, names), Tally()).add(count, total, low, high)
         found += count
     return found
 
 
-def tallied_values(rows: Iterable[Document], into: Tallies) -> int:
-    """The same for what a pipeline found that counts each value."""
-    found = 0
+def tallied_values(rows: Iterable[Document], grouping: Grouping, into: Tallies) -> int:
+    """The same for what ``histogram_pipeline`` found."""
+    found, names = 0, list(grouping.key())
     for row in rows:
-        *key, value = row["_id"].values()
-        value, count = int(value), int(row["n"])
-        into.setdefault(tuple(key), Tally()).add(count, value * count, value, value, [value] * count)
+        value, count = int(row["_id"]["value"]), int(row["n"])
+        into.setdefault(_key(row, names), Tally()).add(count, value * count, value, value, [value] * count)
         found += count
     return found
+
+
+def _key(row: Document, names: list[str]) -> Key:
+    """A trace without a name may lack the field, which the server then leaves out."""
+    return tuple(row["_id"].get(name) for name in names)
 
 
 def packed(tallies: Tallies, metric: Metric) -> list[Document] | None:
@@ -164,10 +168,9 @@ def _ordered(numbers: "array[int]") -> "array[int]":
 def unpacked(rows: Iterable[Document], into: Tallies, *, with_values: bool) -> None:
     """Add the kept sums of a day by their own keys."""
     for row in rows:
-        values = _values_in(row["values"], row["count"]) if with_values else ()
-        into.setdefault(tuple(row["key"]), Tally()).add(
-            row["count"], row.get("total", 0), row.get("low"), row.get("high"), values
-        )
+        count, total, low, high = (int(row.get(name, 0)) for name in ("count", "total", "low", "high"))
+        values = _values_in(row["values"], count) if with_values else ()
+        into.setdefault(tuple(row["key"]), Tally()).add(count, total, low, high, values)
 
 
 def regrouped(day: int, rows: Iterable[Document], grouping: Grouping) -> Iterator[Document]:

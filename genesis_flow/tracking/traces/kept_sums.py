@@ -138,7 +138,7 @@ async def _ask_traces(database: Database, question: Question, asked: Range, into
         pipeline = tally_pipeline(grouping, match, counts_only=not has_values(grouping.metric))
     cursor = await database.collection(TraceFields).aggregate(pipeline, allowDiskUse=True, batchSize=BATCH)
     rows = await cursor.to_list()
-    return (tallied_values if question.with_values else tallied)(rows, into)
+    return (tallied_values if question.with_values else tallied)(rows, grouping, into)
 
 
 def _between(start: int | None, end: int | None) -> Document:
@@ -362,7 +362,7 @@ class _Maker:
             pipeline, allowDiskUse=True, batchSize=BATCH, session=self._session
         )
         while some := await cursor.to_list(BATCH):
-            add(some, into)
+            add(some, self._finest, into)
 
     async def _vouch(self, days: dict[int, Timestamp | None], until: int) -> None:
         """Let readers use the sums, unless somebody else has begun meanwhile or the experiment is gone."""
