@@ -20,6 +20,9 @@ DAY = 24 * HOUR
 # Days that can be kept: 1970 to 2243. Others are asked of the traces.
 KEEPABLE = range(100_000)
 
+# The update of a note.
+LEAVING: dict[str, Any] = {"$currentDate": {"left": {"$type": "timestamp"}}}
+
 
 class TraceSumsFields(BaseModel):
     """Sums of traces that readers of metrics keep for each other; dropping all of them is harmless."""
@@ -81,6 +84,11 @@ def note_for_all(workspace: str) -> str:
 
 def notes_of(workspace: str, experiment_id: int) -> dict[str, str]:
     return children_of(head_key(workspace, experiment_id, ""))
+
+
+def note_everything(workspace: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Which document to update and how, to say that any trace may change now: for changes in bulk."""
+    return {"_id": note_for_all(workspace)}, LEAVING
 
 
 def of_experiment(workspace: str, experiment_id: int) -> dict[str, str]:

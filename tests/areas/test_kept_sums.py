@@ -6,15 +6,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pymongo
 import pytest
 from mlflow.entities import ViewType
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 from mlflow.entities.trace_state import TraceState
 from mlflow.entities.trace_status import TraceStatus
 from mlflow.exceptions import MlflowException
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+from pymongo import InsertOne, ReplaceOne
 
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.documents import TraceFields, TraceSumsFields
+from genesis_flow.importers.target import ImportTarget
 from genesis_flow.query.traces.metrics import _TRACES
 from genesis_flow.query.traces.sums import regrouped
 from genesis_flow.tracking.traces import departures, kept_sums, trace_metrics
@@ -225,11 +229,13 @@ async def test_every_change_is_seen_at_once(
 COUNT = (["0"], MetricViewType.TRACES, "trace_count", [MetricAggregation(AggregationType.COUNT)])
 
 
-async def kept_count(store: MongoDBStore, experiment: str = "0") -> Any:
-    """How many traces there are, as sums say that have just been made or checked."""
-    for _ in range(2):
-        points = await store.query_trace_metrics([experiment], *COUNT[1:])
-    return points[0].values["COUNT"]
+async def kept_count(store: MongoDBStore, experiment: str = "0", until: int | None = None) -> Any:
+    """How many traces there are, as old sums say, and then as those say that have just been made."""
+    first, second = [
+        await store.query_trace_metrics([experiment], *COUNT[1:], end_time_ms=until) for _ in range(2)
+    ]
+    assert first[0].values == second[0].values
+    return first[0].values["COUNT"]
 
 
 CHANGES: dict[str, Callable[[MongoDBStore], Awaitable[Any]]] = {
@@ -378,6 +384,59 @@ async def test_sums_may_be_dropped(store: MongoDBStore, keen: None) -> None:
         await store.database.collection(TraceSumsFields).drop()
         await store.delete_traces("0", trace_ids=[trace_id(2)])
         await store.start_trace(stated(trace_id(1)))
+
+
+async def test_imports_and_rollbacks(store: MongoDBStore, store_uri: str, keen: None) -> None:
+    await store.start_trace(stated(trace_id(1)))
+    document = await store.database.collection(TraceFields).find_one({"_id": trace_id(1)})
+    assert document is not None
+    moved = {**document, "request_time": STARTED + DAY}
+    changes: list[tuple[Any, int, int]] = [
+        (lambda target: target.write(TraceFields, [InsertOne(document | {"_id": trace_id(2)})]), 2, 2),
+        (lambda target: target.write("traces", [ReplaceOne({"_id": trace_id(1)}, moved)]), 1, 2),
+        (lambda target: target.delete("traces", {"_id": trace_id(2)}), 0, 1),
+    ]
+    with pymongo.MongoClient(store_uri) as client:
+        target = ImportTarget(client.get_default_database(), "", DEFAULT_WORKSPACE_NAME)
+        for change, on_the_day, ever in changes:
+            assert await kept_count(store, until=STARTED + DAY - 1) >= 1
+            await asyncio.to_thread(change, target)
+            assert await kept_count(store, until=STARTED + DAY - 1) == on_the_day
+            assert await kept_count(store) == ever
+
+
+async def test_racing_writers_and_readers_come_to_the_same(
+    filled: MongoDBStore, store_uri: str, keen: None, whole_days: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each writer has its own client; while they write, readers make sums all the time."""
+    monkeypatch.setattr(departures, "MARGIN_SECONDS", 2)
+    writing = True
+
+    async def write(seed: int) -> None:
+        dice = random.Random(seed)
+        async with MongoDBStore(f"{store_uri}&appName=writer{seed}") as store:
+            writer = Writer(store, dice)  # all of them write to the same traces
+            for _ in range(60):
+                await writer.step()
+                await asyncio.sleep(dice.random() / 50)
+
+    async def read(seed: int) -> None:
+        dice = random.Random(seed)
+        while writing:
+            await ask(filled, question(dice))
+
+    readers = [asyncio.create_task(read(seed)) for seed in (11, 12)]
+    await asyncio.gather(*(write(seed) for seed in (1, 2, 3)))
+    writing = False
+    await asyncio.gather(*readers)
+    dice = random.Random(4)
+    questions = [question(dice) for _ in range(25)]
+    for pause in (0, 3, 0):  # in doubt; made anew, without doubt; from sums
+        await asyncio.sleep(pause)
+        whole_days.clear()
+        for asked in questions:
+            await compare(filled, asked)
+    assert whole_days
 
 
 async def test_without_transactions(standalone: Mongod, database_name: str, keen: None) -> None:

@@ -16,7 +16,7 @@ from pymongo import UpdateOne
 from genesis_flow.database.connection import Database
 from genesis_flow.database.scoping import current_workspace
 from genesis_flow.documents import TraceSumsFields
-from genesis_flow.documents.trace_sums import DAY, HOUR, KEEPABLE, note_for_all, note_key
+from genesis_flow.documents.trace_sums import DAY, HOUR, KEEPABLE, LEAVING, note_key
 
 Document = dict[str, Any]
 # An experiment and a time.
@@ -26,7 +26,6 @@ Place = tuple[int, int]
 # the moment when a command reads the server's clock to the moment when the change can be seen.
 MARGIN_SECONDS = 60
 _LONGEST_CHANGE_SECONDS = 30
-_LEFT: Document = {"$currentDate": {"left": {"$type": "timestamp"}}}
 
 
 def stays(experiment_id: int, time: int) -> Document:
@@ -46,7 +45,7 @@ async def departing(database: Database, places: Iterable[Place | None]) -> Async
     """Around the command with which traces leave these places."""
     hours = {(place[0], place[1] // HOUR) for place in places if place is not None}
     notes = [
-        UpdateOne({"_id": note_key(current_workspace(), experiment_id, hour)}, _LEFT, upsert=True)
+        UpdateOne({"_id": note_key(current_workspace(), experiment_id, hour)}, LEAVING, upsert=True)
         for experiment_id, hour in sorted(hours)
         if hour * HOUR // DAY in KEEPABLE
     ]
@@ -58,8 +57,3 @@ async def departing(database: Database, places: Iterable[Place | None]) -> Async
         await sums.bulk_write(notes, ordered=False)
         yield
     await sums.bulk_write(notes, ordered=False)
-
-
-def note_everything(workspace: str) -> UpdateOne:
-    """Says that any trace may change now, for changes in bulk."""
-    return UpdateOne({"_id": note_for_all(workspace)}, _LEFT, upsert=True)
