@@ -240,11 +240,9 @@ async def kept_count(store: MongoDBStore, experiment: str = "0", until: int | No
 
 CHANGES: dict[str, Callable[[MongoDBStore], Awaitable[Any]]] = {
     "new spans": lambda store: store.log_spans("0", [span(trace_id(9), 1, start=5)]),
-    "a late span": lambda store: store.log_spans("0", [span(trace_id(1), 2, 1, start=5, end=99_999)]),
+    "a late span": lambda store: store.log_spans("0", [span(trace_id(2), 2, 1, start=5, end=99_999)]),
     "an earlier span": lambda store: store.log_spans("0", [span(trace_id(1), 2, 1, start=-DAY)]),
-    "late tokens": lambda store: store.log_spans(
-        "0", [span(trace_id(1), 2, 1, start=5, attributes=tokens(50))]
-    ),
+    "late tokens": lambda store: store.log_spans("0", [span(trace_id(1), 2, start=5, attributes=tokens(50))]),
     "a new trace": lambda store: store.start_trace(stated(trace_id(9))),
     "a status": lambda store: store.start_trace(stated(trace_id(1), state=TraceState.ERROR)),
     "another hour": lambda store: store.start_trace(stated(trace_id(1), start=HOUR)),
@@ -254,7 +252,9 @@ CHANGES: dict[str, Callable[[MongoDBStore], Awaitable[Any]]] = {
     "a name": lambda store: store.set_trace_tag(trace_id(1), NAME, "new"),
     "no name": lambda store: store.delete_trace_tag(trace_id(1), NAME),
     "deletion": lambda store: store.delete_traces("0", trace_ids=[trace_id(1)]),
-    "deletion by age": lambda store: store.delete_traces("0", max_timestamp_millis=STARTED, max_traces=1),
+    "deletion by age": lambda store: store.delete_traces(
+        "0", max_timestamp_millis=STARTED + DAY, max_traces=1
+    ),
     "a v2 trace": lambda store: store.deprecated_start_trace_v2("0", STARTED, {}, {}),
     "a v2 end": lambda store: store.deprecated_end_trace_v2(
         trace_id(1), STARTED + 77, TraceStatus.ERROR, {}, {}
@@ -262,26 +262,61 @@ CHANGES: dict[str, Callable[[MongoDBStore], Awaitable[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-async def test_a_change_outdates_the_sums(
-    filled: MongoDBStore, keen: None, whole_days: list[int], change: str
+def aggregations(name: str) -> list[MetricAggregation]:
+    return [MetricAggregation(how) for how in _TRACES[name].aggregations - {AggregationType.PERCENTILE}]
+
+
+async def test_every_kind_of_change_outdates_the_sums(
+    filled: MongoDBStore, keen: None, whole_days: list[int]
 ) -> None:
-    for number in (1, 2):
-        await filled.log_spans("0", [span(trace_id(number), 1, start=number, attributes=tokens(3))])
-        await filled.set_trace_tag(trace_id(number), NAME, "old")
-    questions = []
-    for name in ("trace_count", "latency", "total_tokens"):
-        metric = _TRACES[name]
-        each = [MetricAggregation(how) for how in metric.aggregations - {AggregationType.PERCENTILE}]
-        for experiments in (["0"], ["1"]):
-            args = (experiments, MetricViewType.TRACES, name, each)
-            questions.append((args, {"dimensions": list(metric.dimensions)}))
-    for asked in questions * 2:
-        await compare(filled, asked)
-    assert whole_days
-    await CHANGES[change](filled)
-    for asked in questions:
-        await compare(filled, asked)
+    questions: list[tuple[Any, dict[str, Any]]] = [
+        (([experiment], MetricViewType.TRACES, name, aggregations(name)), {"dimensions": dimensions})
+        for experiment, name, dimensions in [
+            ("0", "trace_count", []),
+            ("1", "trace_count", []),
+            ("0", "trace_count", ["trace_name", "trace_status"]),
+            ("0", "latency", ["trace_name"]),
+            ("0", "total_tokens", []),
+        ]
+    ]
+    for name, change in CHANGES.items():
+        for number in (1, 2):
+            spent = tokens(3) if number == 1 else {}
+            await filled.log_spans("0", [span(trace_id(number), 1, start=number, attributes=spent)])
+            await filled.set_trace_tag(trace_id(number), NAME, "old")
+        for asked in questions:
+            await ask(filled, asked)  # makes the sums
+        whole_days.clear()
+        before = [await ask(filled, asked) for asked in questions]
+        assert len(whole_days) >= 4
+        await change(filled)
+        after = [await ask(filled, asked) for asked in questions]
+        with without_sums():
+            expected = [await ask(filled, asked) for asked in questions]
+        assert after == expected, name
+        assert after != before, name
+        for experiment in ("0", "1"):
+            await filled.delete_traces(experiment, max_timestamp_millis=2**62)
+
+
+async def test_sums_of_tokens_that_come_late_are_seen(
+    store: MongoDBStore, keen: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trace knows of its spans before it knows what they spent; here, others make sums in between."""
+    asked = ((["0"], MetricViewType.TRACES, "total_tokens", aggregations("total_tokens")), {})
+    await store.log_spans("0", [span(trace_id(1), 1, attributes=tokens(3))])
+    sum_up = store._sum_up_spans
+
+    async def later(*args: Any) -> None:
+        for _ in range(2):
+            await compare(store, asked)
+        await sum_up(*args)
+
+    monkeypatch.setattr(store, "_sum_up_spans", later)
+    before = await ask(store, asked)
+    await store.log_spans("0", [span(trace_id(1), 2, attributes=tokens(30))])
+    assert await ask(store, asked) != before
+    await compare(store, asked)
 
 
 async def test_an_answer_from_sums_reads_no_traces(
@@ -349,18 +384,17 @@ async def test_a_maker_that_others_overtake_vouches_for_nothing(
     """Sums are made while a trace goes and others make sums; then the first maker wants to go on."""
     for number in (1, 2):
         await store.start_trace(stated(trace_id(number)))
-    go_on = kept_sums._Maker._go_on
+    tally = kept_sums._Maker._tally
     overtaken = asyncio.Event()
 
-    async def slowly(self: Any, *args: Any) -> Any:
-        found = await go_on(self, *args)
+    async def slowly(self: Any, *args: Any) -> None:
+        await tally(self, *args)
         if not overtaken.is_set():
             overtaken.set()
             await store.delete_traces("0", trace_ids=[trace_id(1)])
             assert await kept_count(store) == 1
-        return found
 
-    monkeypatch.setattr(kept_sums._Maker, "_go_on", slowly)
+    monkeypatch.setattr(kept_sums._Maker, "_tally", slowly)
     await store.query_trace_metrics(*COUNT)
     assert overtaken.is_set()
     assert await kept_count(store) == 1
