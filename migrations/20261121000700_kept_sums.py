@@ -22,7 +22,7 @@ INDEX = IndexModel(
 
 
 class Migration(BaseMigration):
-    loses = "the sums that readers of trace metrics keep; they are made again"
+    loses = ""  # sums are made again
     # Clients of the schema before would change traces without saying so.
     compatible = False
 

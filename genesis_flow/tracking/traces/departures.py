@@ -15,6 +15,7 @@ from pymongo import UpdateOne
 
 from genesis_flow.database.connection import Database
 from genesis_flow.database.scoping import current_workspace
+from genesis_flow.database.writes import until_done
 from genesis_flow.documents import TraceSumsFields
 from genesis_flow.documents.trace_sums import DAY, HOUR, KEEPABLE, LEAVING, note_key
 
@@ -56,4 +57,5 @@ async def departing(database: Database, places: Iterable[Place | None]) -> Async
     with pymongo.timeout(_LONGEST_CHANGE_SECONDS):
         await sums.bulk_write(notes, ordered=False)
         yield
-    await sums.bulk_write(notes, ordered=False)
+    # Again if need be: a repetition of the call would not find the traces where they were.
+    await until_done(lambda: sums.bulk_write(notes, ordered=False))

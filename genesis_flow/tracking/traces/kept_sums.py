@@ -21,7 +21,7 @@ from typing import Any
 import pymongo
 from bson.timestamp import Timestamp
 from pymongo import ReadPreference, ReturnDocument, WriteConcern
-from pymongo.errors import ConfigurationError, DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from genesis_flow.database.connection import Database, Session
@@ -242,7 +242,7 @@ async def _keep_if_possible(database: Database, question: Question) -> None:
                 await maker.run()
     except DuplicateKeyError:
         _logger.debug("Somebody else has begun to sum up %s.", question.head)
-    except (PyMongoError, ConfigurationError):
+    except PyMongoError:
         _logger.debug("The sums of %s are not kept.", question.head, exc_info=True)
     else:
         _absent[database].pop(question.head, None)
