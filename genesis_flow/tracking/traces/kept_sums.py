@@ -64,6 +64,8 @@ _logger = logging.getLogger(__name__)
 WORTH_KEEPING = 10_000
 # Traces of the last hour are still changing; sums of them would be outdated at once. They would not be wrong.
 SETTLED_SECONDS = 3_600
+# What has been touched since sums were made is read for every answer, so they are confirmed this often.
+REFRESH_SECONDS = 3_600
 # How often a process looks again whether there are sums, or makes some.
 RETRY_SECONDS = 60
 # How much of a call may go into keeping sums; the next call goes on.
@@ -96,7 +98,8 @@ async def answer(database: Database, question: Question) -> Tallies:
     """What is asked for, by group, from sums as far as there are any."""
     kept = await _kept(database, question)
     tallies, asked = await _answer_with(database, question, kept)
-    if asked >= WORTH_KEEPING and _may_retry(database, f"{question.head} made"):
+    is_old = kept is not None and kept.made.time < time.time() - REFRESH_SECONDS
+    if (asked >= WORTH_KEEPING or is_old) and _may_retry(database, f"{question.head} made"):
         await _keep_if_possible(database, question)
     return tallies
 
