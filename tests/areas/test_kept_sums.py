@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from pymongo import InsertOne, ReplaceOne
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.documents import TraceFields, TraceSumsFields
 from genesis_flow.importers.target import ImportTarget
+from genesis_flow.query.traces import sums
 from genesis_flow.query.traces.metrics import _TRACES
 from genesis_flow.query.traces.sums import regrouped
 from genesis_flow.tracking.traces import departures, kept_sums, trace_metrics
@@ -97,22 +99,34 @@ async def filled(store: MongoDBStore) -> MongoDBStore:
     return store
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("seed", "limits"), [(0, {}), (1, {}), (2, {"_MOST_BYTES": 40}), (3, {"_MOST_ROWS": 2})]
+)
 async def test_every_change_is_seen_at_once(
-    filled: MongoDBStore, keen: None, whole_days: list[int], seed: int
+    filled: MongoDBStore,
+    keen: None,
+    whole_days: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    limits: dict[str, int],
 ) -> None:
+    """Also of days that are not over yet, and of those that are too much to keep."""
+    for name, most in limits.items():
+        monkeypatch.setattr(sums, name, most)
     dice = random.Random(seed)
     writer = TraceWriter(filled, dice)
     for _ in range(20):
         await writer.step()
     questions = [question(dice) for _ in range(8)]
-    for _ in range(70):
+    for hours in range(-6, 54):
+        settled = STARTED / 1000 + 2 * hours * 3_600
+        monkeypatch.setattr(kept_sums, "SETTLED_SECONDS", int(time.time() - settled))
         await writer.step()
         for asked in dice.sample(questions, 2):
             await compare(filled, asked)
         if dice.random() < 0.2:
             questions[dice.randrange(8)] = question(dice)
-    assert len(whole_days) > 100, "sums answer a good part of the questions"
+    assert len(whole_days) > 50, "sums answer a good part of the questions"
 
 
 COUNT = (["0"], MetricViewType.TRACES, "trace_count", [MetricAggregation(AggregationType.COUNT)])
@@ -188,6 +202,23 @@ async def test_every_kind_of_change_outdates_the_sums(
             await filled.delete_traces(experiment, max_timestamp_millis=2**62)
 
 
+@pytest.mark.parametrize(("before", "after"), [(-10 * HOUR, HOUR), (HOUR, -10 * HOUR), (-HOUR, -10 * HOUR)])
+@pytest.mark.parametrize("how", ["stated", "spans"])
+async def test_a_trace_that_moves_within_a_day_that_is_not_over(
+    store: MongoDBStore, keen: None, monkeypatch: pytest.MonkeyPatch, how: str, before: int, after: int
+) -> None:
+    monkeypatch.setattr(kept_sums, "SETTLED_SECONDS", int(time.time() - STARTED / 1000))
+    assert (STARTED + before) // DAY == (STARTED + after) // DAY, "the same day"
+    await store.start_trace(stated(trace_id(2), start=before))
+    await store.log_spans("0", [span(trace_id(1), 1, start=before)])
+    assert await kept_count(store) == 2
+    if how == "stated":
+        await store.start_trace(stated(trace_id(1), start=after))
+    else:
+        await store.log_spans("0", [span(trace_id(1), 2, start=after)])
+    assert await kept_count(store) == 2
+
+
 async def test_sums_of_tokens_that_come_late_are_seen(
     store: MongoDBStore, keen: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,12 +273,12 @@ async def test_old_sums_are_confirmed(
     await store.start_trace(stated(trace_id(1)))
     await store.query_trace_metrics(*COUNT)
     monkeypatch.setattr(kept_sums, "WORTH_KEEPING", 10_000)
-    sums = store.database.collection(TraceSumsFields)
-    made = [(await sums.find_one({"made": {"$exists": True}}) or {})["made"]]
+    heads = store.database.collection(TraceSumsFields)
+    made = [(await heads.find_one({"made": {"$exists": True}}) or {})["made"]]
     for refresh in (3_600, -2):
         monkeypatch.setattr(kept_sums, "REFRESH_SECONDS", refresh)
         await store.query_trace_metrics(*COUNT)
-        made.append((await sums.find_one({"made": {"$exists": True}}) or {})["made"])
+        made.append((await heads.find_one({"made": {"$exists": True}}) or {})["made"])
     assert made[0] == made[1] < made[2]
 
 
