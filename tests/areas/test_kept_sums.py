@@ -202,7 +202,13 @@ async def test_every_kind_of_change_outdates_the_sums(
             await filled.delete_traces(experiment, max_timestamp_millis=2**62)
 
 
-@pytest.mark.parametrize(("before", "after"), [(-10 * HOUR, HOUR), (HOUR, -10 * HOUR), (-HOUR, -10 * HOUR)])
+MINUTE = 60_000
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(-10 * HOUR, HOUR), (HOUR, -10 * HOUR), (-HOUR, -10 * HOUR), (-MINUTE, MINUTE), (MINUTE, -MINUTE)],
+)
 @pytest.mark.parametrize("how", ["stated", "spans"])
 async def test_a_trace_that_moves_within_a_day_that_is_not_over(
     store: MongoDBStore, keen: None, monkeypatch: pytest.MonkeyPatch, how: str, before: int, after: int
@@ -217,6 +223,27 @@ async def test_a_trace_that_moves_within_a_day_that_is_not_over(
     else:
         await store.log_spans("0", [span(trace_id(1), 2, start=after)])
     assert await kept_count(store) == 2
+
+
+@pytest.mark.parametrize("limits", [{}, {"_MOST_BYTES": 4}, {"_MOST_ROWS": 1}])
+async def test_a_day_that_goes_on_adds_to_its_sums(
+    store: MongoDBStore, keen: None, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]
+) -> None:
+    for name, most in limits.items():
+        monkeypatch.setattr(sums, name, most)
+    latency = aggregations("latency")
+    percentile = MetricAggregation(AggregationType.PERCENTILE, 60.0)
+    for number, hour in enumerate((-10, -10, -5, -2)):
+        await store.start_trace(
+            stated(trace_id(number), start=hour * HOUR, duration=number + 3, tags={NAME: f"n{number % 2}"})
+        )
+        settled = STARTED + (hour + 1) * HOUR
+        monkeypatch.setattr(kept_sums, "SETTLED_SECONDS", int(time.time() - settled / 1000))
+        for asked in (latency, [percentile]):
+            for _ in range(2):
+                await compare(store, ((["0"], MetricViewType.TRACES, "latency", asked), {}))
+    heads = store.database.collection(TraceSumsFields).find({"made": {"$exists": True}})
+    assert [head["until"] // HOUR for head in await heads.to_list()] == [STARTED // HOUR - 1]
 
 
 async def test_sums_of_tokens_that_come_late_are_seen(
@@ -321,18 +348,23 @@ async def test_a_maker_that_others_overtake_vouches_for_nothing(
     for number in (1, 2):
         await store.start_trace(stated(trace_id(number)))
     tally = kept_sums._Maker._tally
-    overtaken = asyncio.Event()
+    begun, newer = asyncio.Event(), list[Any]()
 
     async def slowly(self: Any, *args: Any) -> None:
         await tally(self, *args)
-        if not overtaken.is_set():
-            overtaken.set()
+        if not begun.is_set():
+            begun.set()
             await store.delete_traces("0", trace_ids=[trace_id(1)])
             assert await kept_count(store) == 1
+            newer.append(await made())
+
+    async def made() -> Any:
+        head = await store.database.collection(TraceSumsFields).find_one({"made": {"$exists": True}})
+        return head and head["made"]
 
     monkeypatch.setattr(kept_sums._Maker, "_tally", slowly)
     await store.query_trace_metrics(*COUNT)
-    assert overtaken.is_set()
+    assert [await made()] == newer
     assert await kept_count(store) == 1
 
 
