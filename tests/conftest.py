@@ -48,29 +48,33 @@ def portable_profile() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def mlflow_forgets() -> Iterator[None]:
-    """What a test tells MLflow of URIs and experiments ends with it; MLflow keeps it in variables, too.
+    """What a test tells MLflow of URIs and experiments ends with it. MLflow keeps it in variables, too.
 
     An experiment that a fixture of a module chose belongs to the database of that module alone.
     """
-    uris = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
-    _forget_experiment()
+    uris = [os.environ.get(name) for name in _URIS]
+    _restore(uris)
     yield
-    _forget_experiment()
-    if {name: os.environ.get(name) for name in uris} == uris:
-        return
-    mlflow.set_tracking_uri(uris["MLFLOW_TRACKING_URI"])
-    mlflow.set_registry_uri(uris["MLFLOW_REGISTRY_URI"])
-    for name, value in uris.items():
+    _restore(uris)
+
+
+_URIS = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+
+
+def _restore(uris: list[str | None]) -> None:
+    """A URI that MLflow was told of outlives the variable of the environment which it set by itself."""
+    mlflow.set_tracking_uri(uris[0])
+    mlflow.set_registry_uri(uris[1])
+    fluent._active_experiment_id = None
+    for name, value in [
+        *zip(_URIS, uris, strict=True),
+        ("MLFLOW_EXPERIMENT_ID", None),
+        ("MLFLOW_EXPERIMENT_NAME", None),
+    ]:
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _forget_experiment() -> None:
-    fluent._active_experiment_id = None
-    for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        os.environ.pop(name, None)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Updates of callers that wait at the same time, joined into one command.
 
-A caller that finds few others under way sends its update alone, at once. The others wait for one of these to
-return and then go together: with many threads a command, and the wait for its acknowledgement, serves a dozen
-of them, and each is told of its own result.
+A caller that is alone sends its update at once. Several send one command together as soon as all of them are
+there who were there lately: with many threads a command, and the wait for its acknowledgement, serves them
+all, and each is told of its own result. Who stays away holds the others up once, for a millisecond.
 
 MongoDB tells how many updates of a command matched, not which. So if not all did, or one failed, each is sent
 again alone: whoever joins must not mind that, which conditional and repeatable updates do not.
@@ -23,7 +23,9 @@ from genesis_flow.documents.binding import Collection
 
 Document = dict[str, Any]
 
-# Commands under way before callers begin to wait for each other: a far server is kept busy all the same.
+# How long the first of those who wait does so for the others.
+_PATIENCE_SECONDS = 0.001
+# Commands under way for callers that come while others are: a far server is kept busy all the same.
 _UNDER_WAY = 4
 _TOGETHER = 500
 
@@ -58,26 +60,57 @@ class JoinedUpdates:
     def __init__(self, collection: Collection, timeout: float) -> None:
         self._collection = collection
         self._timeout = timeout
+        self._callers = 0
+        # As many as were there at once, lately.
+        self._expected = 1
         self._under_way = 0
         self._waiting: list[_Waiting] = []
+        self._impatient: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def update_one(self, query: Document, change: Document) -> bool:
         """Whether a document matched and is changed. The update may be sent twice."""
-        if self._under_way >= _UNDER_WAY:
+        self._callers += 1
+        self._expected = max(self._expected, self._callers)
+        try:
+            if self._expected == 1:
+                return await self._send_alone(query, change)
             matched: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             self._waiting.append(_Waiting(query, change, time.monotonic() + self._timeout, matched))
+            self._send_if_all_wait()
             return await matched
+        finally:
+            self._callers -= 1
+
+    async def _send_alone(self, query: Document, change: Document) -> bool:
         self._under_way += 1
         try:
             return (await self._collection.update_one(query, change)).matched_count > 0
         finally:
             self._under_way -= 1
+            self._send_if_all_wait()
+
+    def _send_if_all_wait(self) -> None:
+        if not self._waiting:
+            return
+        if not self._under_way and len(self._waiting) >= self._expected:
+            self._send_waiting()
+        elif self._impatient is None:
+            loop = asyncio.get_running_loop()
+            self._impatient = loop.call_later(_PATIENCE_SECONDS, self._send_those_who_wait)
+
+    def _send_those_who_wait(self) -> None:
+        self._impatient = None
+        self._expected = max(1, self._callers)
+        if self._under_way < _UNDER_WAY:
             self._send_waiting()
 
     def _send_waiting(self) -> None:
-        if self._waiting and self._under_way < _UNDER_WAY:
-            together, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
+        if self._impatient is not None:
+            self._impatient.cancel()
+            self._impatient = None
+        together, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
+        if together:
             self._under_way += 1
             # In a context of its own: the deadline of whoever happens to send it is not that of the others.
             task = asyncio.get_running_loop().create_task(self._send(together), context=Context())
@@ -98,7 +131,7 @@ class JoinedUpdates:
             raise
         finally:
             self._under_way -= 1
-            self._send_waiting()
+            self._send_if_all_wait()
 
     async def _all_matched(self, together: list[_Waiting]) -> bool:
         updates = [UpdateOne(each.query, each.change) for each in together]

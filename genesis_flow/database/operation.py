@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pymongo
@@ -35,7 +35,7 @@ _inside: "ContextVar[Area | None]" = ContextVar("genesis_flow_inside", default=N
 
 @dataclass(slots=True)
 class _Call:
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    token: str = ""
     attempt: int = 0
 
 
@@ -52,7 +52,10 @@ def is_repetition() -> bool:
 
 def call_token() -> str:
     """What names the running call in the database: the same for every repetition, for no other call."""
-    return _call.get().token
+    call = _call.get()
+    # Made when it is asked for: most calls of a training loop need none.
+    call.token = call.token or uuid.uuid4().hex
+    return call.token
 
 
 class Area:

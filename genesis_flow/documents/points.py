@@ -7,8 +7,11 @@ therefore safe to repeat, and whatever was stored twice by a retry or a race is 
 import hashlib
 import sys
 from array import array
-from collections.abc import Iterable
-from typing import Any
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from operator import lt
+from typing import Any, overload
 
 from genesis_flow.documents.keys import block_id
 
@@ -30,6 +33,9 @@ def step_order(point: Point) -> tuple[int, int, bool, float]:
 
 def distinct(points: Iterable[Point]) -> list[Point]:
     """The set of ``points`` in the order of a history."""
+    points = list(points)
+    if len(points) == 1:
+        return points
     ordered: list[Point] = []
     last = None
     for point in sorted(points, key=history_order):
@@ -38,6 +44,17 @@ def distinct(points: Iterable[Point]) -> list[Point]:
             ordered.append(point)
         last = identity
     return ordered
+
+
+def merged(first: list[Point], second: list[Point]) -> list[Point]:
+    """Two sets of points, each in the order of a history, as one; sets that follow each other just join."""
+    if not first or not second:
+        return first or second
+    if first[-1][0] < second[0][0]:
+        return first + second
+    if second[-1][0] < first[0][0]:
+        return second + first
+    return distinct([*first, *second])
 
 
 def latest(points: Iterable[Point]) -> dict[str, Any]:
@@ -74,14 +91,56 @@ def pack_columns(
 
 
 def unpack(block: dict[str, Any]) -> list[Point]:
-    return list(
-        zip(
-            _numbers("q", block["timestamps"]),
-            _numbers("q", block["steps"]),
-            _numbers("d", block["values"]),
-            strict=True,
-        )
-    )
+    return list(zip(*_columns([block]), strict=True))
+
+
+class Curve(Sequence[Point]):
+    """A history by step, timestamp and value. Its points are made when they are asked for."""
+
+    def __init__(self, blocks: Iterable[dict[str, Any]], tail: list[Point]) -> None:
+        """``blocks`` in the order of their ids, and the points that are in none of them."""
+        timestamps, steps, values = _columns(blocks)
+        for timestamp, step, value in sorted(tail, key=step_order):
+            timestamps.append(timestamp)
+            steps.append(step)
+            values.append(value)
+        # Steps that only rise are what most metrics have, and then nothing is to sort or twice there.
+        if not all(map(lt, steps, islice(steps, 1, None))):
+            points = sorted(distinct(zip(timestamps, steps, values, strict=True)), key=step_order)
+            timestamps, steps, values = (
+                array("q", [point[0] for point in points]),
+                array("q", [point[1] for point in points]),
+                array("d", [point[2] for point in points]),
+            )
+        self._timestamps, self._steps, self._values = timestamps, steps, values
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    @overload
+    def __getitem__(self, index: int) -> Point: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Point]: ...
+    def __getitem__(self, index: int | slice) -> Point | list[Point]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return self._timestamps[index], self._steps[index], self._values[index]
+
+    def between(self, first_step: int, last_step: int) -> range:
+        """The indexes of the points of these steps and those between them."""
+        return range(bisect_left(self._steps, first_step), bisect_right(self._steps, last_step))
+
+
+def _columns(blocks: Iterable[dict[str, Any]]) -> "tuple[array[int], array[int], array[float]]":
+    timestamps, steps, values = array("q"), array("q"), array("d")
+    for block in blocks:
+        timestamps.frombytes(block["timestamps"])
+        steps.frombytes(block["steps"])
+        values.frombytes(block["values"])
+    if sys.byteorder == "big":
+        for column in (timestamps, steps, values):
+            column.byteswap()
+    return timestamps, steps, values
 
 
 def _bytes(column: "array[Any]") -> bytes:
@@ -89,11 +148,3 @@ def _bytes(column: "array[Any]") -> bytes:
         column = column[:]
         column.byteswap()
     return column.tobytes()
-
-
-def _numbers(kind: str, stored: bytes) -> "array[Any]":
-    column = array(kind)
-    column.frombytes(stored)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column

@@ -30,7 +30,7 @@ async def find_run(
     runs = database.collection(RunFields)
     run = await runs.find_one(scoped({"_id": run_id}), projection, session=session)
     if run is None:
-        raise MlflowException(f"Run with id={run_id} not found", RESOURCE_DOES_NOT_EXIST)
+        refuse_unknown_run(run_id)
     return run
 
 
@@ -45,6 +45,10 @@ async def find_active_run(
     if run["lifecycle_stage"] != ACTIVE:
         refuse_inactive_run(run_id, run["lifecycle_stage"])
     return run
+
+
+def refuse_unknown_run(run_id: str) -> NoReturn:
+    raise MlflowException(f"Run with id={run_id} not found", RESOURCE_DOES_NOT_EXIST)
 
 
 def refuse_inactive_run(run_id: str, stage: str) -> NoReturn:

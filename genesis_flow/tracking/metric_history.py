@@ -7,9 +7,10 @@ its way from one to the other is then seen twice, which is once in a set, and ne
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow.entities import Metric
 from mlflow.entities.metric import MetricWithRunId
@@ -17,12 +18,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 
 from genesis_flow.core.errors import invalid
+from genesis_flow.core.memory import collector_paused
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.keys import children_of, head_id
-from genesis_flow.documents.points import Point, distinct, history_order, step_order, unpack
+from genesis_flow.documents.points import Curve, Point, distinct, history_order, merged, unpack
 from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+
+T = TypeVar("T")
 
 # Histories read side by side when several runs are asked for.
 _AT_ONCE = 8
@@ -49,7 +53,9 @@ class MetricHistory(Area):
         if max_results is not None and len(points) > max_results:
             points = points[:max_results]
             token = create_token(question, list(points[-1])) if points else page_token
-        return PagedList([_metric(metric_key, point) for point in points], token)
+        with collector_paused():
+            metrics = [Metric(metric_key, value, time, step) for time, step, value in points]
+        return PagedList(metrics, token)
 
     @operation
     async def get_metric_history_bulk(
@@ -57,9 +63,10 @@ class MetricHistory(Area):
     ) -> list[MetricWithRunId]:
         found: list[MetricWithRunId] = []
         limit = _limit(max_results)
-        async for run_id, points in self._histories(sorted(set(run_ids)), metric_key):
+        async for run_id, points in self._of_each(sorted(set(run_ids)), metric_key, self._history):
             room = limit - len(found)
-            found += [_with_run(run_id, metric_key, point) for point in islice(points, room)]
+            with collector_paused():
+                found += [_with_run(run_id, metric_key, point) for point in islice(points, room)]
             if len(found) >= limit:
                 break
         return found
@@ -68,10 +75,9 @@ class MetricHistory(Area):
     async def get_metric_history_bulk_interval_from_steps(
         self, run_id: str, metric_key: str, steps: list[int], max_results: int
     ) -> list[MetricWithRunId]:
-        wanted = set(steps)
-        points = [point for point in await self._history(run_id, metric_key) if point[1] in wanted]
-        points.sort(key=step_order)
-        return [_with_run(run_id, metric_key, point) for point in points[: _limit(max_results)]]
+        curve = await self._curve(run_id, metric_key)
+        indexes = (index for step in sorted(set(steps)) for index in curve.between(step, step))
+        return [_with_run(run_id, metric_key, curve[index]) for index in islice(indexes, _limit(max_results))]
 
     @operation
     async def get_metric_history_bulk_interval(
@@ -87,51 +93,63 @@ class MetricHistory(Area):
                 "Both start_step and end_step must be specified together, or neither may be specified."
             )
         found: list[MetricWithRunId] = []
-        async for run_id, points in self._histories(run_ids, metric_key):
+        async for run_id, curve in self._of_each(run_ids, metric_key, self._curve):
+            indexes = range(len(curve))
             if start_step is not None and end_step is not None:
-                points = [point for point in points if start_step <= point[1] <= end_step]
-            points.sort(key=step_order)
-            found += [_with_run(run_id, metric_key, point) for point in evenly(points, max(1, max_results))]
+                indexes = curve.between(start_step, end_step)
+            chosen = evenly(indexes, max(1, max_results))
+            found += [_with_run(run_id, metric_key, curve[index]) for index in chosen]
         return found
 
-    async def _histories(self, run_ids: list[str], metric_key: str) -> AsyncIterator[tuple[str, list[Point]]]:
-        """The histories of several runs in the order asked for, a few read side by side."""
+    async def _of_each(
+        self, run_ids: list[str], metric_key: str, read: Callable[[str, str], Awaitable[T]]
+    ) -> AsyncIterator[tuple[str, T]]:
+        """What is read of several runs, in the order asked for, a few side by side."""
         for start in range(0, len(run_ids), _AT_ONCE):
             some = run_ids[start : start + _AT_ONCE]
-            histories = await asyncio.gather(*(self._history(run_id, metric_key) for run_id in some))
-            for run_id, points in zip(some, histories, strict=True):
-                yield run_id, points
+            for run_id, made in zip(
+                some, await asyncio.gather(*(read(run_id, metric_key) for run_id in some)), strict=True
+            ):
+                yield run_id, made
 
     async def _history(self, run_id: str, metric_key: str) -> list[Point]:
         return [point async for batch in self._batches(run_id, metric_key, None) for point in batch]
 
+    async def _curve(self, run_id: str, metric_key: str) -> Curve:
+        identity = head_id(run_id, metric_key)
+        tail, has_blocks = await self._tail(identity)
+        return Curve(await self._blocks(identity).to_list() if has_blocks else [], tail)
+
     async def _batches(self, run_id: str, metric_key: str, after: Point | None) -> AsyncIterator[list[Point]]:
         """The history behind ``after`` in order, in pieces, each as soon as no block can add to it."""
         identity = head_id(run_id, metric_key)
+        tail, has_blocks = await self._tail(identity)
+        pending = distinct(tail)
+        if has_blocks:
+            async for block in self._blocks(identity, after):
+                ready = bisect_left(pending, block["first_timestamp"], key=_time)
+                if ready:
+                    yield _behind(pending[:ready], after)
+                pending = merged(pending[ready:], unpack(block))
+        yield _behind(pending, after)
+
+    async def _tail(self, identity: str) -> tuple[list[Point], bool]:
+        """The points that are not packed, and whether others are."""
         head = await self.database.collection(MetricHeadFields).find_one(
             {"_id": identity}, {"tail": 1, "packed": 1}
         )
         if head is None:
-            return
-        pending: list[Point] = [(int(t), int(s), v) for t, s, v in head["tail"]]
-        if head["packed"]:
-            query: dict[str, Any] = {"_id": children_of(identity)}
-            if after is not None:
-                query["last_timestamp"] = {"$gte": after[0]}
-            blocks = self.database.collection(MetricBlockFields).find(
-                query, sort=[("_id", 1)], batch_size=BATCH
-            )
-            async for block in blocks:
-                first = block["first_timestamp"]
-                ready = [point for point in pending if point[0] < first]
-                if ready:
-                    pending = [point for point in pending if point[0] >= first]
-                    yield _behind(ready, after)
-                pending += unpack(block)
-        yield _behind(pending, after)
+            return [], False
+        return [(int(time), int(step), value) for time, step, value in head["tail"]], bool(head["packed"])
+
+    def _blocks(self, identity: str, after: Point | None = None) -> Any:
+        query: dict[str, Any] = {"_id": children_of(identity)}
+        if after is not None:
+            query["last_timestamp"] = {"$gte": after[0]}
+        return self.database.collection(MetricBlockFields).find(query, sort=[("_id", 1)], batch_size=BATCH)
 
 
-def evenly(points: list[Point], count: int) -> list[Point]:
+def evenly(points: Sequence[T], count: int) -> Sequence[T]:
     """At most ``count`` of the ordered ``points``: the first of each of ``count`` even groups, and the last.
 
     As SQL's NTILE the first groups are the larger ones where they cannot all be the same.
@@ -148,11 +166,14 @@ def _limit(max_results: int | None) -> int:
     return sys.maxsize if max_results is None else max(0, max_results)
 
 
+def _time(point: Point) -> int:
+    return point[0]
+
+
 def _behind(points: list[Point], after: Point | None) -> list[Point]:
-    ordered = distinct(points)
     if after is None:
-        return ordered
-    return [point for point in ordered if history_order(point) > history_order(after)]
+        return points
+    return points[bisect_right(points, history_order(after), key=history_order) :]
 
 
 def _position(position: list[Any] | None) -> Point | None:
@@ -164,10 +185,6 @@ def _position(position: list[Any] | None) -> Point | None:
     return timestamp, step, value
 
 
-def _metric(key: str, point: Point) -> Metric:
-    timestamp, step, value = point
-    return Metric(key, value, timestamp, step)
-
-
 def _with_run(run_id: str, key: str, point: Point) -> MetricWithRunId:
-    return MetricWithRunId(run_id=run_id, metric=_metric(key, point))
+    timestamp, step, value = point
+    return MetricWithRunId(run_id=run_id, metric=Metric(key, value, timestamp, step))

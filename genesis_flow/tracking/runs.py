@@ -1,8 +1,7 @@
 """Runs: create, read, update, delete, restore.
 
-Round trips: create two (the experiment, the insert); get two side by side (the run, its metric heads), a
-third only if the run has dataset inputs; update one. Delete and restore change the run and its metric
-heads together.
+Round trips: create two (the experiment, the insert); get one (the run and its metric heads), another only
+if the run has dataset inputs; update one. Delete and restore change the run and its metric heads together.
 """
 
 import asyncio
@@ -38,6 +37,7 @@ from genesis_flow.tracking.guards import (
     find_run,
     milliseconds,
     refuse_unknown_experiment,
+    refuse_unknown_run,
 )
 from genesis_flow.tracking.traces.closure import erase_assessments_of_runs
 
@@ -92,16 +92,31 @@ class Runs(Area):
 
     @operation
     async def get_run(self, run_id: str) -> Run:
-        heads = self.database.collection(MetricHeadFields).find(
-            {"_id": children_of(run_id)}, {"key": 1, "latest": 1}, batch_size=BATCH
-        )
-        run, metrics = await asyncio.gather(find_run(self.database, run_id), heads.to_list())
+        run, metrics = await self._run_and_heads(run_id)
         datasets: dict[str, dict[str, Any]] = {}
         if used := run.get("inputs"):
             query = {"_id": {"$in": [dataset["id"] for dataset in used]}}
             found = self.database.collection(DatasetFields).find(query)
             datasets = {document["_id"]: document async for document in found}
         return run_entity(run, metrics, datasets, with_model_inputs=True)
+
+    async def _run_and_heads(self, run_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        heads = self.database.collection(MetricHeadFields)
+        of_run, fields = {"_id": children_of(run_id)}, {"key": 1, "latest": 1}
+        if self.database.documents.portable:
+            cursor = heads.find(of_run, fields, batch_size=BATCH)
+            run, metrics = await asyncio.gather(find_run(self.database, run_id), cursor.to_list())
+            return run, metrics
+        # A command costs a client as much as a hundred documents. No $lookup: its result is one document,
+        # which must not be larger than 16 MB.
+        other = {"coll": heads.name, "pipeline": [{"$match": of_run}, {"$project": fields}]}
+        pipeline = [{"$match": scoped({"_id": run_id})}, {"$unionWith": other}]
+        found = await (await self._runs.aggregate(pipeline, batchSize=BATCH)).to_list()
+        # The run comes first by MongoDB's habit, not by its word.
+        runs = [each for each in found if each["_id"] == run_id]
+        if not runs:
+            refuse_unknown_run(run_id)
+        return runs[0], [each for each in found if each["_id"] != run_id]
 
     @mutation
     async def update_run_info(

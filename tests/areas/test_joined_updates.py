@@ -34,7 +34,7 @@ async def test_callers_share_commands(store: MongoDBStore, commands: CommandReco
         await asyncio.gather(*(store.set_tag(run, RunTag("t", run)) for run in runs))
         await asyncio.gather(*(store.log_param(run, Param("p", run)) for run in runs))
     assert {name for name, _ in sent} == {"update"}
-    assert len(sent) <= 3 * (4 + 2), "four alone and the others together, for each kind of call"
+    assert len(sent) <= 3 * (1 + 3), "one alone and the others together, for each kind of call"
     for step, run in enumerate(runs, 1):
         found = await store.get_run(run)
         assert (found.data.metrics, found.data.params["p"], found.data.tags["t"]) == (
@@ -43,6 +43,28 @@ async def test_callers_share_commands(store: MongoDBStore, commands: CommandReco
             run,
         )
         assert len(await store.get_metric_history(run, "loss")) == 2
+
+
+async def test_who_stays_away_holds_nobody_up_for_long(
+    store: MongoDBStore, commands: CommandRecorder
+) -> None:
+    runs = [await _new_run(store) for _ in range(4)]
+    for run in runs:
+        await store.log_metric(run, Metric("loss", 1.0, 0, 0))
+
+    async def train(run: str, steps: range) -> None:
+        for step in steps:
+            await store.log_metric(run, Metric("loss", 1.0, step, step))
+
+    with commands.recording() as sent:
+        await asyncio.gather(*(train(run, range(1, 11)) for run in runs))
+        together = len(sent)
+        await train(runs[0], range(11, 21))
+    assert together < 4 * 10 / 2
+    assert len(sent) - together == 10, "alone again, a command a call"
+    for run in runs[1:]:
+        assert len(await store.get_metric_history(run, "loss")) == 11
+    assert len(await store.get_metric_history(runs[0], "loss")) == 21
 
 
 async def test_who_fails_fails_alone(store: MongoDBStore) -> None:

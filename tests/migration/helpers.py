@@ -35,7 +35,7 @@ class Migration(BaseMigration):
 
 
 def make_config(uri: str, location: Path | None = None, **changes: Any) -> MigrateConfig:
-    changes = {"lock_lease": 5.0, "lock_wait": 60.0, **changes}
+    changes = {"lock_lease": 30.0, "lock_wait": 60.0, **changes}
     config = load_config(uri, environ={})
     return dataclasses.replace(config, script_location=location or config.script_location, **changes)
 

@@ -108,7 +108,7 @@ CALLS: dict[str, tuple[Call, Budget]] = {
         Budget(("find", "findAndModify", "insert", "commitTransaction"), 23, 1.3),
     ),
     "log_batch 1,000 points": (_points, Budget(("find", "update", "update", "commitTransaction"), 29, 1.4)),
-    "get_run": (lambda scene: scene.store.get_run(scene.run), Budget(("find", "find"), 1, 9.5)),
+    "get_run": (lambda scene: scene.store.get_run(scene.run), Budget(("aggregate",), 0.7, 8)),
     "get_experiment": (lambda scene: scene.store.get_experiment("0"), Budget(("find",), 0.6, 0.7)),
     "search newest 100": (
         lambda scene: scene.store.search_runs(["0"], "", 1, PAGE),
