@@ -22,11 +22,12 @@ Step = Callable[[], Awaitable[Any]]
 class TraceWriter:
     """Changes traces in every way that there is."""
 
-    def __init__(self, store: MongoDBStore, dice: random.Random, first: int = 1) -> None:
+    def __init__(self, store: MongoDBStore, dice: random.Random, days: int = 0) -> None:
         self.store = store
         self.dice = dice
         self.ids: list[str] = []
-        self.next = first
+        self.next = 1
+        self.days = days
 
     def steps(self) -> list[Step]:
         return [
@@ -57,6 +58,8 @@ class TraceWriter:
         return self.dice.choice(["0", "0", "1"])
 
     def time(self) -> int:
+        if self.days:
+            return self.dice.randrange(self.days * DAY)
         return self.dice.choice([0, 1, 90]) * HOUR + self.dice.randrange(3 * HOUR)
 
     async def log(self, identifier: str) -> None:

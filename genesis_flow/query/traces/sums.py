@@ -22,7 +22,7 @@ _INT32 = range(-(2**31), 2**31)
 _MOST_BYTES = 8_000_000
 _MOST_ROWS = 10_000
 # More gaps than this are not worth a command each.
-_MOST_RANGES = 8
+_MOST_RANGES = 32
 
 
 @dataclass(slots=True)
