@@ -88,11 +88,23 @@ def can_be_kept(grouping: Grouping) -> bool:
     )
 
 
-def tally_pipeline(grouping: Grouping, match: Document, *, counts_only: bool) -> list[Document]:
-    value = grouping.metric.value
+_NEEDED = {
+    AggregationType.SUM: ("total", "$sum"),
+    AggregationType.AVG: ("total", "$sum"),
+    AggregationType.MIN: ("low", "$min"),
+    AggregationType.MAX: ("high", "$max"),
+}
+
+
+def tally_pipeline(
+    grouping: Grouping, match: Document, aggregations: Iterable[MetricAggregation] = ()
+) -> list[Document]:
+    """Counts, and what else these aggregations need."""
     sums: Document = {"count": {"$sum": 1}}
-    if not counts_only:
-        sums |= {"total": {"$sum": value}, "low": {"$min": value}, "high": {"$max": value}}
+    for aggregation in aggregations:
+        if needed := _NEEDED.get(aggregation.aggregation_type):
+            name, accumulator = needed
+            sums[name] = {accumulator: grouping.metric.value}
     return [{"$match": match}, {"$group": {"_id": grouping.key(), **sums}}]
 
 

@@ -13,13 +13,14 @@ import asyncio
 import logging
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pymongo
 from bson.timestamp import Timestamp
+from mlflow.entities.trace_metrics import AggregationType, MetricAggregation
 from pymongo import ReadPreference, ReturnDocument, WriteConcern
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -84,7 +85,11 @@ class Question:
     experiment_id: int
     start: int | None
     end: int | None
-    with_values: bool
+    aggregations: Sequence[MetricAggregation]
+
+    @property
+    def with_values(self) -> bool:
+        return any(each.aggregation_type == AggregationType.PERCENTILE for each in self.aggregations)
 
     @property
     def head(self) -> str:
@@ -112,21 +117,20 @@ def can_be_asked(question: Question) -> bool:
 
 async def _answer_with(database: Database, question: Question, kept: Kept | None) -> tuple[Tallies, int]:
     """The answer, and the number of traces that were read for it."""
+    tallies: Tallies = {}
+    if kept is None:
+        return tallies, await _ask_traces(database, question, (question.start, question.end), tallies)
     while True:
-        whole: list[int] = []
-        ranges: list[Range] = [(question.start, question.end)]
-        if kept is not None:
-            whole, ranges = kept.split(question.start, question.end, with_values=question.with_values)
-        tallies: Tallies = {}
+        whole, ranges = kept.split(question.start, question.end, with_values=question.with_values)
         changed, counts = await asyncio.gather(
             _changed_days(database.collection(TraceFields), question, kept),
             asyncio.gather(*(_ask_traces(database, question, each, tallies) for each in ranges)),
         )
-        if kept is None or changed <= kept.stale:
+        if changed <= kept.stale:
             break
         kept.stale |= changed
+        tallies.clear()
     for day in whole:
-        assert kept is not None
         rows = regrouped(day, kept.rows[day], question.grouping)
         unpacked(rows, tallies, with_values=question.with_values)
     return tallies, sum(counts)
@@ -138,7 +142,7 @@ async def _ask_traces(database: Database, question: Question, asked: Range, into
     if question.with_values:
         pipeline = histogram_pipeline(grouping, match)
     else:
-        pipeline = tally_pipeline(grouping, match, counts_only=not has_values(grouping.metric))
+        pipeline = tally_pipeline(grouping, match, question.aggregations)
     cursor = await database.collection(TraceFields).aggregate(pipeline, allowDiskUse=True, batchSize=BATCH)
     rows = await cursor.to_list()
     return (tallied_values if question.with_values else tallied)(rows, grouping, into)
@@ -204,11 +208,9 @@ def _before(made: Timestamp) -> Timestamp:
 
 
 async def _changed_days(
-    traces: Collection, question: Question, kept: Kept | None, session: Session | None = None
+    traces: Collection, question: Question, kept: Kept, session: Session | None = None
 ) -> set[int]:
     """The days on which a trace has been touched since the sums were made."""
-    if kept is None:
-        return set()
     match = question.of_experiment(
         {"touched": {"$gte": _before(kept.made)}}, _between(question.start, question.end), _until(kept)
     )
@@ -360,7 +362,7 @@ class _Maker:
         if has_values(self._metric):
             pipeline, add = histogram_pipeline(self._finest, match), tallied_values
         else:
-            pipeline, add = tally_pipeline(self._finest, match, counts_only=True), tallied
+            pipeline, add = tally_pipeline(self._finest, match), tallied
         cursor = await self._traces.aggregate(
             pipeline, allowDiskUse=True, batchSize=BATCH, session=self._session
         )

@@ -88,7 +88,7 @@ class TraceMetrics(Area):
         if not asked.own and can_be_kept(grouping) and len(numbers) <= _MOST_EXPERIMENTS:
             summed = await self._tallies(
                 [
-                    Question(metric_name, grouping, number, start_time_ms, end_time_ms, percentiles)
+                    Question(metric_name, grouping, number, start_time_ms, end_time_ms, aggregations)
                     for number in sorted(set(numbers))
                 ]
             )
@@ -115,7 +115,11 @@ class TraceMetrics(Area):
         if self.database.settings.portable or not all(map(can_be_asked, questions)):
             return None
         together: Tallies = {}
-        for found in await asyncio.gather(*(answer(self.database, each) for each in questions)):
+        if len(questions) == 1:
+            answers = [await answer(self.database, questions[0])]
+        else:
+            answers = await asyncio.gather(*(answer(self.database, each) for each in questions))
+        for found in answers:
             for group, tally in found.items():
                 together.setdefault(group, Tally()).join(tally)
         for tally in together.values():
