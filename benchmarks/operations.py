@@ -13,14 +13,18 @@ from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import ReadableSpan
 
 Call = Callable[[], object]
+Between = Callable[[str, int, int], None]
 EXPERIMENTS = 4
 TEMPLATES = 40
 START = 1_700_000_000_000
 SPANS = 10
+PAGES = (1, 10, 100)
 
 
 class Operations:
     """A tracking store and a registry with experiments to write to and to search."""
+
+    START = START
 
     def __init__(self, store: Any, registry: Any) -> None:
         self.store = store
@@ -28,16 +32,21 @@ class Operations:
         self.random = random.Random(1)
         self.numbers = random.Random(uuid.uuid4().int)
         self.step = 0
+        self.tokens: dict[int, str | None] = {}
 
-    def prepare(self, experiments: list[str] | None = None) -> dict[str, Any]:
+    def prepare(
+        self, experiments: list[str] | None = None, history: str = "", points: int = 0
+    ) -> dict[str, Any]:
+        """Make what calls need, or join what another process of this store made."""
         self.experiments = experiments or [
             self.store.create_experiment(f"e{number}", None, []) for number in range(EXPERIMENTS)
         ]
+        self.history, self.points = history, points
         # Of its own, so that what is written while others are timed does not grow what they search.
         self.scratch = self.store.create_experiment(f"scratch {uuid.uuid4().hex}", None, [])
         self.run = self.new_run()
         self.store.log_metric(self.run, Metric("loss", 0.0, 0, 0))
-        return {"experiments": self.experiments, "scratch": self.scratch}
+        return {"experiments": self.experiments}
 
     def new_run(self) -> str:
         tags = [RunTag("mlflow.source.name", "train.py"), RunTag("mlflow.user", "me")]
@@ -84,19 +93,26 @@ class Operations:
             trace_metadata={"mlflow.trace.session": f"s{self.random.randrange(1000)}"},
         )
 
-    def fill_points(self, total: int) -> None:
-        """One run whose metric has ``total`` points."""
-        self.history = self.new_run()
+    def fill_points(self, total: int, between: Between | None = None) -> None:
+        """A new run whose metric has ``total`` points; ``between`` makes all but the ends."""
+        self.history, self.points = self.new_run(), total
+        starts = range(0, total, 1000)
+        if between is not None and len(starts) > 2:
+            between(self.history, 1000, starts[-1])
+            starts = range(0, starts[-1] + 1, starts[-1])
+        for first in starts:
+            self._log_points(self.history, "loss", first, min(first + 1000, total))
+
+    def _log_points(self, run: str, key: str, first: int, last: int) -> None:
+        points = [Metric(key, step / 7, START + step, step) for step in range(first, last)]
+        self.store.log_batch(run, points, [], [])
+
+    def fill_keys(self, total: int) -> None:
+        """A new run with ``total`` metrics."""
+        self.wide, self.keys = self.new_run(), total
         for first in range(0, total, 1000):
-            self.store.log_batch(
-                self.history,
-                [
-                    Metric("loss", step / 7, START + step, step)
-                    for step in range(first, min(first + 1000, total))
-                ],
-                [],
-                [],
-            )
+            metrics = [Metric(f"key {number}", 1.0, START, 0) for number in range(first, first + 1000)]
+            self.store.log_batch(self.wide, metrics, [], [])
 
     def fill_models(self, models: int, versions: int) -> None:
         for number in range(models):
@@ -107,6 +123,30 @@ class Operations:
     def calls(self) -> dict[str, Call]:
         return self._writes() | self._reads() | self._traces() | self._registry()
 
+    def before(self) -> dict[str, Call]:
+        """What has to be there before each call, and takes no part in its time."""
+
+        def fresh_run() -> None:
+            self.fresh = self.new_run()
+
+        def few_keys() -> None:
+            if self.keys == 0:
+                self.wide = self.new_run()
+
+        def find_page(number: int) -> Call:
+            def find() -> None:
+                if number not in self.tokens:
+                    self.tokens[number] = self._pages(number - 1)
+
+            return find
+
+        return {
+            "log_batch 50 params": fresh_run,
+            "log_batch 200 metrics, 50 params, 20 tags": fresh_run,
+            "log_batch 1,000 new keys": few_keys,
+            **{f"page {number} by a metric": find_page(number) for number in PAGES},
+        }
+
     def _writes(self) -> dict[str, Call]:
         store = self.store
 
@@ -114,27 +154,28 @@ class Operations:
             self.step += 1
             return self.step
 
-        def key() -> str:
-            return f"k{next_step()}-{self.numbers.randrange(10**9)}"
-
-        def batch() -> None:
-            run = self.new_run()
+        def batch(metrics: int, params: int, tags: int) -> None:
             mark = self.numbers.randrange(10**9)
             store.log_batch(
-                run,
-                [Metric(f"m{index}", float(mark), START, 0) for index in range(200)],
-                [Param(f"p{index}", str(mark)) for index in range(50)],
-                [RunTag(f"t{index}", str(mark)) for index in range(20)],
+                self.fresh,
+                [Metric(f"m{index}", float(mark), START, 0) for index in range(metrics)],
+                [Param(f"p{index}", str(mark)) for index in range(params)],
+                [RunTag(f"t{index}", str(mark)) for index in range(tags)],
             )
+
+        def step() -> None:
+            number = next_step()
+            metrics = [Metric(f"m{index}", number / 7, START + number, number) for index in range(3)]
+            store.log_batch(self.run, metrics, [], [])
 
         def points() -> None:
-            first = next_step() * 1000
-            store.log_batch(
-                self.run, [Metric("curve", n / 7, START + n, n) for n in range(first, first + 1000)], [], []
-            )
+            self._log_points(self.history, "loss", self.points, self.points + 1000)
+            self.points += 1000
 
         def keys() -> None:
-            store.log_batch(self.run, [Metric(f"{key()}", 1.0, START, 0) for _ in range(1000)], [], [])
+            mark = self.numbers.randrange(10**9)
+            metrics = [Metric(f"k{mark} {index}", 1.0, START, 0) for index in range(1000)]
+            store.log_batch(self.wide, metrics, [], [])
 
         return {
             "create_run": self.new_run,
@@ -142,7 +183,9 @@ class Operations:
             "log_param": lambda: store.log_param(self.run, Param(f"p{next_step() % 100}", "value")),
             "set_tag": lambda: store.set_tag(self.run, RunTag(f"t{next_step() % 100}", f"{self.step}")),
             "update_run_info": lambda: store.update_run_info(self.run, RunStatus.RUNNING, None, "a run"),
-            "create_run + log_batch 200 metrics, 50 params, 20 tags": batch,
+            "log_batch 3 metrics": step,
+            "log_batch 50 params": lambda: batch(0, 50, 0),
+            "log_batch 200 metrics, 50 params, 20 tags": lambda: batch(200, 50, 20),
             "log_batch 1,000 points": points,
             "log_batch 1,000 new keys": keys,
         }
@@ -151,14 +194,26 @@ class Operations:
         experiments = self.experiments if everywhere else self.experiments[:1]
         return self.store.search_runs(experiments, filter_string, 1, 100, order_by)
 
-    def _pages(self, order_by: list[str]) -> None:
+    def _page(self, token: str | None) -> Any:
+        return self.store.search_runs(self.experiments, "", 1, 100, ["metrics.m3 DESC"], token)
+
+    def _pages(self, count: int) -> str | None:
+        """Turn pages; the token of the one after."""
         token = None
-        for _ in range(10):
-            page = self.store.search_runs(self.experiments, "", 1, 100, order_by, token)
-            token = page.token
+        for _ in range(count):
+            token = self._page(token).token
+        return token
 
     def _reads(self) -> dict[str, Call]:
         store = self.store
+
+        def page(number: int) -> Call:
+            return lambda: self._page(self.tokens[number])
+
+        def interval() -> None:
+            steps = list(range(0, self.points, max(1, self.points // 320)))[:320]
+            store.get_metric_history_bulk_interval_from_steps(self.history, "loss", steps, 320)
+
         return {
             "get_run": lambda: store.get_run(self.run),
             "search newest 100": lambda: self._search("", []),
@@ -168,11 +223,13 @@ class Operations:
             "search metric > 0.999 ordered by it": lambda: self._search(
                 "metrics.m3 > 0.999", ["metrics.m3 DESC"]
             ),
-            "10 pages by a metric": lambda: self._pages(["metrics.m3 DESC"]),
-            "metric history": lambda: store.get_metric_history(self.history, "loss"),
-            "bulk interval of 320 points": lambda: store.get_metric_history_bulk_interval_from_steps(
-                self.history, "loss", list(range(0, 1_000_000, 3125)), 320
+            "search metric and tag ordered by a metric": lambda: self._search(
+                "metrics.m1 > 0.5 and tags.tag4 = 'v3'", ["metrics.m3 DESC"]
             ),
+            "10 pages by a metric": lambda: self._pages(10),
+            **{f"page {number} by a metric": page(number) for number in PAGES},
+            "metric history": lambda: store.get_metric_history(self.history, "loss"),
+            "bulk interval of 320 points": interval,
         }
 
     def _traces(self) -> dict[str, Call]:
@@ -251,7 +308,10 @@ class Bare:
         self.collection = client.get_default_database()["floor"]
         self.step = 0
 
-    def prepare(self, experiments: list[str] | None = None) -> dict[str, Any]:
+    def before(self) -> dict[str, Call]:
+        return {}
+
+    def prepare(self, **_: Any) -> dict[str, Any]:
         read = {"params": {f"p{index}": "value" for index in range(10)}}
         for _id, document in ((0, {"value": 0}), ("read", read)):
             self.collection.replace_one({"_id": _id}, document, upsert=True)

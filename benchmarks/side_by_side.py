@@ -1,319 +1,192 @@
-"""All stores beside each other in one run: every store in a process of its own, taking turns, on one machine.
+"""All stores beside each other: every store in a process of its own, taking turns, on one machine.
 
-python benchmarks/side_by_side.py --plugin PYTHON [--sizes 1000,10000] [--stores A,B] [--output DIR]
+Each part begins with empty databases, and is written to --output when it is done. Without --parts all of them
+are measured, but for `million`, and what is in --output is replaced. With --parts these take the place of
+what --output has of them, so an interrupted run goes on with the parts that are missing:
+
+    python benchmarks/side_by_side.py --plugin PYTHON --output docs/benchmarks
+    python benchmarks/side_by_side.py --plugin PYTHON --output docs/benchmarks --parts runs,traces
+    python benchmarks/side_by_side.py --output docs/benchmarks --parts million
 
 PYTHON is the interpreter of an environment in which mlflow-mongodb is installed: it claims mongodb:// as
-we do, so it needs an environment of its own. Without it, that column is absent. PostgreSQL takes part where
-it is installed.
+we do, so it needs an environment of its own. PostgreSQL takes part where it is installed. Whoever takes no
+part, or not at every size, is named in the report.
 """
 
 import argparse
-import contextlib
 import json
+import os
 import platform
-import random
-import statistics
+import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
+import pymongo
+from parts import PARTS, Part
+from processes import STORES, subjects
 from report import write_report
-from servers import disk_of, mongod, postgresql
+from timing import Timing, tell
 
-HERE = Path(__file__).parent
-OURS = "genesis_flow"
-STORES = (OURS, "mlflow-mongodb", "sqlite", "postgresql", "pymongo")
-# Calls in a turn: what costs little is called more often.
-TURNS, CALLS, SLOW_CALLS = 5, 10, 1
-SLOW = {
-    "create_run + log_batch 200 metrics, 50 params, 20 tags": 2,
-    "log_batch 1,000 points": 2,
-    "log_batch 1,000 new keys": 1,
-    "10 pages by a metric": 1,
-    "trace of 10 spans": 5,
-}
-SEARCHES = {
-    "runs": (
-        "search newest 100",
-        "search ordered by a metric",
-        "search metric and param",
-        "search tag, all experiments",
-        "search metric > 0.999 ordered by it",
-        "10 pages by a metric",
-    ),
-    "traces": (
-        "search_traces newest 100",
-        "search_traces of a team",
-        "trace metrics: count",
-        "trace metrics: count a day by status",
-        "trace metrics: average latency",
-        "trace metrics: p95 latency a day",
-    ),
-}
-REGISTRY = (
-    "get_registered_model",
-    "get_model_version",
-    "search_registered_models",
-    "search_model_versions",
-)
-HISTORY = ("metric history", "bulk interval of 320 points")
-WRITES = (
-    "create_run",
-    "log_metric",
-    "log_param",
-    "set_tag",
-    "update_run_info",
-    "get_run",
-    "create_run + log_batch 200 metrics, 50 params, 20 tags",
-    "log_batch 1,000 points",
-    "log_batch 1,000 new keys",
-    "trace of 10 spans",
-)
-
-
-class Subject:
-    """A store in a process of its own."""
-
-    def __init__(self, kind: str, uri: str, folder: Path, python: str) -> None:
-        self.kind, self.uri, self.folder, self.python = kind, uri, folder, python
-        self.log = (folder / f"{kind}.log").open("ab")
-        self.process = subprocess.Popen(
-            [python, str(HERE / "subject.py"), kind, uri, str(folder / "artifacts")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-        )
-        self._answer()
-
-    def another(self) -> "Subject":
-        return Subject(self.kind, self.uri, self.folder, self.python)
-
-    def ask(self, what: str, **options: Any) -> Any:
-        self.send(what, **options)
-        return self._answer()
-
-    def send(self, what: str, **options: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": what, "with": options}) + "\n")
-        self.process.stdin.flush()
-
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            log = (self.folder / f"{self.kind}.log").read_text(errors="replace")[-3000:]
-            raise RuntimeError(f"{self.kind} ended:\n{log}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise LookupError(answer["error"])
-        return answer.get("value")
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        self.log.close()
-
-
-@contextlib.contextmanager
-def subjects(names: list[str], plugin: str | None) -> Iterator[dict[str, Subject]]:
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="genesis-flow-bench-")))
-        server = stack.enter_context(mongod(folder))
-        uris = {
-            OURS: server("ours"),
-            "mlflow-mongodb": server("plugin"),
-            "pymongo": server("floor"),
-            "sqlite": f"sqlite:///{folder}/mlflow.db",
-        }
-        if "postgresql" in names and (uri := stack.enter_context(postgresql(folder))):
-            uris["postgresql"] = uri
-        found = {}
-        for name in names:
-            if name not in uris or (name == "mlflow-mongodb" and plugin is None):
-                print(f"{name} takes no part: it is not installed here", file=sys.stderr)
-                continue
-            python = plugin if name == "mlflow-mongodb" and plugin else sys.executable
-            found[name] = Subject(name, uris[name], folder, python)
-            stack.callback(found[name].close)
-        yield found
-
-
-class Measurement:
-    """Medians by operation, size and store."""
-
-    def __init__(self, found: dict[str, Subject]) -> None:
-        self.found = found
-        self.rows: list[dict[str, Any]] = []
-        self.names = {name: set(subject.ask("names")) for name, subject in found.items()}
-        self.random = random.Random(1)
-
-    def of(self, operation: str, size: int) -> None:
-        """Time an operation in all stores that have it; they take turns, in changing order."""
-        times: dict[str, list[float]] = {}
-        cpu: dict[str, float] = {}
-        calls = SLOW.get(operation, CALLS if operation in WRITES + REGISTRY else SLOW_CALLS)
-        taking_part = [name for name in self.found if operation in self.names[name]]
-        with contextlib.suppress(LookupError):
-            for name in taking_part:
-                self._time(name, operation, 1)  # the first call opens, compiles, caches
-        for _ in range(TURNS):
-            self.random.shuffle(taking_part)
-            for name in list(taking_part):
-                answer = self._time(name, operation, calls)
-                if answer is None:
-                    taking_part.remove(name)
-                    continue
-                times.setdefault(name, []).extend(answer["ms"])
-                cpu[name] = cpu.get(name, 0) + answer["cpu"]
-        for name, each in times.items():
-            quantiles = statistics.quantiles(each, n=20) if len(each) > 1 else [each[0]] * 19
-            row = {"operation": operation, "size": size, "store": name, "calls": len(each)}
-            row |= {"p50": statistics.median(each), "p95": quantiles[18]}
-            self.rows.append(row | {"cpu": cpu[name] * 1000 / len(each)})
-        shown = ", ".join(f"{name} {statistics.median(each):.2f}" for name, each in sorted(times.items()))
-        print(f"{size:>8} {operation}: {shown}", file=sys.stderr, flush=True)
-
-    def _time(self, name: str, operation: str, calls: int) -> dict[str, Any] | None:
-        try:
-            answer: dict[str, Any] = self.found[name].ask("time", operation=operation, times=calls)
-        except LookupError as error:
-            print(f"{name} cannot do '{operation}': {error}", file=sys.stderr)
-            self.names[name].discard(operation)
-            return None
-        return answer
-
-
-def stores_of(found: dict[str, Subject]) -> dict[str, Subject]:
-    return {name: subject for name, subject in found.items() if name != "pymongo"}
-
-
-def grow(
-    measurement: Measurement, kind: str, sizes: list[int], largest: dict[str, int]
-) -> list[dict[str, Any]]:
-    """Reads at growing numbers of runs or traces, and what the database has grown by."""
-    disk = []
-    before = dict.fromkeys(measurement.found, (0, 0))
-    for size in sizes:
-        for name, subject in stores_of(measurement.found).items():
-            if size > largest.get(name, size):
-                measurement.names[name] -= {
-                    each for each in measurement.names[name] if each in SEARCHES[kind]
-                }
-                continue
-            count = subject.ask(f"fill_{kind}", total=size)
-            bytes_now = disk_of(name, subject.uri)
-            count_before, bytes_before = before[name]
-            disk.append(
-                {"store": name, kind: count - count_before, "bytes": bytes_now - bytes_before}
-                if count_before
-                else {"store": name, kind: 0, "bytes": 0}
-            )
-            before[name] = (count, bytes_now)
-        for operation in SEARCHES[kind]:
-            measurement.of(operation, size)
-    return disk
-
-
-def histories(measurement: Measurement, sizes: list[int]) -> list[dict[str, Any]]:
-    disk = []
-    for size in sizes:
-        for name, subject in stores_of(measurement.found).items():
-            before = disk_of(name, subject.uri)
-            subject.ask("fill_points", total=size)
-            disk.append({"store": name, "points": size, "bytes": disk_of(name, subject.uri) - before})
-        for operation in HISTORY:
-            measurement.of(operation, size)
-    return disk
-
-
-def throughput(found: dict[str, Subject], threads: list[int], seconds: float) -> list[dict[str, Any]]:
-    rows = []
-    for count in threads:
-        for name, subject in found.items():
-            rows.append({"store": name, "threads": count, "processes": 1})
-            rows[-1] |= subject.ask("throughput", threads=count, seconds=seconds)
-            print(rows[-1], file=sys.stderr, flush=True)
-    for name, subject in found.items():
-        others = [subject.another() for _ in range(4)]
-        for each in others:
-            each.ask("prepare", experiments=None if name == "pymongo" else subject.experiments)  # type: ignore[attr-defined]
-        for each in others:
-            each.send("throughput", threads=1, seconds=seconds)
-        answers = [each._answer() for each in others]
-        rows.append({"store": name, "threads": 1, "processes": 4})
-        rows[-1] |= {key: sum(answer[key] for answer in answers) for key in ("calls", "errors")}
-        print(rows[-1], file=sys.stderr, flush=True)
-        for each in others:
-            each.close()
-    return rows
+ROOT = Path(__file__).parent.parent
 
 
 def numbers(text: str) -> list[int]:
     return [int(each) for each in text.split(",") if each]
 
 
-def main() -> None:
+def names(allowed: tuple[str, ...]) -> Any:
+    def parse(text: str) -> list[str]:
+        found = [each for each in text.split(",") if each]
+        if unknown := [each for each in found if each not in allowed]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: there is only {', '.join(allowed)}")
+        return found
+
+    return parse
+
+
+def limit(text: str) -> tuple[tuple[str, str], int]:
+    try:
+        part, rest = text.split(":")
+        store, size = rest.split("=")
+        if part not in PARTS or store not in STORES:
+            raise ValueError
+        return (part, store), int(size)
+    except ValueError:
+        message = f"'{text}' is not PART:STORE=SIZE, such as runs:postgresql=20000"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="parts:\n" + "\n".join(f"  {name:<10}{kind.about}" for name, kind in PARTS.items()),
     )
+    usual = [name for name in PARTS if name != "million"]
     parser.add_argument("--plugin", metavar="PYTHON", help="an interpreter with mlflow-mongodb")
-    parser.add_argument("--stores", default=",".join(STORES), help="which of the stores")
-    parser.add_argument("--sizes", type=numbers, default=[1_000, 10_000], help="runs to search")
-    parser.add_argument("--traces", type=numbers, default=[1_000, 10_000], help="traces to search")
-    parser.add_argument("--points", type=numbers, default=[1_000, 100_000], help="points of one metric")
-    parser.add_argument(
-        "--limit", action="append", default=[], metavar="STORE=SIZE", help="a store's largest size"
+    parser.add_argument("--parts", type=names(tuple(PARTS)), help=f"else {','.join(usual)}")
+    parser.add_argument("--stores", type=names(STORES), default=list(STORES), help="which of the stores")
+    parser.add_argument("--output", type=Path, help="folder of the report; else only JSON is printed")
+    sizes = (
+        ("--sizes", [1_000, 10_000, 20_000, 100_000], "runs to search"),
+        ("--million", [10_000, 100_000, 1_000_000], "runs to search in the part of that name"),
+        ("--traces", [1_000, 10_000, 200_000], "traces to search"),
+        ("--points", [0, 1_000, 10_000, 100_000, 1_000_000], "points of one metric"),
+        ("--keys", [0, 20_000], "metrics of one run"),
+        ("--memory", [1_000, 100_000], "runs and points that are there in the part of that name"),
+        ("--threads", [1, 4, 16, 64], "callers at once"),
     )
-    parser.add_argument("--threads", type=numbers, default=[1, 4, 16, 64])
-    parser.add_argument("--no-writes", dest="writes", action="store_false", help="time no single writes")
+    for name, default, about in sizes:
+        shown = ",".join(map(str, default))
+        parser.add_argument(
+            name, type=numbers, default=default, metavar="N,N", help=f"{about}; default {shown}"
+        )
+    parser.add_argument("--processes", type=int, default=4, help="processes at once; default 4")
+    parser.add_argument("--starts", type=int, default=5, help="new processes of each kind; default 5")
+    parser.add_argument("--models", type=int, default=100, help="registered models with ten versions each")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a throughput measurement")
-    parser.add_argument("--models", type=int, default=100, help="registered models, with ten versions each")
-    parser.add_argument("--output", type=Path, help="folder for the report; else only JSON is printed")
-    arguments = parser.parse_args()
-    largest = {name: int(size) for name, size in (each.split("=") for each in arguments.limit)}
-    with subjects(arguments.stores.split(","), arguments.plugin) as found:
-        measurement = Measurement(found)
-        for subject in found.values():
-            subject.experiments = subject.ask("prepare").get("experiments")  # type: ignore[attr-defined]
-        for subject in stores_of(found).values():
-            # Templates first: they are found by looking at everything that is there.
-            subject.ask("fill_runs", total=0)
-            subject.ask("fill_traces", total=0)
-            subject.ask("fill_models", models=arguments.models, versions=10)
-        for operation in WRITES if arguments.writes else ():
-            measurement.of(operation, 0)
-        for operation in REGISTRY:
-            measurement.of(operation, arguments.models)
-        rates = throughput(found, arguments.threads, arguments.seconds)
-        disk = histories(measurement, arguments.points)
-        disk += grow(measurement, "runs", arguments.sizes, largest)
-        disk += grow(measurement, "traces", arguments.traces, largest)
-        result = {
-            "machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
-            "command": "python " + " ".join(["benchmarks/side_by_side.py", *_public(sys.argv[1:])]),
-            "operations": measurement.rows,
-            "throughput": rates,
-            "disk": disk,
-            "memory": {name: subject.ask("memory") for name, subject in found.items()},
-        }
-    if arguments.output:
-        write_report(result, arguments.output)
-    else:
-        print(json.dumps(result, indent=2))
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=10.0,
+        help="seconds of calls after which a store takes no more turns",
+    )
+    parser.add_argument(
+        "--limit", type=limit, action="append", default=[], metavar="PART:STORE=SIZE", help="a largest size"
+    )
+    found = parser.parse_args()
+    found.limit = dict(found.limit)
+    if len(found.memory) != 2:
+        parser.error("--memory takes two numbers: runs and points")
+    return found
 
 
-def _public(arguments: list[str]) -> list[str]:
+def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One part, on databases of its own."""
+    notes: list[str] = []
+    begin = time.monotonic()
+    stores = [each for each in options.stores if not PARTS[name].stores or each in PARTS[name].stores]
+    with subjects(stores, options.plugin, notes) as found:
+        part = Part(name, options, found, Timing(found, options.patience, notes), notes)
+        PARTS[name].work(part)
+        versions = {store: subject.ask("versions") for store, subject in found.items()}
+    return {
+        "command": "python " + " ".join(["benchmarks/side_by_side.py", *_public(sys.argv[1:])]),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions,
+        "seconds": round(time.monotonic() - begin),
+        "notes": list(dict.fromkeys(notes)),
+        "operations": part.timing.rows,
+        **vars(part.rows),
+    }
+
+
+def machine() -> str:
+    model, memory = platform.machine(), ""
+    cpu, meminfo = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+    if cpu.exists() and meminfo.exists():
+        lines = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+        memory = f", {int(meminfo.read_text().split()[1]) / 2**20:.0f} GB of memory"
+    python = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    return f"{model}, {os.cpu_count()} cores for clients and servers together{memory}, {python}"
+
+
+def commit() -> str:
+    """Of the code that was measured; marked if files differ from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return "unknown"
+    status = [*git, "status", "--porcelain", "--untracked-files=no", "--", "genesis_flow", "migrations"]
+    changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()
+    return head.stdout.strip() + (" with changes" if changed else "")
+
+
+def _public(words: list[str]) -> list[str]:
     """The command without folders of this machine."""
-    return [Path(each).name if each.startswith("/") else each for each in arguments]
+    return [Path(each).name if each.startswith("/") else each for each in words]
+
+
+def main() -> int:
+    options = arguments()
+    # Servers are stopped on the way out, whoever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended; --parts goes on with what is missing"))
+    kept = options.output / "result.json" if options.output else None
+    result: dict[str, Any] = {"parts": {}}
+    if options.parts and kept and kept.exists():
+        result = json.loads(kept.read_text())
+        if "parts" not in result:
+            tell(f"{kept.name} is of an older form: it is replaced")
+            result = {"parts": {}}
+    failed = []
+    for name in options.parts or [each for each in PARTS if each != "million"]:
+        tell(f"== {name}: {PARTS[name].about}")
+        try:
+            result["parts"][name] = measured(name, options)
+        except (
+            LookupError,
+            RuntimeError,
+            OSError,
+            subprocess.CalledProcessError,
+            pymongo.errors.PyMongoError,
+        ) as error:
+            failed.append(name)
+            tell(f"{name} failed, the report goes on without it: {type(error).__name__}: {error}")
+            continue
+        tell(f"== {name} took {result['parts'][name]['seconds']} s")
+        if options.output:
+            write_report(result, options.output)
+    if not options.output:
+        print(json.dumps(result, indent=2))
+    if failed:
+        tell(f"failed: {', '.join(failed)}; measure them again with --parts {','.join(failed)}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,7 +17,7 @@ from mlflow.entities import Metric, Param, RunTag
 from genesis_flow import MongoDBStore, embedded
 
 sys.path.insert(0, str(Path(__file__).parent))
-from traces import spans_of, trace_info
+from operations import Operations
 
 POINTS = 1000
 NOW = 1_700_000_000_000
@@ -61,14 +61,13 @@ def measure(runs: int, traces: int) -> dict[str, float]:
                     make(number)
                 return (disk(client) - before) / times
 
-            def log_trace(number: int) -> None:
-                store.start_trace(trace_info(experiment, number))
-                store.log_spans(experiment, spans_of(number))
-
+            operations = Operations(store, None)
+            operations.prepare()
+            log_trace = operations.calls()["trace of 10 spans"]
             few = cost(lambda _: log_run(store, experiment, numbers(10, 1)), runs)
             long = cost(lambda _: log_run(store, experiment, numbers(1, POINTS)), runs // 5)
             single = cost(lambda _: log_run(store, experiment, numbers(1, 1)), runs // 5)
-            trace = cost(log_trace, traces)
+            trace = cost(lambda _: log_trace(), traces)
         embedded.stop(directory, force=True)
     return {
         "bytes of a run with 20 params, 8 tags and 10 metrics": round(few),

@@ -5,8 +5,10 @@ therefore imports nothing of this project but the store itself.
 """
 
 import contextlib
+import functools
 import gc
 import importlib
+import importlib.metadata
 import json
 import resource
 import sys
@@ -67,33 +69,42 @@ class Answers:
         return made
 
     def fill_runs(self, total: int) -> int:
-        return self._filler().fill_runs(self.operations, total)
+        self.operations.tokens.clear()
+        return int(self.filler.fill_runs(self.operations, total))
 
     def fill_traces(self, total: int) -> int:
-        return self._filler().fill_traces(self.operations, total)
+        return int(self.filler.fill_traces(self.operations, total))
 
-    def fill_points(self, total: int) -> None:
-        self.operations.fill_points(total)
+    def fill_points(self, total: int) -> dict[str, Any]:
+        self.filler.fill_points(self.operations, total)
+        return {"history": self.operations.history, "points": total}
+
+    def fill_keys(self, total: int) -> None:
+        self.operations.fill_keys(total)
 
     def fill_models(self, models: int, versions: int) -> None:
         self.operations.fill_models(models, versions)
 
-    def _filler(self) -> Any:
+    @functools.cached_property
+    def filler(self) -> Any:
         import fill
 
         return fill.filler(self.kind, self.uri)
 
     def time(self, operation: str, times: int) -> dict[str, Any]:
-        """Milliseconds of each call, and the processor seconds that all of them took here."""
+        """Milliseconds of each call, processor seconds of all of them, and how much the last one found."""
         call: Callable[[], object] = self.operations.calls()[operation]
+        before: Callable[[], object] | None = self.operations.before().get(operation)
         gc.collect()
-        milliseconds = []
-        cpu = time.process_time()
+        milliseconds, cpu, found = [], 0.0, None
         for _ in range(times):
-            begin = time.perf_counter()
-            call()
+            if before:
+                before()
+            begin_cpu, begin = time.process_time(), time.perf_counter()
+            found = call()
             milliseconds.append((time.perf_counter() - begin) * 1000)
-        return {"ms": milliseconds, "cpu": time.process_time() - cpu}
+            cpu += time.process_time() - begin_cpu
+        return {"ms": milliseconds, "cpu": cpu, "found": len(found) if isinstance(found, list) else None}
 
     def throughput(self, threads: int, seconds: float) -> dict[str, float]:
         """Calls of log_metric a second, each thread with a run of its own, and calls that failed."""
@@ -115,21 +126,70 @@ class Answers:
         deadline = float("inf")
         for worker in workers:
             worker.start()
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         deadline = begin + seconds
         barrier.wait()
         for worker in workers:
             worker.join()
-        elapsed = time.perf_counter() - begin
-        return {"calls": sum(counts) / elapsed, "errors": sum(errors)}
+        elapsed, cpu = time.perf_counter() - begin, time.process_time() - cpu
+        each = cpu * 1000 / max(1, sum(counts))
+        return {"calls": sum(counts) / elapsed, "errors": sum(errors), "cpu": each}
 
     def memory(self) -> float:
         """Megabytes of this process at its peak."""
+        status = Path("/proc/self/status")
+        if (
+            status.exists()
+        ):  # what getrusage says there begins with the peak of the process that started this one
+            line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+            return int(line.split()[1]) / 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def versions(self) -> dict[str, str]:
+        """What this store runs with."""
+        wanted = {
+            "genesis_flow": ("mlflow-skinny", "pymongo", "beanie"),
+            "mlflow-mongodb": ("mlflow-mongodb", "pymongo"),
+            "sqlite": ("mlflow-skinny", "sqlalchemy"),
+            "postgresql": ("mlflow-skinny", "sqlalchemy", "psycopg"),
+            "pymongo": ("pymongo",),
+        }[self.kind]
+        return {name: importlib.metadata.version(name) for name in wanted}
+
+
+def first_call(kind: str, uri: str, artifacts: str, experiment: str = "") -> None:
+    """What a new process does before its first answer."""
+    if kind == "pymongo":
+        from pymongo import MongoClient
+
+        if MongoClient(uri).get_default_database()["floor"].find_one({"_id": "read"}) is None:
+            raise LookupError("the floor is empty")
+        return
+    store, _ = open_stores(kind, uri, artifacts)
+    store.get_experiment(experiment)
+
+
+def import_only(kind: str) -> None:
+    if kind == "pymongo":
+        importlib.import_module("pymongo")
+        return
+    modules, tracking, registry = KINDS[kind]
+    first, _, second = modules.partition(":")
+    getattr(importlib.import_module(first), tracking)
+    getattr(importlib.import_module(second or first), registry)
 
 
 def main() -> None:
-    kind, uri, artifacts = sys.argv[1:4]
+    kind, uri, artifacts, what, *rest = sys.argv[1:]
+    if what == "import":
+        import_only(kind)
+    elif what == "first-call":
+        first_call(kind, uri, artifacts, *rest)
+    else:
+        serve(kind, uri, artifacts)
+
+
+def serve(kind: str, uri: str, artifacts: str) -> None:
     # Stores print progress; what goes to the driver must be answers only.
     answers_to = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
@@ -137,10 +197,12 @@ def main() -> None:
         print(json.dumps({"ready": True}), file=answers_to, flush=True)
         for line in sys.stdin:
             order = json.loads(line)
+            begin = time.perf_counter()
             try:
                 answer = {"value": getattr(subject, order["do"])(**order.get("with", {}))}
             except Exception as error:  # noqa: BLE001 - a store that cannot do it is a result
                 answer = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+            answer["seconds"] = time.perf_counter() - begin
             print(json.dumps(answer), file=answers_to, flush=True)
 
 

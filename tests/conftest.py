@@ -4,13 +4,12 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
-import mlflow
 import pymongo
 import pytest
-from mlflow.tracking import fluent
 
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from tests.commands import CommandRecorder, recorder
+from tests.forgetting import forgotten
 from tests.mongod import Mongod, running_mongod
 
 
@@ -28,11 +27,6 @@ def standalone() -> Iterator[Mongod]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def mongod_uri(mongod: Mongod) -> str:
-    return mongod.uri
-
-
 @pytest.fixture(autouse=True)
 def portable_profile() -> Iterator[None]:
     """With GENESIS_FLOW_PROFILE=portable every test is one of that profile, too: nothing else is sent."""
@@ -48,33 +42,9 @@ def portable_profile() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def mlflow_forgets() -> Iterator[None]:
-    """What a test tells MLflow of URIs and experiments ends with it. MLflow keeps it in variables, too.
-
-    An experiment that a fixture of a module chose belongs to the database of that module alone.
-    """
-    uris = [os.environ.get(name) for name in _URIS]
-    _restore(uris)
-    yield
-    _restore(uris)
-
-
-_URIS = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-
-
-def _restore(uris: list[str | None]) -> None:
-    """A URI that MLflow was told of outlives the variable of the environment which it set by itself."""
-    mlflow.set_tracking_uri(uris[0])
-    mlflow.set_registry_uri(uris[1])
-    fluent._active_experiment_id = None
-    for name, value in [
-        *zip(_URIS, uris, strict=True),
-        ("MLFLOW_EXPERIMENT_ID", None),
-        ("MLFLOW_EXPERIMENT_NAME", None),
-    ]:
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+    """What a test tells MLflow of URIs and experiments ends with it."""
+    with forgotten():
+        yield
 
 
 @pytest.fixture

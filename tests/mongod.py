@@ -125,6 +125,15 @@ class Mongod:
 
 
 @contextlib.contextmanager
+def guarded_mongod(user: str, password: str) -> Iterator[Mongod]:
+    """A server that asks for a password; this user may do everything."""
+    with running_mongod(replica_set=False, options=("--auth",)) as server:
+        with pymongo.MongoClient(server.uri) as client:
+            client.admin.command("createUser", user, pwd=password, roles=["root"])
+        yield server
+
+
+@contextlib.contextmanager
 def running_mongod(*, replica_set: bool = True, options: tuple[str, ...] = ()) -> Iterator[Mongod]:
     folder = Path(tempfile.mkdtemp(prefix="genesis-flow-test-"))
     server = Mongod(folder, replica_set=replica_set, options=options)

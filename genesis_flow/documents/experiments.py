@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.indexes import Index, Unindexed
 
 
 class ExperimentFields(BaseModel):
@@ -62,6 +62,5 @@ class CounterFields(BaseModel):
     id: str = Field(alias="_id", description="What is counted: `experiments`.")
     last: int = Field(description="Last number given out.")
 
-    class Settings:
+    class Settings(Unindexed):
         name = "counters"
-        indexes: ClassVar[list[Index]] = []

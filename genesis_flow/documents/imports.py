@@ -1,10 +1,10 @@
 """The journal of imports: what was brought in from where, so that it can be continued, proven and undone."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.indexes import Unindexed
 from genesis_flow.documents.keys import SEPARATOR
 
 
@@ -49,9 +49,8 @@ class ImportJournalFields(BaseModel):
         description="One entry a run of the command: when, by whom, with which filters, what it did.",
     )
 
-    class Settings:
+    class Settings(Unindexed):
         name = "import_journals"
-        indexes: ClassVar[list[Index]] = []
 
 
 class ImportUnitFields(BaseModel):
@@ -65,9 +64,8 @@ class ImportUnitFields(BaseModel):
     counts: dict[str, int] = Field(default_factory=dict, description="How many things it brought, by kind.")
     problems: int = Field(default=0, description="How many things it could not bring.")
 
-    class Settings:
+    class Settings(Unindexed):
         name = "import_units"
-        indexes: ClassVar[list[Index]] = []
 
 
 class ImportItemFields(BaseModel):
@@ -77,9 +75,8 @@ class ImportItemFields(BaseModel):
     root: Any = Field(description="The document's `_id`.")
     unit: str = Field(description="The unit that brought it.")
 
-    class Settings:
+    class Settings(Unindexed):
         name = "import_items"
-        indexes: ClassVar[list[Index]] = []
 
 
 class ImportProblemFields(BaseModel):
@@ -91,9 +88,8 @@ class ImportProblemFields(BaseModel):
     reason: str = Field(description="Why it could not be brought over.")
     size: int = Field(default=0, description="How many items it stands for, such as the points of a history.")
 
-    class Settings:
+    class Settings(Unindexed):
         name = "import_problems"
-        indexes: ClassVar[list[Index]] = []
 
 
 class ImportArtifactFields(BaseModel):
@@ -114,9 +110,8 @@ class ImportArtifactFields(BaseModel):
         description="The files that were copied, for a rollback; empty if there are too many.",
     )
 
-    class Settings:
+    class Settings(Unindexed):
         name = "import_artifacts"
-        indexes: ClassVar[list[Index]] = []
 
 
 def journal_key(journal: str, *parts: str) -> str:

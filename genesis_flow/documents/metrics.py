@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.indexes import Index, Unindexed
 
 # A tail of this many points is packed into a block.
 TAIL_LIMIT = 128
@@ -90,6 +90,5 @@ class MetricBlockFields(BaseModel):
     steps: bytes = Field(description="Steps, signed 64-bit.")
     values: bytes = Field(description="Values, IEEE doubles.")
 
-    class Settings:
+    class Settings(Unindexed):
         name = "metrics"
-        indexes: ClassVar[list[Index]] = []

@@ -7,6 +7,8 @@ from typing import Any
 
 from mlflow.tracing.constant import CostKey, TokenUsageKey, TraceMetadataKey
 
+from genesis_flow.core.numbers import INT64
+
 TOKEN_KEYS: tuple[str, ...] = tuple(TokenUsageKey.all_keys())
 COST_KEYS = (CostKey.INPUT_COST, CostKey.OUTPUT_COST, CostKey.TOTAL_COST)
 
@@ -15,8 +17,6 @@ NUMBER_FIELDS: dict[str, tuple[str, tuple[str, ...]]] = {
     TraceMetadataKey.TOKEN_USAGE: ("tokens", TOKEN_KEYS),
     TraceMetadataKey.COST: ("cost", COST_KEYS),
 }
-
-_INT64 = range(-(2**63), 2**63)
 
 
 def token_count(value: Any) -> int | None:
@@ -30,7 +30,7 @@ def token_count(value: Any) -> int | None:
     if not number.is_finite() or number != number.to_integral_value():
         return None
     count = int(number)
-    return count if count in _INT64 else None
+    return count if count in INT64 else None
 
 
 def amount(value: Any) -> float | None:

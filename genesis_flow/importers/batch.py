@@ -16,7 +16,7 @@ from genesis_flow.importers.errors import ImportConflict, Stopped
 from genesis_flow.importers.records import Problem
 from genesis_flow.importers.roots import Ownership, Verdict
 from genesis_flow.importers.stats import Stats
-from genesis_flow.importers.target import ImportTarget, Operation
+from genesis_flow.importers.target import ImportTarget, Operation, patiently
 from genesis_flow.importers.tidy import drop_superseded_blocks
 from genesis_flow.importers.writers import Root, Write
 
@@ -238,7 +238,8 @@ class BatchWriter:
         known = self._target.find_by_ids(ImportUnitFields, keys, {"problems": 1})
         for had in (unit["_id"] for unit in known if unit["problems"]):
             self._target.check()
-            self._target.collection(ImportProblemFields).delete_many({"_id": children_of(had)})
+            problems = self._target.collection(ImportProblemFields)
+            patiently(lambda had=had, problems=problems: problems.delete_many({"_id": children_of(had)}))  # type: ignore[misc]
 
     def _unit_key(self, unit: str) -> str:
         return journal_key(self._journal, unit)

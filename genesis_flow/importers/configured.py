@@ -13,7 +13,6 @@ from genesis_flow.migrate.files import MigrationFile
 from genesis_flow.migrate.runner import plain_ledger
 
 ONCE, AGAIN, NEVER = "once", "again", "never"
-WHEN = (ONCE, AGAIN, NEVER)
 
 
 def pending_imports(config: MigrateConfig, when: str) -> list[str]:

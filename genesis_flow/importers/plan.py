@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 from genesis_flow.documents import (
     ExperimentFields,
     ImportItemFields,
@@ -45,6 +47,9 @@ class Planner:
         self._target = target
         self._journal = journal
         self._on_conflict = on_conflict
+        # Names that are taken in the target, in the source or by what this import renamed.
+        self._taken: dict[type[BaseModel], set[str]] = {}
+        self._target_named: set[type[BaseModel]] = set()
         self._plan = Plan(
             Context(
                 target.workspace,
@@ -59,6 +64,7 @@ class Planner:
         for item in _items_of(source, filters, "experiment"):
             if isinstance(item, Record) and item.kind == "experiment":
                 self._plan.experiments.append(item)
+        self._taken[ExperimentFields] = {each.body["name"] for each in self._plan.experiments}
         numbered = [each for each in self._plan.experiments if self._has_number(each.body)]
         self._place_experiments(self._first_of_each(numbered))
         models = [
@@ -66,6 +72,7 @@ class Planner:
             for item in _items_of(source, filters, "registered_model")
             if isinstance(item, Record) and item.kind == "registered_model"
         ]
+        self._taken[RegisteredModelFields] = {each.body["name"] for each in models}
         self._place_models(models)
         return self._plan
 
@@ -85,7 +92,7 @@ class Planner:
                 continue  # the second one is refused when its turn comes
             before = experiment.body["name"]
             if before in names:
-                name = self._rename(experiment, names)
+                name = self._rename(experiment)
                 reason = (
                     f"experiment {names[before]} of the source has the same name {before!r}: this one is "
                     f"imported as {name!r}"
@@ -97,14 +104,25 @@ class Planner:
     def _name_of(self, body: Body) -> str:
         return str(self._plan.context.names.get(str(body["experiment_id"])) or body["name"])
 
-    def _rename(self, experiment: Record, taken: Iterable[str]) -> str:
+    def _rename(self, experiment: Record) -> str:
         """The name that an experiment gets instead of its own; the same at each import."""
         names = self._plan.context.names
         source_id: str = str(experiment.body["experiment_id"])
         if source_id not in names:
-            others = {*taken, *self._names(ExperimentFields, None), *names.values()}
-            names[source_id] = _free_name(experiment.body["name"], others)
+            names[source_id] = self._free_name(ExperimentFields, experiment.body["name"], names.values())
         return names[source_id]
+
+    def _free_name(self, declared: type[BaseModel], name: str, given: Iterable[str]) -> str:
+        """A name like this one that nothing has, nor will have after this import."""
+        taken = self._taken[declared]
+        if declared not in self._target_named:
+            self._target_named.add(declared)
+            taken |= {*self._names(declared, None), *given}
+        number = 1
+        while (free := f"{name} (imported{f' {number}' if number > 1 else ''})") in taken:
+            number += 1
+        taken.add(free)
+        return free
 
     def _place_experiments(self, experiments: list[Record]) -> None:
         context = self._plan.context
@@ -150,7 +168,7 @@ class Planner:
                 self._plan.renamed.append(holder)
                 continue
             if self._conflict(experiment, f"experiment {taken[name]} of the target has the name {name!r}"):
-                self._rename(experiment, [each.body["name"] for each in experiments])
+                self._rename(experiment)
             else:
                 del context.experiments[source_id]
 
@@ -191,8 +209,8 @@ class Planner:
             if name in self._plan.context.models or taken.get(name) in (None, key):
                 continue
             if self._conflict(model, f"the target has a registered model named {name!r}"):
-                free = _free_name(name, self._names(RegisteredModelFields, None))
-                self._plan.context.models[name] = free
+                given = self._plan.context.models
+                given[name] = self._free_name(RegisteredModelFields, name, given.values())
             else:
                 self._plan.context.refused_models[name] = "the target has another model of this name"
 
@@ -212,8 +230,9 @@ class Planner:
         query: dict[str, Any] = {"workspace": self._target.workspace}
         if names is not None:
             query["name"] = {"$in": names}
-        found = self._target.collection(declared).find(query, {"name": 1})
-        return {each["name"]: each["_id"] for each in patiently(lambda: list(found))}
+        collection = self._target.collection(declared)
+        found = patiently(lambda: list(collection.find(query, {"name": 1})))
+        return {each["name"]: each["_id"] for each in found}
 
     def _counted(self) -> list[int]:
         """Numbers that the target has given out or holds."""
@@ -261,11 +280,3 @@ def _items_of(source: Source, filters: Filters, phase: str) -> Iterable[Item]:
     for unit in source.units(filters, (phase,)):
         if isinstance(unit, Unit):
             yield from source.read(unit)
-
-
-def _free_name(name: str, taken: Iterable[str]) -> str:
-    taken = set(taken)
-    number = 1
-    while (free := f"{name} (imported{f' {number}' if number > 1 else ''})") in taken:
-        number += 1
-    return free

@@ -30,7 +30,7 @@ def drop_superseded_blocks(target: ImportTarget, run_id: str, written: set[str])
             points -= _identities(unpack(other))
         if not points:
             target.check()
-            blocks.delete_one({"_id": block["_id"]})
+            patiently(lambda key=block["_id"]: blocks.delete_one({"_id": key}))  # type: ignore[misc]
 
 
 def _metric(block_id: str) -> str:

@@ -1,10 +1,16 @@
 """One comparison of MLflow's filter language as a MongoDB condition."""
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from genesis_flow.core.numbers import storable
+
+EQUALITY = ("=", "!=")
+TEXT = (*EQUALITY, "LIKE", "ILIKE")
+NUMBER = (*EQUALITY, "<", "<=", ">", ">=")
 _RANGE = {"<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 
 
@@ -30,6 +36,24 @@ def condition(comparator: str, value: Any) -> Any:
         case _ if comparator in _RANGE:
             return {_RANGE[comparator]: value}
     raise MlflowException.invalid_parameter_value(f"Invalid comparator '{comparator}'.")
+
+
+def allow(comparator: str, allowed: Collection[str], what: str) -> None:
+    """Refuse a comparator that MLflow has not for ``what``."""
+    if comparator not in allowed:
+        raise MlflowException.invalid_parameter_value(f"Invalid comparator for {what}: {comparator}")
+
+
+def whole_number(key: str, value: Any, *, quoted: bool = True) -> float:
+    """What a numeric attribute is compared with. In some of its messages MLflow does not quote numbers."""
+    try:
+        if isinstance(value, float):
+            raise ValueError("not a whole number")
+        return storable(int(value))
+    except (TypeError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(
+            f"Invalid value for numeric attribute '{key}': {(str(value) if quoted else value)!r}"
+        ) from error
 
 
 def like_regex(pattern: str) -> str:

@@ -8,15 +8,11 @@ from mlflow.utils.search_utils import SearchEvaluationDatasetsUtils
 from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.keys import escape
-from genesis_flow.query.compare import condition
+from genesis_flow.query.compare import NUMBER, TEXT, allow, condition, whole_number
 from genesis_flow.query.keyset import behind
 from genesis_flow.query.runs.parsing import parsed
-from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+from genesis_flow.query.tokens import create_token, parse_token
 from genesis_flow.query.traces.text import TextCondition
-
-_NUMBER = ("=", "!=", "<", "<=", ">", ">=")
-_TEXT = ("=", "!=", "LIKE", "ILIKE")
-_INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +40,9 @@ def dataset_page(
         else []
     )
     conditions = [_clause(clause) for clause in clauses]
-    position = parse_token(page_token, question)
+    kinds = [str if field in ("name", "_id") else int for field, _ in sort]
+    position = parse_token(page_token, question, kinds)
     if position is not None:
-        kinds = [str if field in ("name", "_id") else int for field, _ in sort]
-        if len(position) != len(sort) or not all(map(isinstance, position, kinds)):
-            refuse_position()
         conditions.append(behind(sort, position))
     return DatasetPage({"$and": conditions} if conditions else {}, sort, question)
 
@@ -72,32 +66,13 @@ def _sort(order_by: list[str] | None) -> list[tuple[str, int]]:
 def _clause(parsed_clause: dict[str, Any]) -> dict[str, Any]:
     kind, key, comparator, value = (parsed_clause[part] for part in ("type", "key", "comparator", "value"))
     if kind == "tag":
-        _allow(comparator, _TEXT, "tag")
+        allow(comparator, TEXT, "tag")
         return {f"tags.{escape(key)}": condition(comparator, value)}
     if kind != "attribute":
         raise MlflowException.invalid_parameter_value(f"Invalid token type: {kind}")
     if key in SearchEvaluationDatasetsUtils.NUMERIC_ATTRIBUTES:
-        _allow(comparator, _NUMBER, "numeric attribute")
-        return {key: condition(comparator, _number(key, value))}
-    allowed = (*_TEXT, *_NUMBER, "RLIKE")
-    _allow(comparator, (*allowed, "IN") if key == "name" else allowed, "string attribute")
+        allow(comparator, NUMBER, "numeric attribute")
+        return {key: condition(comparator, whole_number(key, value))}
+    allowed = (*TEXT, *NUMBER, "RLIKE")
+    allow(comparator, (*allowed, "IN") if key == "name" else allowed, "string attribute")
     return {key: TextCondition(comparator, value).query()}
-
-
-def _number(key: str, value: Any) -> int | float:
-    try:
-        if isinstance(value, float):
-            raise ValueError("not a whole number")
-        number = int(value)
-    except (TypeError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(
-            f"Invalid value for numeric attribute '{key}': {str(value)!r}"
-        ) from error
-    if number in _INT64:
-        return number
-    return float("inf") if number > 0 else float("-inf")
-
-
-def _allow(comparator: str, allowed: tuple[str, ...], what: str) -> None:
-    if comparator not in allowed:
-        raise MlflowException.invalid_parameter_value(f"Invalid comparator for {what}: {comparator}")

@@ -10,14 +10,12 @@ from mlflow.utils.validation import _parse_experiment_id
 from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.keys import escape
-from genesis_flow.query.compare import condition
+from genesis_flow.query.compare import EQUALITY, NUMBER, TEXT, allow, condition, whole_number
 from genesis_flow.query.keyset import behind
 from genesis_flow.query.runs.parsing import parsed
-from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+from genesis_flow.query.tokens import create_token, parse_token
 
-_NUMBER = ("=", "!=", "<", "<=", ">", ">=")
-_TEXT = ("=", "!=", "LIKE", "ILIKE")
-_ID = ("=", "!=", "IN", "NOT IN")
+_ID = (*EQUALITY, "IN", "NOT IN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +38,9 @@ def experiment_page(
         {"lifecycle_stage": {"$in": list(LifecycleStage.view_type_to_stages(view_type))}},
         *(_clause(clause) for clause in parsed(parse, filter_string or "", "filter")),
     ]
-    position = parse_token(page_token, question)
+    kinds = [str if field == "name" else int for field, _ in sort]
+    position = parse_token(page_token, question, kinds)
     if position is not None:
-        kinds = [str if field == "name" else int for field, _ in sort]
-        if len(position) != len(sort) or not all(map(isinstance, position, kinds)):
-            refuse_position()
         conditions.append(behind(sort, position))
     return ExperimentPage({"$and": conditions}, sort, question)
 
@@ -72,31 +68,19 @@ def _clause(clause: dict[str, Any]) -> dict[str, Any]:
         return {_field(key): condition(comparator, _attribute_value(key, comparator, value))}
     if kind != "tag":
         raise MlflowException.invalid_parameter_value(f"Invalid token type: {kind}")
-    if comparator not in (*_TEXT, "IS NULL", "IS NOT NULL"):
+    if comparator not in (*TEXT, "IS NULL", "IS NOT NULL"):
         raise MlflowException.invalid_parameter_value(f"Invalid comparator for tag: {comparator}")
     return {f"tags.{escape(key)}": condition(comparator, value)}
 
 
 def _attribute_value(key: str, comparator: str, value: Any) -> Any:
     if key == "experiment_id":
-        _allow(comparator, _ID, "experiment_id")
+        allow(comparator, _ID, "experiment_id")
         if isinstance(value, tuple):
             return [_parse_experiment_id(each) for each in value]
         return _parse_experiment_id(value)
     if key not in SearchExperimentsUtils.NUMERIC_ATTRIBUTES:
-        _allow(comparator, _TEXT, "string attribute")
+        allow(comparator, TEXT, "string attribute")
         return value
-    _allow(comparator, _NUMBER, "numeric attribute")
-    try:
-        if isinstance(value, float):
-            raise ValueError("not a whole number")
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(
-            f"Invalid value for numeric attribute '{key}': {str(value)!r}"
-        ) from error
-
-
-def _allow(comparator: str, allowed: tuple[str, ...], what: str) -> None:
-    if comparator not in allowed:
-        raise MlflowException.invalid_parameter_value(f"Invalid comparator for {what}: {comparator}")
+    allow(comparator, NUMBER, "numeric attribute")
+    return whole_number(key, value)

@@ -17,14 +17,12 @@ from mlflow.utils.search_utils import SearchModelUtils, SearchModelVersionUtils,
 from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.tag_values import PROMPT_VALUE, tag_field, tag_fields
-from genesis_flow.query.compare import condition
+from genesis_flow.query.compare import TEXT, allow, condition, whole_number
 from genesis_flow.query.keyset import behind
 from genesis_flow.query.runs.parsing import parsed
-from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+from genesis_flow.query.tokens import create_token, parse_token
 
-_TEXT = ("=", "!=", "LIKE", "ILIKE")
-_TEXT_OR_LIST = (*_TEXT, "IN", "NOT IN")
-_INT64 = range(-(2**63), 2**63)
+_TEXT_OR_LIST = (*TEXT, "IN", "NOT IN")
 _FIELDS = {
     "source_path": "source",
     "version_number": "version",
@@ -110,7 +108,7 @@ def _clauses(parser: Any, filter_string: str | None) -> list[Clause]:
         return []
     clauses: list[Clause] = parsed(parser.parse_search_filter, filter_string, "filter")
     for clause in filter(_is_on_prompt_tag, clauses):
-        _allow(clause["comparator"], _TEXT, "tag")  # the clause may count for nothing, but must be valid
+        allow(clause["comparator"], TEXT, "tag")  # the clause may count for nothing, but must be valid
     return clauses
 
 
@@ -140,7 +138,7 @@ def _model_condition(clause: Clause) -> dict[str, Any]:
         raise MlflowException.invalid_parameter_value(f"Invalid token type: {kind}")
     if key != "name":
         raise MlflowException.invalid_parameter_value(f"Invalid attribute name: {key}")
-    _allow(comparator, _TEXT_OR_LIST, "attribute")
+    allow(comparator, _TEXT_OR_LIST, "attribute")
     return {key: condition(comparator, value)}
 
 
@@ -154,38 +152,19 @@ def _version_condition(clause: Clause) -> dict[str, Any]:
         raise MlflowException.invalid_parameter_value(f"Invalid attribute name: {key}")
     if key in SearchModelVersionUtils.NUMERIC_ATTRIBUTES:
         allowed = tuple(SearchModelVersionUtils.VALID_NUMERIC_ATTRIBUTE_COMPARATORS)
-        _allow(comparator, allowed, f"attribute {key}")
-        return {_FIELDS[key]: condition(comparator, _number(key, value))}
-    _allow(comparator, _TEXT_OR_LIST if key in ("run_id", "name") else _TEXT, "attribute")
+        allow(comparator, allowed, f"attribute {key}")
+        return {_FIELDS[key]: condition(comparator, whole_number(key, value, quoted=False))}
+    allow(comparator, _TEXT_OR_LIST if key in ("run_id", "name") else TEXT, "attribute")
     return {_FIELDS.get(key, key): condition(comparator, value)}
 
 
 def _tag_condition(key: str, comparator: str, value: str) -> dict[str, Any]:
-    _allow(comparator, _TEXT, "tag")
+    allow(comparator, TEXT, "tag")
     if comparator == "=":
         if key == IS_PROMPT_TAG_KEY and value == PROMPT_VALUE:
             return {"is_prompt": True}
         return {tag_field(key, value): value}
     return {"$or": [{field: condition(comparator, value)} for field in tag_fields(key)]}
-
-
-def _number(key: str, value: Any) -> int | float:
-    try:
-        if isinstance(value, float):
-            raise ValueError("not a whole number")
-        number = int(value)
-    except (TypeError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(
-            f"Invalid value for numeric attribute '{key}': {value!r}"
-        ) from error
-    if number in _INT64:
-        return number
-    return float("inf") if number > 0 else float("-inf")
-
-
-def _allow(comparator: str, allowed: tuple[str, ...], what: str) -> None:
-    if comparator not in allowed:
-        raise MlflowException.invalid_parameter_value(f"Invalid comparator for {what}: {comparator}")
 
 
 def _model_order(order_by: list[str]) -> dict[str, int]:
@@ -238,11 +217,9 @@ def _with_position(
     query: dict[str, Any], sort: dict[str, int], question: list[Any], page_token: str | None
 ) -> Page:
     order = list(sort.items())
-    position = parse_token(page_token, question)
+    kinds = [str if field == "name" else int for field in sort]
+    position = parse_token(page_token, question, kinds)
     if position is not None:
-        kinds = [str if field == "name" else int for field in sort]
-        if len(position) != len(order) or not all(map(isinstance, position, kinds)):
-            refuse_position()
         field, direction = order[0]
         bound = {field: {"$gte" if direction == ASCENDING else "$lte": position[0]}}
         # The bound says nothing new, but lets the index begin there.

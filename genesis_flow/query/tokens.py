@@ -8,9 +8,12 @@ question: continuing another question's pages would silently skip entries.
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mlflow.exceptions import MlflowException
+
+from genesis_flow.core.numbers import INT64
 
 
 def create_token(question: Any, position: list[Any]) -> str:
@@ -19,8 +22,10 @@ def create_token(question: Any, position: list[Any]) -> str:
     return base64.urlsafe_b64encode(body.encode()).decode()
 
 
-def parse_token(token: str | bytes | None, question: Any) -> list[Any] | None:
-    """The position in ``token``, or None for the first page."""
+def parse_token(
+    token: str | bytes | None, question: Any, kinds: Sequence[type] | None = None
+) -> list[Any] | None:
+    """The position in ``token``, or None for the first page; ``kinds`` are those of the sorted fields."""
     if not token:
         return None
     try:
@@ -35,7 +40,15 @@ def parse_token(token: str | bytes | None, question: Any) -> list[Any] | None:
             "Invalid page token: it belongs to another search. Use it with the same filter, order and "
             "experiments, or start again without a token."
         )
+    if kinds is not None and not _fits(position, kinds):
+        refuse_position()
     return position
+
+
+def _fits(position: list[Any], kinds: Sequence[type]) -> bool:
+    return [type(part) for part in position] == list(kinds) and all(
+        part in INT64 for part in position if type(part) is int
+    )
 
 
 def refuse_position() -> NoReturn:

@@ -31,7 +31,7 @@ from genesis_flow.documents import WebhookFields
 from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.registry_entities import webhook_entity
 from genesis_flow.query.keyset import behind
-from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+from genesis_flow.query.tokens import create_token, parse_token
 from genesis_flow.registry.secrets import decrypt, encrypt
 
 _logger = logging.getLogger("genesis_flow")
@@ -120,10 +120,8 @@ class Webhooks(Area):
                 f"max_results must be between 1 and {_LARGEST_PAGE}.", INVALID_PARAMETER_VALUE
             )
         question = ["webhooks", query]
-        position = parse_token(page_token, question)
+        position = parse_token(page_token, question, (int, str))
         if position is not None:
-            if len(position) != len(_ORDER) or not all(map(isinstance, position, (int, str))):
-                refuse_position()
             query = {**query, **behind(_ORDER, position)}
         cursor = self._webhooks.find(scoped(query), sort=_ORDER, limit=limit + 1, batch_size=limit + 1)
         found = await cursor.to_list()

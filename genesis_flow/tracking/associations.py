@@ -18,7 +18,7 @@ from genesis_flow.documents import EntityAssociationFields
 from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.evaluation import association_key
 from genesis_flow.query.keyset import behind
-from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+from genesis_flow.query.tokens import create_token, parse_token
 
 DATASET = EntityAssociationType.EVALUATION_DATASET
 EXPERIMENT = EntityAssociationType.EXPERIMENT
@@ -116,11 +116,9 @@ async def _associated(
         )
     sort = [("created_time", ASCENDING), (wanted, ASCENDING), ("_id", ASCENDING)]
     asked = [known, wanted]
-    after = parse_token(page_token, asked)
+    after = parse_token(page_token, asked, (int, str, str))
     query = scoped(known)
     if after is not None:
-        if [type(part) for part in after] != [int, str, str]:
-            refuse_position()
         query = {"$and": [query, behind(sort, after)]}
     limit = 0 if max_results is None else max_results + 1
     found = (

@@ -34,7 +34,7 @@ from genesis_flow.documents.evaluation import (
 )
 from genesis_flow.documents.keys import children_of
 from genesis_flow.query.keyset import behind
-from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+from genesis_flow.query.tokens import create_token, parse_token
 from genesis_flow.tracking.dataset_schema import merged_schema
 from genesis_flow.tracking.guards import refuse_unknown_dataset
 
@@ -107,11 +107,9 @@ class DatasetRecords(Area):
     ) -> tuple[list[DatasetRecord], str | None]:
         limit = LOAD_DATASET_RECORDS_MAX_RESULTS if max_results == 0 else max_results
         asked = ["records", dataset_id]
-        after = parse_token(page_token, asked)
+        after = parse_token(page_token, asked, (int, str))
         query: Document = {"dataset_id": dataset_id}
         if after is not None:
-            if [type(part) for part in after] != [int, str]:
-                refuse_position()
             query = {"$and": [query, behind(_ORDER, after)]}
         found = await self._dataset_records.find(
             query, sort=_ORDER, limit=0 if limit is None else limit + 1, batch_size=BATCH

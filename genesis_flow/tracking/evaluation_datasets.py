@@ -21,6 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from mlflow.utils.time import get_current_time_millis
 from pymongo import ReturnDocument
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.database.operation import Area, call_token, long_mutation, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from mlflow.entities import EvaluationDataset
 
 _logger = logging.getLogger(__name__)
-_INT64 = range(-(2**63), 2**63)
 
 
 class EvaluationDatasets(Area):
@@ -199,7 +199,7 @@ class EvaluationDatasets(Area):
             _refuse_dataset(dataset_id)
 
     async def _check_experiments(self, experiment_ids: list[str]) -> None:
-        numbers = [int(each) for each in experiment_ids if each.isdecimal() and int(each) in _INT64]
+        numbers = [int(each) for each in experiment_ids if each.isdecimal() and int(each) in INT64]
         found = self.database.collection(ExperimentFields).find(scoped({"_id": {"$in": numbers}}), {"_id": 1})
         known = {str(experiment["_id"]) async for experiment in found}
         for experiment_id in experiment_ids:

@@ -14,6 +14,7 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_LOGGED_MODEL_MAX_RESULTS_DEFAULT
 from mlflow.utils.validation import _parse_experiment_ids
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import LoggedModelFields, ModelMetricFields
@@ -24,8 +25,6 @@ from genesis_flow.query.logged_models import parse_model_filter, parse_model_ord
 from genesis_flow.query.runs import parse_position
 from genesis_flow.query.tokens import create_token, parse_token
 from genesis_flow.tracking.guards import ACTIVE
-
-_INT64 = range(-(2**63), 2**63)
 
 
 class LoggedModelSearch(Area):
@@ -47,7 +46,7 @@ class LoggedModelSearch(Area):
         after = parse_token(page_token, asked)
         if after is not None:
             after = parse_position(order, after)
-        experiments = [number for number in numbers if number in _INT64]
+        experiments = [number for number in numbers if number in INT64]
         if not experiments:
             return PagedList([], None)
         finder = ModelFinder(

@@ -24,7 +24,7 @@ from genesis_flow.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.keys import children_of, head_id
 from genesis_flow.documents.points import Curve, Point, distinct, history_order, merged, unpack
-from genesis_flow.query.tokens import create_token, parse_token, refuse_position
+from genesis_flow.query.tokens import create_token, parse_token
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class MetricHistory(Area):
                 "integer."
             )
         question = [run_id, metric_key]
-        after = _position(parse_token(page_token, question))
+        after = _position(parse_token(page_token, question, (int, int, float)))
         points: list[Point] = []
         async for batch in self._batches(run_id, metric_key, after):
             points += batch
@@ -179,8 +179,6 @@ def _behind(points: list[Point], after: Point | None) -> list[Point]:
 def _position(position: list[Any] | None) -> Point | None:
     if position is None:
         return None
-    if [type(part) for part in position] != [int, int, float]:
-        refuse_position()
     timestamp, step, value = position
     return timestamp, step, value
 

@@ -14,6 +14,7 @@ from bson.regex import Regex
 from mlflow.entities import LifecycleStage, Run
 from mlflow.utils.validation import _parse_experiment_ids
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import DatasetFields, MetricHeadFields, RunFields
@@ -38,7 +39,6 @@ T = TypeVar("T")
 _EVERYTHING = 2**31 - 2
 # The most ids in one query: far from the 48 MB of a message, and from bounds that take long to build.
 _IDS_AT_ONCE = 1_000
-_INT64 = range(-(2**63), 2**63)
 
 
 class RunSearch(Area):
@@ -60,7 +60,7 @@ class RunSearch(Area):
         after = parse_token(page_token, asked)
         if after is not None:
             after = parse_position(order, after)
-        experiments = [number for number in experiments if number in _INT64]
+        experiments = [number for number in experiments if number in INT64]
         match = _match(experiments, run_view_type)
         if match is None:
             return [], None

@@ -1,7 +1,7 @@
 """Azurite for the session, a fresh container and a clean environment for each test."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,6 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from genesis_flow.artifacts.azure_blob import AzureArtifactRepository
 from tests.artifacts.azurite import Azurite, Network, running_azurite
 
-Open = Callable[[str], AzureArtifactRepository]
 BLOCK = 256 * 1024
 
 

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, expect
 
 from genesis_flow import embedded
 from tests.client.conftest import PATIENCE_SECONDS, user_environment
+from tests.forgetting import forgotten
 from tests.mongod import free_port
 from tools.browser import Window, chromium, find_chromium, open_window
 from tools.demo_data import Demo, fill
@@ -55,7 +56,8 @@ def site(chromium_path: str) -> Iterator[Site]:
             stderr=subprocess.STDOUT,
         )
         try:
-            demo = fill(f"genesis://{directory}")
+            with forgotten():
+                demo = fill(f"genesis://{directory}")
             address = f"http://127.0.0.1:{port}"
             deadline = time.monotonic() + PATIENCE_SECONDS
             while f"MLflow is at {address}" not in (said := (folder / "log").read_text()):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.client.conftest import run_command
+from tests.client.conftest import Run, run_command
 
 MEASURE = """
 import json, sys, time
@@ -25,3 +25,12 @@ def test_importing_the_package_loads_no_driver(capsys: pytest.CaptureFixture[str
     with capsys.disabled():
         print(f"\nimport genesis_flow {ours:.1f} ms, then mlflow {mlflow:.2f} s")
     assert found["heavy"] == []
+
+
+def test_a_client_needs_no_package_of_servers(run_program: Run, genesis_uri: str, unique_name: str) -> None:
+    """MLflow itself takes numpy and pandas where it finds them; a client must do without, and so must we."""
+    answer = run_program("light", genesis_uri, unique_name).answer
+    assert answer["asked"] == []
+    assert answer["loaded"] == []
+    assert answer["ours"] == ["genesis_flow", "pymongo"]
+    assert (answer["found"], answer["history"], answer["version"]) == ([True], 2, "1")

@@ -1,55 +1,22 @@
 """MLflow's own server on the embedded database: REST, and OpenTelemetry's spans."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
 from mlflow import MlflowClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.client.conftest import PATIENCE_SECONDS, user_environment
-from tests.mongod import free_port
+from tests.client.serving import mlflow_server
 
 
 @pytest.fixture(scope="module")
 def server(genesis_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of ``mlflow server``, which ends with all its processes."""
-    folder: Path = tmp_path_factory.mktemp("server")
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", genesis_uri]
-    options = ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *options, "--host", "127.0.0.1", "--port", str(port)],
-            cwd=folder,
-            env=user_environment(),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not answers(address):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.2)
+    with mlflow_server(genesis_uri, tmp_path_factory.mktemp("server")) as (address, _):
         yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def answers(address: str) -> bool:
-    try:
-        return requests.get(f"{address}/health", timeout=2).ok
-    except requests.ConnectionError:
-        return False
 
 
 def exported_spans(count: int) -> bytes:

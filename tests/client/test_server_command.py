@@ -22,7 +22,7 @@ from genesis_flow import MongoDBStore, embedded
 from genesis_flow.cli import server as command
 from genesis_flow.cli.main import cli
 from tests.client.conftest import PATIENCE_SECONDS, user_environment
-from tests.mongod import Mongod, free_port, running_mongod
+from tests.mongod import Mongod, free_port, guarded_mongod
 
 CANARY = "p4ssw0rd-canary"
 
@@ -106,9 +106,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Mongod]:
-    with running_mongod(replica_set=False, options=("--auth",)) as running:
-        with pymongo.MongoClient[dict[str, Any]](running.uri) as client:
-            client.admin.command("createUser", "ada", pwd=CANARY, roles=["root"])
+    with guarded_mongod("ada", CANARY) as running:
         yield running
 
 

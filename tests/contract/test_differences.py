@@ -215,6 +215,10 @@ def _(pair: Pair) -> None:
         arguments = (["0"], f"start_time {comparator} {BEYOND}", ViewType.ALL)
         ours = accepted(pair, "search_runs", *arguments, theirs="INTERNAL_ERROR")
         assert [run.info.run_id for run in ours.result] == expected
+    for comparator, count in ((">", 0), ("=", 0), ("<", 1), ("!=", 1)):
+        search = (ViewType.ALL, 10, f"creation_time {comparator} {BEYOND}")
+        ours = accepted(pair, "search_experiments", *search, theirs="INTERNAL_ERROR")
+        assert len(ours.result) == count
 
 
 @row("text that is no Unicode (lone surrogates)")

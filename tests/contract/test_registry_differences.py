@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import mlflow
 import pytest
 from cryptography.fernet import Fernet
 from mlflow.entities.model_registry import ModelVersionTag
@@ -81,6 +82,8 @@ def test_a_prompt_is_not_said_to_be_absent_while_the_database_is_away(
 def test_only_versions_of_prompts_are_linked(registry: RegistryPair, method: str) -> None:
     registry.create_prompt("p")
     registry.create_model_version("p", "s3://x")
-    ours, _ = differs(registry, method, "p", "1", "no-such-thing")
+    mlflow.set_tracking_uri(registry.oracle.db_uri)  # the SQL registry asks it for the run or the model
+    ours, theirs = differs(registry, method, "p", "1", "no-such-thing")
     assert ours.code == "RESOURCE_DOES_NOT_EXIST"
     assert "not a version of a prompt" in str(ours.error)
+    assert "no-such-thing" in str(theirs.error)

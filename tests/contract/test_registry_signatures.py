@@ -45,3 +45,4 @@ def test_areas_do_not_hide_each_other() -> None:
         for name in vars(cls):
             if not name.startswith("__"):
                 assert seen.setdefault(name, cls) is cls, f"{name}: {seen[name]} and {cls}"
+    assert "create_model_version" in seen

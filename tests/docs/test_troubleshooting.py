@@ -5,16 +5,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import pymongo
 import pytest
 
 from tests.docs import provoked
 from tests.docs.pages import ROOT, blocks
 from tests.docs.provoked import PASSWORD, Place
 from tests.docs.test_blocks import matches
-from tests.mongod import Mongod, running_mongod
+from tests.mongod import Mongod, guarded_mongod
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 QUOTED = {block.argument: block.code for block in blocks(PAGE) if block.mark == "provoked"}
@@ -29,9 +27,7 @@ TROUBLES: dict[str, Callable[[Place], str]] = {
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Mongod]:
     """A server that asks for a password."""
-    with running_mongod(replica_set=False, options=("--auth",)) as server:
-        with pymongo.MongoClient[dict[str, Any]](server.uri) as client:
-            client.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
+    with guarded_mongod("root", PASSWORD) as server:
         yield server
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.importing.jobs import Job
 from tests.importing.small_trees import Tree, small_tree
+from tests.importing.sql_databases import unpacked
 
 
 @pytest.fixture
@@ -16,3 +17,9 @@ def job(store_uri: str) -> Job:
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
     return small_tree(tmp_path / "mlruns")
+
+
+@pytest.fixture
+def newest(tmp_path: Path) -> Path:
+    """A database of the newest MLflow."""
+    return unpacked("3.17.2", tmp_path)

@@ -212,6 +212,20 @@ class TestConflicts:
             assert names == ["forecast", "forecast (imported)"]
             assert len(registry.search_model_versions("name = 'forecast (imported)'")) == 2
 
+    def test_a_new_name_is_none_that_the_source_has_as_well(self, taken: Job, tree: Tree) -> None:
+        tree.experiment("4", f"{NAME} (imported)")
+        tree.model("forecast (imported)")
+        for _ in range(2):
+            assert taken.run(tree.uri, on_conflict="rename").problems == 0
+            names = {store_of(taken).get_experiment(number).name for number in (EXPERIMENT, "4")}
+            assert names == {f"{NAME} (imported 2)", f"{NAME} (imported)"}
+            models = MongoDBModelRegistryStore(taken.uri).search_registered_models()
+            assert [model.name for model in models] == [
+                "forecast",
+                "forecast (imported 2)",
+                "forecast (imported)",
+            ]
+
     def test_rename_finds_another_number(self, job: Job, tree: Tree) -> None:
         for number in range(1, 5):
             store_of(job).create_experiment(f"mine {number}", None, [])

@@ -13,13 +13,7 @@ from tests.importing.sql_databases import (
     everything,
     opened,
     problems_of,
-    unpacked,
 )
-
-
-@pytest.fixture
-def newest(tmp_path: Path) -> Path:
-    return unpacked("3.17.2", tmp_path)
 
 
 def read(path: Path) -> list[Item]:
@@ -200,7 +194,9 @@ def test_a_broken_page_of_the_file(newest: Path) -> None:
 
 def test_problems_name_their_rows(newest: Path) -> None:
     damage(newest, "UPDATE assessments SET created_timestamp = 'x' WHERE name = 'score'")
-    for problem in problems_of(read(newest)):
+    problems = problems_of(read(newest))
+    assert problems
+    for problem in problems:
         assert isinstance(problem, Problem)
         assert problem.where.startswith("table assessments, assessment_id=a-")
         assert problem.reason == "created_timestamp is not a whole number: 'x'"

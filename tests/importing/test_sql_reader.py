@@ -23,11 +23,6 @@ from tests.importing.sql_databases import (
 )
 
 
-@pytest.fixture
-def newest(tmp_path: Path) -> Path:
-    return unpacked("3.17.2", tmp_path)
-
-
 def run_named(path: Path, name: str) -> str:
     with connected(path) as connection:
         (run_id,) = connection.execute("SELECT run_uuid FROM runs WHERE name = ?", (name,)).fetchone()

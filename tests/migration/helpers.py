@@ -35,6 +35,7 @@ class Migration(BaseMigration):
 
 
 def make_config(uri: str, location: Path | None = None, **changes: Any) -> MigrateConfig:
+    # A busy machine must not make a living run lose its lock.
     changes = {"lock_lease": 30.0, "lock_wait": 60.0, **changes}
     config = load_config(uri, environ={})
     return dataclasses.replace(config, script_location=location or config.script_location, **changes)

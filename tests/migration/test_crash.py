@@ -52,39 +52,49 @@ def location(tmp_path: Path) -> Path:
 
 
 class Sweep:
-    """Kills one child after the other, each on a database of its own."""
+    """Kills one child after the other, in slots that work side by side.
+
+    ``up`` begins with an empty database each time, ``down`` in that of the slot, which is whole again.
+    """
 
     def __init__(self, mongod: Mongod, name: str, location: Path, direction: str, moment: str) -> None:
         self.mongod, self.name, self.location = mongod, name, location
         self.direction, self.moment = direction, moment
 
-    def config(self, number: int | str) -> MigrateConfig:
-        uri = self.mongod.database_uri(f"{self.name}_{number}")
-        return make_config(uri, self.location, lock_lease=60.0, batch_size=2)
+    def config(self, slot: int | str) -> MigrateConfig:
+        uri = self.mongod.database_uri(f"{self.name}_{slot}")
+        return make_config(uri, self.location, batch_size=2)
 
-    def one(self, number: int) -> tuple[int | None, Dump]:
+    def one(self, slot: int, number: int) -> tuple[int | None, Dump]:
         """How the child that was to be killed at its n-th command ended, and what `up` then made of it."""
-        config = self.config(number)
+        place = slot if self.direction == "down" else f"{slot}_{number}"
+        config = self.config(place)
         if self.direction == "down":
-            command.up(config)
+            command.up(config)  # nothing to do but the first time: the one before has ended so
         child = PROCESSES.Process(target=killed_child, args=(config, self.direction, number, self.moment))
         child.start()
         child.join(60)
         lock = command.unlock(config, force=True)  # as an operator may, rather than wait for its end
         assert lock is None or lock.pid == child.pid
         command.up(config)
-        return child.exitcode, self.dumped(number)
+        found = self.dumped(place)
+        if self.direction == "up":
+            self.drop(place)
+        return child.exitcode, found
 
     def clean(self) -> Dump:
         command.up(self.config("clean"))
-        return self.dumped("clean")
-
-    def dumped(self, number: int | str) -> Dump:
-        with pymongo.MongoClient[dict[str, Any]](self.mongod.uri) as client:
-            name = f"{self.name}_{number}"
-            found = dump(client[name])
-            client.drop_database(name)
+        found = self.dumped("clean")
+        self.drop("clean")
         return found
+
+    def dumped(self, slot: int | str) -> Dump:
+        with pymongo.MongoClient[dict[str, Any]](self.mongod.uri) as client:
+            return dump(client[f"{self.name}_{slot}"])
+
+    def drop(self, slot: int | str) -> None:
+        with pymongo.MongoClient[dict[str, Any]](self.mongod.uri) as client:
+            client.drop_database(f"{self.name}_{slot}")
 
 
 @pytest.mark.slow
@@ -105,12 +115,14 @@ def test_kill_at_every_command_then_up(
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for first in range(1, 500, AT_ONCE * stride):
             numbers = range(first, first + AT_ONCE * stride, stride)
-            results = list(pool.map(sweep.one, numbers))
+            results = list(pool.map(sweep.one, range(AT_ONCE), numbers))
             for number, (exitcode, found) in zip(numbers, results, strict=True):
                 assert exitcode in (KILLED, 0), f"command {number} of {direction}"
                 assert found == expected, f"killed when command {number} of {direction} had {moment}"
             killed += sum(exitcode == KILLED for exitcode, _ in results)
             if any(exitcode == 0 for exitcode, _ in results):
                 break
+    for slot in range(AT_ONCE):
+        sweep.drop(slot)
     assert killed > 30 // stride, "the sweep went over the whole run"
     print(f"{direction}/{moment}: {killed} commands")

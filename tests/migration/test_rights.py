@@ -13,7 +13,7 @@ from genesis_flow.documents.binding import DECLARED
 from genesis_flow.migrate import command
 from genesis_flow.migrate.errors import MigrationError
 from tests.migration.helpers import add_step, make_config, real_steps
-from tests.mongod import Mongod, running_mongod
+from tests.mongod import Mongod, guarded_mongod
 
 PASSWORD = "s3cr3t-canary"
 
@@ -21,9 +21,7 @@ PASSWORD = "s3cr3t-canary"
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Mongod]:
     """A server that asks for a password; the user root may do everything."""
-    with running_mongod(replica_set=False, options=("--auth",)) as server:
-        with pymongo.MongoClient[dict[str, Any]](server.uri) as client:
-            client.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
+    with guarded_mongod("root", PASSWORD) as server:
         yield server
 
 

@@ -11,7 +11,7 @@ import pytest
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.migrate import command
+from genesis_flow.migrate import batches, command
 from genesis_flow.migrate.config import MigrateConfig
 from tests.migration.helpers import add_step, database, make_config, real_steps
 
@@ -82,7 +82,9 @@ class Upgrade(threading.Thread):
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-async def test_clients_log_without_one_failed_write_while_up_runs(store_uri: str, tmp_path: Path) -> None:
+async def test_clients_log_without_one_failed_write_while_up_runs(
+    store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     location = real_steps(tmp_path / "steps")
     async with MongoDBStore(store_uri) as store:
         experiment = await store.create_experiment("busy")
@@ -94,6 +96,7 @@ async def test_clients_log_without_one_failed_write_while_up_runs(store_uri: str
         await asyncio.to_thread(many_runs, store_uri, template)
         add_step(location, "20290101000000", "expand", EXPAND)
         upgrade = Upgrade(make_config(store_uri, location))
+        monkeypatch.setattr(batches, "REPORT_SECONDS", 0.5)
         stop = asyncio.Event()
         writers = [asyncio.create_task(log(store, run, stop)) for run in runs]
         upgrade.start()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from genesis_flow.database import error_edge
 from tests.trust.secure import SecureServer, secure_mongod
 
 
@@ -11,3 +12,9 @@ from tests.trust.secure import SecureServer, secure_mongod
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServer]:
     with secure_mongod(tmp_path_factory.mktemp("secure")) as server:
         yield server
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between attempts, for hundreds of calls that are repeated; test_throttling.py has the real ones."""
+    monkeypatch.setattr(error_edge, "_FIRST_DELAY", error_edge._FIRST_DELAY / 10)

@@ -32,6 +32,16 @@ Call = Callable[..., Awaitable[Any]]
 EVENT = WebhookEvent(WebhookEntity.REGISTERED_MODEL, WebhookAction.CREATED)
 
 
+async def most(track: Call, register: Call, folder: Path) -> Any:
+    """All but webhooks and links to prompts; returns a prompt that is still there."""
+    await runs(track)
+    await datasets(track)
+    await registered_models(register)
+    prompt = await prompts(register)
+    await traces(track, prompt, folder)
+    return prompt
+
+
 async def runs(call: Call) -> None:
     experiment = await call("create_experiment", "e", tags=[ExperimentTag("a", "b")])
     await call("get_experiment", experiment)

@@ -111,25 +111,17 @@ async def test_every_call_that_writes_leaves_one_record_and_no_other_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(store_uri)
-    try:
-        async with MongoDBStore(store_uri) as tracking, MongoDBModelRegistryStore(store_uri) as registry:
-            await tracking.get_experiment("0")  # makes the default experiment
-            track = Checker(tracking, database, commands)
-            register = Checker(registry, database, commands)
-            await every_call.runs(track)
-            await every_call.datasets(track)
-            await every_call.registered_models(register)
-            await every_call.webhooks(register, "https://127.0.0.1:9/hook")
-            prompt = await every_call.prompts(register)
-            await every_call.traces(track, prompt, tmp_path)
-            run_id = (await track("create_run", "0", "me", 1, [], "linked")).info.run_id
-            model_id = (await track("create_logged_model", "0", "linked")).model_id
-            await track("start_trace", stated(trace_id(9)))
-            await every_call.prompt_links(register, run_id, model_id, trace_id(9), prompt)
-    finally:
-        mlflow.set_tracking_uri(before)
+    async with MongoDBStore(store_uri) as tracking, MongoDBModelRegistryStore(store_uri) as registry:
+        await tracking.get_experiment("0")  # makes the default experiment
+        track = Checker(tracking, database, commands)
+        register = Checker(registry, database, commands)
+        prompt = await every_call.most(track, register, tmp_path)
+        await every_call.webhooks(register, "https://127.0.0.1:9/hook")
+        run_id = (await track("create_run", "0", "me", 1, [], "linked")).info.run_id
+        model_id = (await track("create_logged_model", "0", "linked")).model_id
+        await track("start_trace", stated(trace_id(9)))
+        await every_call.prompt_links(register, run_id, model_id, trace_id(9), prompt)
     for checker in (track, register):
         missed = operations(type(checker.store)).keys() - checker.called
         assert not missed, f"tests/trust/every_call.py does not call {sorted(missed)}"

@@ -167,7 +167,7 @@ async def one_pass(world: World, proxy: FaultyProxy, position: int | None, where
 @pytest.mark.parametrize("where", ["request", "reply"] if SOAK else ["reply"])
 @pytest.mark.parametrize("how", PASSES)
 async def test_every_write_whose_command_was_lost_is_made_once(
-    behind_proxy: FaultyProxy, tmp_path: Path, where: str, how: str
+    behind_proxy: FaultyProxy, short_waits: None, tmp_path: Path, where: str, how: str
 ) -> None:
     """In pass p the p-th command of every call is lost, twice; the database is as if none had been."""
     answer = THROTTLED if how == "throttled" else None

@@ -306,11 +306,15 @@ async def asgi(scope, receive, send):
 """
 
 
+# A connection that is kept alive keeps a worker of gunicorn alive as well, for its graceful timeout of 30 s.
 @needs_fork
 @pytest.mark.parametrize(
     ("server", "command"),
     [
-        ("gunicorn", "--preload --workers 2 --threads 4 --bind 127.0.0.1:{port} application:wsgi"),
+        (
+            "gunicorn",
+            "--preload --workers 2 --threads 4 --keep-alive 0 --bind 127.0.0.1:{port} application:wsgi",
+        ),
         ("uvicorn", "--workers 2 --host 127.0.0.1 --port {port} --log-level warning application:asgi"),
     ],
 )

@@ -106,10 +106,7 @@ async def test_a_client_makes_every_call_and_changes_no_schema(
             return await getattr(registry, method)(*args, **kwargs)
 
         await tracking.get_experiment("0")
-        await every_call.runs(track)
-        await every_call.datasets(track)
-        await every_call.registered_models(register)
-        await every_call.traces(track, await every_call.prompts(register), tmp_path)
+        await every_call.most(track, register, tmp_path)
         await every_call.webhooks(register, "https://127.0.0.1:9/hook")
     with pymongo.MongoClient[dict[str, Any]](uri) as client:
         db = client[name]

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,8 +18,7 @@ from mlflow.exceptions import MlflowException
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.client.conftest import PATIENCE_SECONDS, user_environment
-from tests.client.test_server import answers
-from tests.mongod import free_port
+from tests.client.serving import mlflow_server
 from tests.trust.secure import PASSWORD, SecureServer
 
 CHATTY = Path(__file__).with_name("chatty.py")
@@ -173,34 +171,14 @@ def test_nothing_that_the_server_shows_holds_the_password(
     secure: SecureServer, scram: str, name: str, tmp_path: Path
 ) -> None:
     """MLflow's own server, with the credentials in its environment: responses, log, command lines, files."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", secure.uri(name)]
-    options = ["--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1", "--port", str(port)]
-    environment = user_environment(
-        GENESIS_FLOW_MONGODB_USERNAME="ann",
-        GENESIS_FLOW_MONGODB_PASSWORD=PASSWORD,
-        MLFLOW_LOGGING_LEVEL="DEBUG",
-        PYTHONPATH=str(ROOT),
-    )
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *options],
-            cwd=tmp_path,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not answers(address):
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.2)
+    environment = {
+        "GENESIS_FLOW_MONGODB_USERNAME": "ann",
+        "GENESIS_FLOW_MONGODB_PASSWORD": PASSWORD,
+        "MLFLOW_LOGGING_LEVEL": "DEBUG",
+        "PYTHONPATH": str(ROOT),
+    }
+    with mlflow_server(secure.uri(name), tmp_path, **environment) as (address, process):
         shown = [*responses(address), command_lines(process.pid)]
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
     assert any("created by the test" in each for each in shown)
     for text in [*shown, (tmp_path / "log").read_text()]:
         assert not leaks(text), text[:2000]

@@ -169,7 +169,7 @@ async def test_throttling_past_the_deadline_is_one_clear_error(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("share", [0.1, 0.25] if SOAK else [0.15])
 async def test_a_server_that_throttles_all_the_time(
-    world: World, proxy: FaultyProxy, tmp_path: Path, share: float
+    world: World, proxy: FaultyProxy, short_waits: None, tmp_path: Path, share: float
 ) -> None:
     """The whole tour of writes while a share of all commands is refused; nothing is missing or doubled."""
     quick = {**COMMAND, "errmsg": TEXT.format(2)}

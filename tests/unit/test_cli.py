@@ -45,7 +45,9 @@ def test_version_names_what_bug_reports_need() -> None:
 def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
     output = CliRunner().invoke(cli, ["--help"]).output
     context = click.Context(cli)
-    for name in cli.list_commands(context):
+    names = cli.list_commands(context)
+    assert "quickstart" in names
+    for name in names:
         command = cli.get_command(context, name)
         assert command is not None
         (line,) = (line for line in output.splitlines() if line.split()[:1] == [name])

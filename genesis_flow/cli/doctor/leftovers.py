@@ -135,11 +135,15 @@ def _metrics_of_deleted_runs(runs: Any, heads: Any, settings: Settings) -> Lefto
 def _metrics_of_active_runs(runs: Any, heads: Any, settings: Settings) -> Leftover:
     """A run that was restored, some of whose metrics still refuse points."""
     found = Leftover("active runs some of whose metrics cannot be written")
-    closed = [
-        group["_id"]
-        for group in heads.aggregate([{"$match": {"active": False}}, {"$group": {"_id": "$run_uuid"}}])
-    ]
-    for run in runs.find({"_id": {"$in": closed}, "lifecycle_stage": {"$ne": _DELETED}}, {"_id": 1}):
+    closed = heads.aggregate(
+        [
+            {"$match": {"active": False}},
+            {"$group": {"_id": "$run_uuid"}},
+            {"$lookup": {"from": runs.name, "localField": "_id", "foreignField": "_id", "as": "run"}},
+            {"$match": {"run": {"$elemMatch": {"lifecycle_stage": {"$ne": _DELETED}}}}},
+        ]
+    )
+    for run in closed:
         found.add(run["_id"], partial(_tracking_store(settings).restore_run, run["_id"]))
     return found
 

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from genesis_flow.importers.verify.entities import (
+    KINDS,
     Entity,
     Fields,
     Troubles,
@@ -49,21 +50,8 @@ PAGE = 200
 class DatabaseSource:
     """The entities of a database, kind by kind; what cannot be read lands in ``troubles``."""
 
-    kinds = (
-        "experiment",
-        "run",
-        "dataset",
-        "logged_model",
-        "trace",
-        "span",
-        "assessment",
-        "evaluation_dataset",
-        "evaluation_record",
-        "entity_association",
-        "registered_model",
-        "model_version",
-        "webhook",
-    )
+    # The points of metrics come with their run.
+    kinds = tuple(kind for kind in KINDS if kind != "metric")
 
     def __init__(self, engine: sa.Engine, wanted: Wanted) -> None:
         self.troubles = Troubles()

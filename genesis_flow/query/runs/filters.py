@@ -7,13 +7,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from mlflow.utils.search_utils import SearchUtils
 
+from genesis_flow.core.numbers import storable
 from genesis_flow.documents.keys import escape
 from genesis_flow.query.compare import condition
 from genesis_flow.query.runs.parsing import parsed
 
 Document = dict[str, Any]
-
-_INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def _run_condition(kind: str, key: str, comparator: str, value: Any) -> Document
     if SearchUtils.is_string_attribute(kind, key, comparator):
         return {attribute_path(key, in_filter=True): condition(comparator, value)}
     if SearchUtils.is_numeric_attribute(kind, key, comparator):
-        return {attribute_path(key): condition(comparator, _storable(value))}
+        return {attribute_path(key): condition(comparator, storable(value))}
     if SearchUtils.is_param(kind, comparator):
         return {param_path(key): condition(comparator, value)}
     if SearchUtils.is_tag(kind, comparator):
@@ -72,10 +71,3 @@ def param_path(key: str) -> str:
 
 def tag_path(key: str) -> str:
     return f"tags.{escape(key)}"
-
-
-def _storable(number: float) -> float:
-    """A number that compares with any 64-bit integer as ``number`` does, and that BSON can hold."""
-    if isinstance(number, float) or number in _INT64:
-        return number
-    return float("inf") if number > 0 else float("-inf")

@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.search_utils import SearchTraceUtils
 
+from genesis_flow.core.numbers import storable as storable
 from genesis_flow.documents.traces import metadata_path, tag_path
 from genesis_flow.documents.usage import NUMBER_FIELDS, json_object, numbers
 from genesis_flow.query.runs.parsing import parsed
@@ -16,7 +17,6 @@ from genesis_flow.query.traces.text import TextCondition, check_regex
 
 Document = dict[str, Any]
 
-_INT64 = range(-(2**63), 2**63)
 _OPERATORS = {"=": "$eq", "!=": "$ne", "<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 # The number behind an attribute that is not a field.
 DURATION = {"$subtract": ["$end_time", "$request_time"]}
@@ -98,13 +98,6 @@ def _number(value: Any) -> int | float:
         return int(value) if not isinstance(value, float) else value
     except ValueError:
         return float(value)
-
-
-def storable(number: float) -> float:
-    """A number that compares with any 64-bit integer as ``number`` does, and that BSON can hold."""
-    if isinstance(number, float) or number in _INT64:
-        return number
-    return float("inf") if number > 0 else float("-inf")
 
 
 def _tag(key: str, comparator: str, value: Any) -> Document:

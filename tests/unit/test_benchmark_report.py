@@ -1,0 +1,73 @@
+"""The benchmark's page says of every bar what the figures say."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import report
+
+    yield report
+    for name in set(sys.modules) - before:
+        if (BENCHMARKS / f"{name}.py").exists():
+            del sys.modules[name]
+
+
+def row(operation: str, store: str, p50: float, size: int = 0, unit: str = "") -> dict[str, Any]:
+    times = {"p50": p50, "p95": p50, "first": p50, "cpu": p50, "calls": 5, "found": None}
+    return {"operation": operation, "size": size, "unit": unit, "store": store} | times
+
+
+def part(*operations: dict[str, Any], **rows: Any) -> dict[str, Any]:
+    empty = {"throughput": [], "disk": [], "memory": [], "start": [], "fills": [], "notes": []}
+    origin = {"command": "python side_by_side.py", "commit": "abc", "machine": "a machine", "seconds": 1}
+    return {**origin, "versions": {}, "operations": list(operations), **empty, **rows}
+
+
+def verdicts(page: str, bar: str) -> list[str]:
+    return [line.split("|")[-2].strip() for line in page.splitlines() if line.startswith(f"| {bar} |")]
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(1.39, "met"), (1.41, "**missed**")])
+def test_a_bar_is_met_or_missed_by_the_figures(report: ModuleType, ours: float, verdict: str) -> None:
+    writes = part(row("log_metric", "genesis_flow", ours), row("log_metric", "pymongo", 1.0))
+    page = report.page({"parts": {"writes": writes}}, [])
+    assert verdicts(page, "log_metric, to bare PyMongo") == [verdict]
+    assert verdicts(page, "log_metric, to mlflow-mongodb") == ["not measured"]
+
+
+def test_growth_and_gaps_are_told(report: ModuleType) -> None:
+    search = "search newest 100"
+    million = part(
+        row(search, "genesis_flow", 10.0, 10_000, "runs"),
+        row(search, "genesis_flow", 20.0, 1_000_000, "runs"),
+    )
+    runs = part(
+        row(search, "genesis_flow", 10.0, 10_000, "runs"),
+        row(search, "genesis_flow", 10.0, 100_000, "runs"),
+        row(search, "sqlite", 20.0, 10_000, "runs"),
+        notes=["sqlite took no part at 100,000 runs: --limit."],
+    )
+    page = report.page({"parts": {"runs": runs, "million": million}}, [])
+    assert verdicts(page, "searches, filters and pages: growth") == ["**missed**"]
+    assert f"| {search} | 10,000 to 100,000 runs | 1.00x | – | – | – |" in page
+    assert f"| {search} | 10,000 to 1,000,000 runs | 2.00x | – | – | – |" in page
+    assert "- runs: sqlite took no part at 100,000 runs: --limit." in page
+
+
+def test_a_later_result_replaces_whole_parts(report: ModuleType) -> None:
+    first = {"parts": {"writes": part(row("create_run", "sqlite", 1.0)), "start": part()}}
+    later = {"parts": {"writes": part(row("create_run", "genesis_flow", 2.0))}}
+    joined = report.joined([first, later])
+    assert list(joined["parts"]) == ["writes", "start"]
+    assert [each["store"] for each in joined["parts"]["writes"]["operations"]] == ["genesis_flow"]
