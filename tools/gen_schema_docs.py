@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bson.timestamp import Timestamp
 from pydantic import BaseModel
 
 from genesis_flow.documents.binding import DECLARED
@@ -42,6 +43,7 @@ _TYPES = {
     bool: "boolean",
     bytes: "binary",
     datetime: "date",
+    Timestamp: "timestamp",
     Any: "any",
 }
 

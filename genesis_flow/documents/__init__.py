@@ -20,6 +20,7 @@ from genesis_flow.documents.logged_models import LoggedModelFields, ModelMetricF
 from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.runs import RunFields
+from genesis_flow.documents.trace_sums import TraceSumsFields
 from genesis_flow.documents.traces import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.webhooks import WebhookFields
 
@@ -48,6 +49,7 @@ __all__ = [
     "SpanFields",
     "SpanPayloadFields",
     "TraceFields",
+    "TraceSumsFields",
     "WebhookFields",
     "bind_documents",
 ]

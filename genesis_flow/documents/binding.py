@@ -34,6 +34,7 @@ from genesis_flow.documents.metrics import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.portable import PortableCollection
 from genesis_flow.documents.registry import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.runs import RunFields
+from genesis_flow.documents.trace_sums import TraceSumsFields
 from genesis_flow.documents.traces import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.webhooks import WebhookFields
 
@@ -56,6 +57,7 @@ DECLARED: tuple[type[BaseModel], ...] = (
     SpanFields,
     SpanPayloadFields,
     AssessmentFields,
+    TraceSumsFields,
     LoggedModelFields,
     ModelMetricFields,
     EvaluationDatasetFields,

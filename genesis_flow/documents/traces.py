@@ -13,9 +13,10 @@ itself. Stubs are invisible to everything but the trace that later fills them; s
 
 from typing import Any, ClassVar
 
+from bson.timestamp import Timestamp
 from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.indexes import Index
@@ -45,12 +46,21 @@ METADATA_FIELDS = {
 # The condition that a trace is more than a stub.
 KNOWN: Document = {"experiment_id": {"$exists": True}}
 
+# The part of an update that says when metrics of traces last had to look at the trace. Every update of what
+# they see of it carries this, so that sums of traces that readers keep are known to be outdated; a trace that
+# is about to leave its day or to go is announced instead (tracking/traces/departures.py).
+TOUCH: Document = {"$currentDate": {"touched": {"$type": "timestamp"}}}
+# The same in a document that is inserted: the server puts its time in the place of an empty one.
+NOW = Timestamp(0, 0)
+
 # A field needs a name; ``escape`` makes no key into this one.
 _EMPTY_KEY = "%"
 
 
 class TraceFields(BaseModel):
     """A trace: what its page shows and what searches filter and sort by."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     id: str = Field(alias="_id", description="Trace id, `tr-…`.")
     workspace: str = Field(description="Workspace; every query names it.")
@@ -103,6 +113,10 @@ class TraceFields(BaseModel):
     generation: int = Field(default=0, description="Counts the calls that brought spans.")
     tokens_of: int | None = Field(default=None, description="The generation that `tokens` was computed from.")
     cost_of: int | None = Field(default=None, description="The generation that `cost` was computed from.")
+    touched: Timestamp | None = Field(
+        default=None,
+        description="When what metrics see of it was last written, by the clock of the servers; ADR 13.",
+    )
     linked_runs: list[str] = Field(default_factory=list, description="Runs it was linked to.")
     linked_prompts: list[str] = Field(default_factory=list, description="Prompt versions it was linked to.")
 
@@ -138,6 +152,17 @@ class TraceFields(BaseModel):
                 ],
                 name="metrics",
                 serves="Counts, latencies and states of traces by name and time, without reading the traces.",
+            ),
+            Index(
+                [
+                    ("workspace", ASCENDING),
+                    ("experiment_id", ASCENDING),
+                    ("touched", ASCENDING),
+                    ("request_time", ASCENDING),
+                ],
+                name="touched",
+                partialFilterExpression={"touched": {"$exists": True}},
+                serves="Which days have changed since their traces were summed up.",
             ),
             Index(
                 [("experiment_id", ASCENDING), ("session_id", ASCENDING), ("request_time", ASCENDING)],

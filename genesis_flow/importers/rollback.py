@@ -138,9 +138,7 @@ class _Rollback:
         return patiently(lambda: collection.bulk_write(operations, ordered=False).deleted_count)
 
     def _delete(self, collection: Any, query: dict[str, Any]) -> int:
-        self._target.check()
-        found = self._target.collection(collection)
-        return patiently(lambda: found.delete_many(query).deleted_count)
+        return self._target.delete(collection, query)
 
     def _count(self, collection: str, deleted: int) -> None:
         if deleted:

@@ -12,6 +12,8 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from genesis_flow.database.error_edge import retry_delay
 from genesis_flow.database.writes import only_duplicates
+from genesis_flow.documents import TraceFields, TraceSumsFields
+from genesis_flow.documents.trace_sums import note_everything
 from genesis_flow.importers.errors import ImportConflict
 
 T = TypeVar("T")
@@ -60,6 +62,7 @@ class ImportTarget:
         collection = self.collection(declared)
 
         def attempt() -> int:
+            self.announce(declared)
             try:
                 result = collection.bulk_write(operations, ordered=False)
             except BulkWriteError as error:
@@ -70,7 +73,27 @@ class ImportTarget:
                 return int(details["nInserted"]) + int(details["nUpserted"]) + int(details["nModified"])
             return result.inserted_count + result.upserted_count + result.modified_count
 
-        return patiently(attempt)
+        written = patiently(attempt)
+        patiently(lambda: self.announce(declared))
+        return written
+
+    def delete(self, declared: type[BaseModel] | str, query: Document) -> int:
+        """Delete what matches; how many documents that were."""
+        self.check()
+        collection = self.collection(declared)
+
+        def attempt() -> int:
+            self.announce(declared)
+            return collection.delete_many(query).deleted_count
+
+        deleted = patiently(attempt)
+        patiently(lambda: self.announce(declared))
+        return deleted
+
+    def announce(self, declared: type[BaseModel] | str) -> None:
+        """Before and after traces change: what readers of metrics have summed up does not count any more."""
+        if declared in (TraceFields, name_of(TraceFields)):
+            self.collection(TraceSumsFields).update_one(*note_everything(self.workspace), upsert=True)
 
 
 def _refuse_taken_names(error: BulkWriteError) -> None:

@@ -1,15 +1,18 @@
 """Metrics over traces, spans and assessments, played into both stores."""
 
 import itertools
+import os
 import random
 from typing import Any
+from unittest import mock
 
 import pytest
 from mlflow.entities import Feedback
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 from mlflow.entities.trace_state import TraceState
 
-from genesis_flow.query.traces.metrics import _METRICS
+from genesis_flow.query.traces.metrics import _METRICS, _TRACES
+from genesis_flow.tracking.traces import departures, kept_sums
 from tests.contract.pair import Pair
 from tests.contract.test_trace_ingest import cost, tokens
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
@@ -151,6 +154,34 @@ def test_every_metric_by_every_dimension(
             ask(filled, *arguments, time_interval_seconds=3600, **EVER)
             ask(filled, *arguments, time_interval_seconds=86_400, max_results=2, **RANGE)
     assert found > 1 or not metric.dimensions
+
+
+@pytest.mark.skipif(
+    os.environ.get("GENESIS_FLOW_PROFILE") == "portable", reason="there are no sums in the portable profile"
+)
+@pytest.mark.parametrize("name", [name for name in _TRACES if name != "session_count"])
+@pytest.mark.parametrize("percentiles", [False, True])
+def test_the_same_from_kept_sums(
+    filled: Pair, monkeypatch: pytest.MonkeyPatch, name: str, percentiles: bool
+) -> None:
+    monkeypatch.setattr(kept_sums, "WORTH_KEEPING", 0)
+    monkeypatch.setattr(kept_sums, "RETRY_SECONDS", -2)
+    monkeypatch.setattr(departures, "MARGIN_SECONDS", 0)
+    monkeypatch.setattr(kept_sums, "regrouped", spy := mock.Mock(side_effect=kept_sums.regrouped))
+    metric = _TRACES[name]
+    asked = _aggregations(metric.aggregations, percentiles=percentiles)
+    day = {"start_time_ms": STARTED - STARTED % DAY, "end_time_ms": STARTED - STARTED % DAY + 4 * DAY - 1}
+    for count in range(len(metric.dimensions) + 1):
+        for dimensions in itertools.combinations(metric.dimensions, count):
+            arguments = (EXPERIMENTS, MetricViewType.TRACES, name, asked, list(dimensions))
+            ask(filled, *arguments)
+            for options in ({}, RANGE, day, day | {"max_results": 2}, EVER):
+                spy.reset_mock()
+                ask(filled, *arguments, **options)
+                # What the first question has left answers the others, if whole days are in their range.
+                assert spy.call_count or options == RANGE
+                if options:
+                    ask(filled, *arguments, **options, time_interval_seconds=86_400)
 
 
 @pytest.mark.parametrize(("view", "name"), QUESTIONS)

@@ -138,7 +138,7 @@ CALLS: dict[str, tuple[Call, Budget]] = {
         lambda scene: scene.store.search_traces(["0"], max_results=PAGE),
         Budget(("find", "find"), 6, 41),
     ),
-    "trace metrics, average": (_latency, Budget(("aggregate",), 0.9, 0.4)),
+    "trace metrics, average": (_latency, Budget(("find", "aggregate"), 1.6, 0.6)),
     "get_registered_model": (
         lambda scene: scene.registry.get_registered_model("model"),
         Budget(("find", "find"), 1, 1.5),

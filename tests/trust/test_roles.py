@@ -10,6 +10,7 @@ from typing import Any
 import pymongo
 import pytest
 from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 from mlflow.exceptions import MlflowException
 from pymongo.errors import OperationFailure
 
@@ -18,6 +19,7 @@ from genesis_flow.documents.binding import DECLARED
 from genesis_flow.migrate import command
 from genesis_flow.migrate.errors import MigrationError
 from genesis_flow.migrate.initialise import LEDGER
+from genesis_flow.tracking.traces import kept_sums
 from tests.migration.helpers import make_config
 from tests.trust import every_call
 from tests.trust.secure import PASSWORD, SecureServer
@@ -125,7 +127,11 @@ async def test_a_client_makes_every_call_and_changes_no_schema(
         command.down(make_config(uri), "base", accept_data_loss=True)
 
 
-async def test_a_reader_reads_and_is_told_who_may_write(at_head: str, user: User, name: str) -> None:
+async def test_a_reader_reads_and_is_told_who_may_write(
+    at_head: str, user: User, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_sums, "WORTH_KEEPING", 0)
+    count = (["0"], MetricViewType.TRACES, "trace_count", [MetricAggregation(AggregationType.COUNT)])
     async with MongoDBStore(at_head) as store:
         run_id = (await store.create_run("0", "u", 1, [], "r")).info.run_id
         await store.log_batch(run_id, [Metric("m", 1.0, 1, 0)], [Param("p", "1")], [RunTag("t", "1")])
@@ -135,6 +141,8 @@ async def test_a_reader_reads_and_is_told_who_may_write(at_head: str, user: User
         assert len((await store._search_runs(["0"], "metrics.m > 0", ViewType.ALL, 5, None, None))[0]) == 1
         assert await store.get_metric_history(run_id, "m")
         assert (await store.search_traces(["0"]))[0] == []
+        for _ in range(2):  # whoever may not keep sums gets answers all the same
+            assert (await store.query_trace_metrics(*count))[0].values == {"COUNT": 0}
         assert await registry.search_registered_models() == []
         for call in (
             store.log_metric(run_id, Metric("m", 2.0, 2, 1)),

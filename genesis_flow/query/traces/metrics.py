@@ -5,7 +5,7 @@ those the server counts each distinct value of each group, and the rest happens 
 percentiles before version 7.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -301,16 +301,17 @@ def aggregate(histogram: dict[Any, int], aggregation: MetricAggregation) -> floa
         case AggregationType.MAX:
             return max(histogram, default=None)
         case AggregationType.PERCENTILE:
-            return _percentile(histogram, count, float(aggregation.percentile_value or 0))
+            percent = float(aggregation.percentile_value or 0)
+            return percentile(lambda index: _nth(histogram, index), count, percent)
     total: float = sum(value * times for value, times in histogram.items())
     return total if aggregation.aggregation_type == AggregationType.SUM else float(total) / count
 
 
-def _percentile(histogram: dict[Any, int], count: int, percent: float) -> float:
+def percentile(nth: Callable[[int], float], count: int, percent: float) -> float:
     """Interpolated between the two nearest of the sorted values."""
     place = percent / 100 * (count - 1)
     below = int(place)
-    lower, upper = (_nth(histogram, min(each, count - 1)) for each in (below, below + 1))
+    lower, upper = (float(nth(min(each, count - 1))) for each in (below, below + 1))
     return lower + (place - below) * (upper - lower)
 
 

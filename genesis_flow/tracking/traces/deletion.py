@@ -1,6 +1,6 @@
 """Deleting traces, with all that belongs to them.
 
-Round trips: one to select, four for each 500 traces. Archived spans go before the trace that points to them;
+Round trips: one to select, seven for each 500 traces. Archived spans go before the trace that points to them;
 a trace whose archive cannot be reached stays.
 """
 

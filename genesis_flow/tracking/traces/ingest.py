@@ -40,8 +40,10 @@ from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.keys import children_of
 from genesis_flow.documents.spans import spent
 from genesis_flow.documents.stated import STATED
-from genesis_flow.documents.traces import metadata_path, tag_path
+from genesis_flow.documents.trace_sums import HOUR
+from genesis_flow.documents.traces import TOUCH, metadata_path, tag_path
 from genesis_flow.tracking.guards import experiment_number, refuse_unknown_experiment
+from genesis_flow.tracking.traces.departures import Place, departing
 from genesis_flow.tracking.traces.shared import (
     HERE,
     IDS_AT_ONCE,
@@ -211,13 +213,14 @@ class SpanIngest(Area):
             before: Document | None = None
             refused = False
             try:
-                before = await traces.find_one_and_update(
-                    scoped({"_id": batch.trace_id, **HERE, **guard}),
-                    change,
-                    _STATE,
-                    upsert=is_new,
-                    return_document=ReturnDocument.BEFORE,
-                )
+                async with departing(self.database, [_left(batch, state or {})]):
+                    before = await traces.find_one_and_update(
+                        scoped({"_id": batch.trace_id, **HERE, **guard}),
+                        change,
+                        _STATE,
+                        upsert=is_new,
+                        return_document=ReturnDocument.BEFORE,
+                    )
             except DuplicateKeyError:
                 refused = True
             if before is not None or (is_new and not refused):
@@ -267,7 +270,7 @@ class SpanIngest(Area):
             UpdateOne(
                 # Absent is not greater either.
                 {"_id": trace_id, f"{name}_of": {"$not": {"$gte": generation}}},
-                {"$set": {name: sums[name], f"{name}_of": generation}},
+                {"$set": {name: sums[name], f"{name}_of": generation}, **TOUCH},
             )
             for name in inferred
             if sums[name] or f"{name}_of" in before
@@ -315,6 +318,7 @@ def _trace_change(
     change: Document = {
         "$inc": {"generation": 1},
         "$set": {"spans_location": SpansLocation.TRACKING_STORE.value},
+        **TOUCH,
     }
     fixed, first = change["$set"], {}
     fixed |= {tag_path(key): value for key, value in batch.tags.items()}
@@ -332,6 +336,8 @@ def _trace_change(
                 guard["generation"] = _ABSENT
                 fixed |= {name: values, f"{name}_of": 1}
     guard["finalized"] = state.get("finalized", _ABSENT)
+    if _left(batch, state) is not None:
+        guard["request_time"] = state["request_time"]
     if not state.get("finalized"):
         change["$min"] = {"request_time": batch.start}
         if batch.end is not None:
@@ -346,6 +352,14 @@ def _trace_change(
             guard[path] = _ABSENT
             fixed[path] = value
     return guard, change
+
+
+def _left(batch: TraceBatch, state: Document) -> Place | None:
+    """Where a trace has been, if its new spans let it begin in an earlier hour."""
+    if "experiment_id" not in state or state.get("finalized"):
+        return None
+    place = state["experiment_id"], state["request_time"]
+    return place if batch.start // HOUR < place[1] // HOUR else None
 
 
 def _value_at(document: Document, path: str) -> Any:

@@ -25,11 +25,13 @@ from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import AssessmentFields, TraceFields
 from genesis_flow.documents.stated import may_be_null, put, stated_fields
 from genesis_flow.documents.trace_entities import assessment_document, trace_info_entity
+from genesis_flow.documents.traces import KNOWN, NOW, TOUCH
 from genesis_flow.tracking.guards import (
     check_experiment_active,
     experiment_number,
     refuse_unknown_experiment,
 )
+from genesis_flow.tracking.traces.departures import departing, place_of, stays
 from genesis_flow.tracking.traces.shared import (
     HERE,
     artifact_location,
@@ -43,6 +45,9 @@ from genesis_flow.tracking.traces.shared import (
 from genesis_flow.tracking.traces.summary import checked_name, checked_session
 
 Document = dict[str, Any]
+
+_PLACE = {"experiment_id": 1, "request_time": 1}
+_TRIES = 4
 
 
 class TraceStart(Area):
@@ -92,16 +97,21 @@ class TraceStart(Area):
         """Make a trace as stated, whatever is known of it; returns what was."""
         change = _change(stated) | {"$inc": {"generation": 1}}
         traces = self.database.collection(TraceFields)
-        for _ in range(2):
+        place, is_where = None, stays(stated["experiment_id"], stated["request_time"])
+        for _ in range(_TRIES):
             with suppress(DuplicateKeyError):
-                before: Document | None = await traces.find_one_and_update(
-                    scoped({"_id": trace_id, **HERE}),
-                    change,
-                    upsert=True,
-                    return_document=ReturnDocument.BEFORE,
-                )
+                async with departing(self.database, [place]):
+                    before: Document | None = await traces.find_one_and_update(
+                        scoped({"_id": trace_id, **HERE, **is_where}),
+                        change,
+                        upsert=True,
+                        return_document=ReturnDocument.BEFORE,
+                    )
                 return before
-            # Another client made it at the same moment; if it fails again, its spans are in an archive.
+            # It is elsewhere, or another client made it at the same moment, or its spans are in an archive.
+            found = await traces.find_one(scoped({"_id": trace_id, **HERE, **KNOWN}), _PLACE)
+            if found is not None:
+                place, is_where = place_of(found), {name: found[name] for name in _PLACE}
         raise MlflowException(
             f"Cannot update traces that are no longer DB-backed: '{trace_id}'.", INVALID_STATE
         )
@@ -127,6 +137,7 @@ class TraceStart(Area):
             "request_time": timestamp_ms,
             "status": TraceState.IN_PROGRESS.value,
             "generation": 1,
+            "touched": NOW,
             "artifact_location": artifact_location(experiment, trace_id),
         }
         for path, value in stated_fields(tags, request_metadata).items():
@@ -167,7 +178,7 @@ def _change(stated: Document) -> Document:
     """The update that makes fields so. Tags and metadata may be null, all else is absent instead."""
     fixed = {path: value for path, value in stated.items() if value is not None or may_be_null(path)}
     gone = {path: "" for path in stated if path not in fixed}
-    return {"$set": fixed, **({"$unset": gone} if gone else {})}
+    return {"$set": fixed, **({"$unset": gone} if gone else {}), **TOUCH}
 
 
 def _changed(before: Document, stated: Document) -> Document:

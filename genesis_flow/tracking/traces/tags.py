@@ -20,7 +20,7 @@ from genesis_flow.database.operation import Area, is_repetition, mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import TraceFields
-from genesis_flow.documents.traces import tag_path
+from genesis_flow.documents.traces import TOUCH, tag_path
 from genesis_flow.tracking.traces.shared import find_trace, known, refuse_unknown_trace
 from genesis_flow.tracking.traces.summary import checked_name
 
@@ -34,7 +34,7 @@ class TraceTags(Area):
         if key == TraceTagKey.TRACE_NAME:
             checked_name(value)
         result = await self.database.collection(TraceFields).update_one(
-            known(trace_id), {"$set": {tag_path(key): value}}
+            known(trace_id), {"$set": {tag_path(key): value}, **_seen_by_metrics(key)}
         )
         if not result.matched_count:
             refuse_unknown_trace(trace_id)
@@ -43,7 +43,7 @@ class TraceTags(Area):
     async def delete_trace_tag(self, trace_id: str, key: str) -> None:
         path = tag_path(key)
         result = await self.database.collection(TraceFields).update_one(
-            known(trace_id) | {path: {"$exists": True}}, {"$unset": {path: ""}}
+            known(trace_id) | {path: {"$exists": True}}, {"$unset": {path: ""}, **_seen_by_metrics(key)}
         )
         if not result.matched_count:
             if key == TraceTagKey.TRACE_NAME:
@@ -91,6 +91,11 @@ class TraceTags(Area):
         )
         if not result.matched_count:
             refuse_unknown_trace(trace_id)
+
+
+def _seen_by_metrics(key: str) -> dict[str, Any]:
+    """What is added to an update of a tag."""
+    return TOUCH if key == TraceTagKey.TRACE_NAME else {}
 
 
 def _check_count(verb: str, preposition: str, trace_ids: list[str]) -> None:

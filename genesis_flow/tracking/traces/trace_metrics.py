@@ -1,9 +1,11 @@
 """Metrics over traces, spans and assessments.
 
 Round trips: one, as the documents copy what the usual questions ask of their trace. A filter on traces in a
-question about spans or assessments takes one more, and one for each 1,000 traces that satisfy it.
+question about spans or assessments takes one more, and one for each 1,000 traces that satisfy it. A question
+about many traces without filters takes two for each experiment, from sums that readers keep (``kept_sums``).
 """
 
+import asyncio
 from typing import Any
 
 from mlflow.entities.trace_metrics import (
@@ -32,11 +34,15 @@ from genesis_flow.query.traces.metrics import (
     parse_metric_filters,
     time_range,
 )
+from genesis_flow.query.traces.sums import Tallies, Tally, can_be_kept
+from genesis_flow.tracking.traces.kept_sums import Question, answer, can_be_asked
 from genesis_flow.tracking.traces.shared import portions, spans_within
 
 Document = dict[str, Any]
 
 MAX_RESULTS = 1000
+# More are asked in one question of the traces.
+_MOST_EXPERIMENTS = 10
 _COLLECTIONS: dict[MetricViewType, type[BaseModel]] = {
     MetricViewType.TRACES: TraceFields,
     MetricViewType.SPANS: SpanFields,
@@ -77,9 +83,25 @@ class TraceMetrics(Area):
             time_range(view_type, metric_name, start_time_ms, end_time_ms),
             *asked.own,
         )
-        if asked.of_traces or any(
-            aggregation.aggregation_type == AggregationType.PERCENTILE for aggregation in aggregations
-        ):
+        percentiles = any(each.aggregation_type == AggregationType.PERCENTILE for each in aggregations)
+        summed: Tallies | None = None
+        if not asked.own and can_be_kept(grouping) and len(numbers) <= _MOST_EXPERIMENTS:
+            summed = await self._tallies(
+                [
+                    Question(metric_name, grouping, number, start_time_ms, end_time_ms, aggregations)
+                    for number in sorted(set(numbers))
+                ]
+            )
+        if summed is not None:
+            points = [
+                grouping.point(
+                    metric_name,
+                    dict(zip(grouping.key(), group, strict=True)),
+                    {str(each): summed[group].outcome(each) for each in aggregations},
+                )
+                for group in sorted(summed)
+            ]
+        elif asked.of_traces or percentiles:
             matches = await self._metric_matches(match, scope, asked, view_type)
             points = await self._counted_points(grouping, matches, metric_name, aggregations)
         else:
@@ -87,6 +109,22 @@ class TraceMetrics(Area):
         if not points and not grouping.names:
             points = _nothing(grouping, metric_name, aggregations)
         return PagedList(points[:max_results], None)
+
+    async def _tallies(self, questions: list[Question]) -> Tallies | None:
+        """The answer from kept sums, if it can be had from them to the last bit."""
+        if self.database.settings.portable or not all(map(can_be_asked, questions)):
+            return None
+        together: Tallies = {}
+        if len(questions) == 1:
+            answers = [await answer(self.database, questions[0])]
+        else:
+            answers = await asyncio.gather(*(answer(self.database, each) for each in questions))
+        for found in answers:
+            for group, tally in found.items():
+                together.setdefault(group, Tally()).join(tally)
+        for tally in together.values():
+            tally.values.sort()
+        return together if all(tally.is_exact for tally in together.values()) else None
 
     async def _grouped_points(
         self,
