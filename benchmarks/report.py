@@ -140,7 +140,22 @@ def _operations(title: str, rows: Rows) -> str:
             cells.append(f"**{ratio:.2g}x** ({times}{few})")
         lines.append(cells)
     head = ["operation", "at", "genesis_flow, ms", *(f"{name}, ratio (ms)" for name in others)]
-    return _table(title, "", head, lines)
+    return _table(title, _first_calls(rows), head, lines)
+
+
+def _first_calls(rows: Rows) -> str:
+    """First questions of a kind that leave an answer's parts behind for the next ones: see ADR 13."""
+    slow = [
+        f"{row['operation']} at {_size(row['size'], row['unit'])} {row['first']:.0f} ms"
+        for row in rows
+        if row["store"] == OURS and row["operation"].startswith("trace metrics") and row["size"] >= 10_000
+    ]
+    if not slow:
+        return ""
+    return (
+        "The first question about the metrics of many traces makes sums for those that follow. "
+        f"It is in no median; it took: {', '.join(slow)}."
+    )
 
 
 def _growth(figures: bars.Figures) -> str:
