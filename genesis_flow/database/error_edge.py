@@ -44,6 +44,12 @@ _RETRY_AFTER = re.compile(r"RetryAfterMs=(\d+)")
 # Not primary, shutting down, interrupted by either, a write conflict that lost its race.
 _PASSING = {6, 7, 89, 91, 112, 189, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 63, 150, 234, 133}
 
+# Of a standalone server, to which PyMongo (4.20) repeats a write as one for a replica set when the connection
+# that it was making broke. Nothing was done then.
+_NOT_RETRYABLE = 20
+_NOT_RETRYABLE_TEXT = "does not support retryable writes"
+_NOT_RETRYABLE_TRIES = 3
+
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 
@@ -64,6 +70,7 @@ def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) ->
     if (
         isinstance(error, AutoReconnect)
         or code in _PASSING
+        or (code == _NOT_RETRYABLE and _NOT_RETRYABLE_TEXT in str(error) and attempt < _NOT_RETRYABLE_TRIES)
         or error.has_error_label("TransientTransactionError")
     ):
         return _backoff(attempt)

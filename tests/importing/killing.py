@@ -103,6 +103,9 @@ _VOLATILE = {
     "import_journals": {"created_time", "last_update_time", "sessions", "state", "merged"},
     "schema_migrations": None,
     "counters": {"updated"},
+    "traces": {"touched"},
+    # Notes for readers who keep sums: when traces changed, by the server's clock.
+    "trace_sums": None,
 }
 
 

@@ -77,6 +77,13 @@ def test_an_error_that_stays_is_not_repeated() -> None:
     assert retry_delay(OperationFailure("bad", 2), 0) is None
 
 
+def test_a_write_that_was_sent_as_if_to_a_replica_set_is_repeated_a_few_times() -> None:
+    text = "This MongoDB deployment does not support retryable writes. Please add retryWrites=false."
+    assert retry_delay(OperationFailure(text, 20), 0) is not None
+    assert retry_delay(OperationFailure(text, 20), 9) is None
+    assert retry_delay(OperationFailure("not on a standalone", 20), 0) is None
+
+
 def test_the_user_is_told_what_to_do() -> None:
     told = translate(OperationFailure(TEXT.format(WAIT), 16500), "mongodb://host/db", 60)
     assert told.error_code == "REQUEST_LIMIT_EXCEEDED"
@@ -152,7 +159,7 @@ async def test_throttling_past_the_deadline_is_one_clear_error(
     monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "1.5")
     hurried = World(world.store.settings.store_uri, "/nowhere")
     await hurried.store.get_run(run_id)
-    proxy.arm(request_lost=first(1000, "update", "find"), instead=COMMAND)
+    proxy.arm(request_lost=first(1000, "update", "find", "aggregate"), instead=COMMAND)
     for call in (
         hurried.store.log_metric(run_id, Metric("m", 1, 1, 1)),
         hurried.store.get_run(run_id),
