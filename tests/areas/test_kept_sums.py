@@ -324,6 +324,23 @@ async def test_recent_changes_are_in_doubt(
     assert whole_days
 
 
+async def test_after_many_changes_the_traces_are_asked(
+    store: MongoDBStore, keen: None, whole_days: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look at each change takes longer than to ask all traces: after a large import, say."""
+    for number in range(6):
+        await store.start_trace(stated(trace_id(number), start=number * 24 * HOUR))
+    assert await kept_count(store) == 6
+    monkeypatch.setattr(kept_sums, "WORTH_KEEPING", 10_000)  # so the sums stay as they are
+    for most, from_sums in ((3, True), (2, False)):
+        monkeypatch.setattr(kept_sums, "MOST_CHANGES", most)
+        for number in (1, 2):
+            await store.set_trace_tag(trace_id(number), "mlflow.traceName", f"new {most}")
+        whole_days.clear()
+        assert await kept_count(store) == 6
+        assert bool(whole_days) == from_sums
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_traces_are_announced_before_they_go(store: MongoDBStore, keen: None, moment: str) -> None:
     """Killed before the change, or right after it: the sums do not count any more either way."""

@@ -69,6 +69,8 @@ SETTLED_SECONDS = 3_600
 REFRESH_SECONDS = 3_600
 # How often a process looks again whether there are sums, or makes some.
 RETRY_SECONDS = 60
+# To look at so many changes takes longer than to ask the traces.
+MOST_CHANGES = 5_000
 # How much of a call may go into keeping sums; the next call goes on.
 _KEEPING_SECONDS = 10.0
 
@@ -117,15 +119,17 @@ def can_be_asked(question: Question) -> bool:
 
 async def _answer_with(database: Database, question: Question, kept: Kept | None) -> tuple[Tallies, int]:
     """The answer, and the number of traces that were read for it."""
-    tallies: Tallies = {}
     if kept is None:
-        return tallies, await _ask_traces(database, question, (question.start, question.end), tallies)
+        return await _answer_without(database, question)
+    tallies: Tallies = {}
     while True:
         whole, ranges = kept.split(question.start, question.end, with_values=question.with_values)
         changed, counts = await asyncio.gather(
-            _changed_days(database.collection(TraceFields), question, kept),
+            _changed_days(database.collection(TraceFields), question, kept, limit=MOST_CHANGES),
             asyncio.gather(*(_ask_traces(database, question, each, tallies) for each in ranges)),
         )
+        if changed is None:
+            return await _answer_without(database, question)
         if changed <= kept.stale:
             break
         kept.stale |= changed
@@ -134,6 +138,11 @@ async def _answer_with(database: Database, question: Question, kept: Kept | None
         rows = regrouped(day, kept.rows[day], question.grouping)
         unpacked(rows, tallies, with_values=question.with_values)
     return tallies, sum(counts)
+
+
+async def _answer_without(database: Database, question: Question) -> tuple[Tallies, int]:
+    tallies: Tallies = {}
+    return tallies, await _ask_traces(database, question, (question.start, question.end), tallies)
 
 
 async def _ask_traces(database: Database, question: Question, asked: Range, into: Tallies) -> int:
@@ -208,16 +217,25 @@ def _before(made: Timestamp) -> Timestamp:
 
 
 async def _changed_days(
-    traces: Collection, question: Question, kept: Kept, session: Session | None = None
-) -> set[int]:
-    """The days on which a trace has been touched since the sums were made."""
+    traces: Collection,
+    question: Question,
+    kept: Kept,
+    session: Session | None = None,
+    *,
+    limit: int = 2**31 - 1,
+) -> set[int] | None:
+    """The days on which a trace has been touched since the sums were made; None for ``limit`` traces."""
     match = question.of_experiment(
         {"touched": {"$gte": _before(kept.made)}}, _between(question.start, question.end), _until(kept)
     )
     day = {"$floor": {"$divide": ["$request_time", DAY]}}
-    pipeline = [{"$match": match}, {"$group": {"_id": day}}]
-    cursor = await traces.aggregate(pipeline, hint="touched", session=session)
-    return {int(each["_id"]) for each in await cursor.to_list()}
+    pipeline: list[Document] = [
+        {"$match": match},
+        {"$limit": limit},
+        {"$group": {"_id": day, "n": {"$sum": 1}}},
+    ]
+    found = await (await traces.aggregate(pipeline, hint="touched", session=session)).to_list()
+    return None if sum(each["n"] for each in found) >= limit else {int(each["_id"]) for each in found}
 
 
 def _all_changing(made: Timestamp) -> Document:
@@ -291,7 +309,9 @@ class _Maker:
         days: dict[int, Timestamp | None] = {}
         until: int | None = None
         if kept is not None:
-            stale = kept.stale | await _changed_days(self._traces, whole, kept, self._session)
+            changed = await _changed_days(self._traces, whole, kept, self._session)
+            assert changed is not None  # there is no limit
+            stale = kept.stale | changed
             days = dict(kept.days)
             until = kept.until
             for day in sorted(days.keys() | {day for day in stale if day * DAY < until}):
