@@ -31,7 +31,10 @@ its own: they take turns, on one mongod, with majority writes (PostgreSQL and SQ
 are what to look at: how many times as long another store takes as genesis_flow. Below 1 it is faster.
 Milliseconds are medians and, after the stroke, 95th percentiles; pymongo is one bare acknowledged command,
 the least that a call could cost. What fills the databases, and what a call needs beforehand, is not timed:
-the spans of a trace, which MLflow makes alike for every store, are there before it is logged."""
+the spans of a trace, which MLflow makes alike for every store, are there before it is logged.
+
+Of single writes: on many disks one that does not follow the one before at once is acknowledged later,
+whoever sends it. Bare PyMongo's follow at once here; `benchmarks/breakdown.py` shows what it takes else."""
 
 
 def joined(results: list[dict[str, Any]]) -> dict[str, Any]:

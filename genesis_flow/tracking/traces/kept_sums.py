@@ -70,7 +70,7 @@ REFRESH_SECONDS = 3_600
 # How often a process looks again whether there are sums, or makes some.
 RETRY_SECONDS = 60
 # To look at so many changes takes longer than to ask the traces.
-MOST_CHANGES = 5_000
+MOST_CHANGES = 1_000
 # How much of a call may go into keeping sums; the next call goes on.
 _KEEPING_SECONDS = 10.0
 
