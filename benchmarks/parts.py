@@ -57,6 +57,10 @@ TRACES = (
 )
 
 
+# Sums of traces that were made within a minute of a change are not trusted (ADR 13).
+REST_SECONDS = 65
+
+
 @dataclass
 class Rows:
     """What a part found, but for times of operations."""
@@ -178,10 +182,10 @@ def million(part: Part) -> None:
 
 
 def traces(part: Part) -> None:
-    _grow(part, "traces", part.options.traces, TRACES)
+    _grow(part, "traces", part.options.traces, TRACES, rest=REST_SECONDS)
 
 
-def _grow(part: Part, kind: str, sizes: list[int], operations: tuple[str, ...]) -> None:
+def _grow(part: Part, kind: str, sizes: list[int], operations: tuple[str, ...], rest: float = 0) -> None:
     """Reads at growing numbers, and by how much the databases grow."""
     part.fill(f"fill_{kind}", 0, kind)  # templates
     before = {name: (TEMPLATES, part.disk_of(name)) for name in part.stores}
@@ -193,6 +197,7 @@ def _grow(part: Part, kind: str, sizes: list[int], operations: tuple[str, ...]) 
                 before[name] = (size, part.disk_of(name))
                 grown = {"count": size - count, "bytes": before[name][1] - disk}
                 part.rows.disk.append({"store": name, "what": kind} | grown)
+        time.sleep(rest)
         for operation in operations:
             part.timing.of(operation, size, kind, left_out)
 
