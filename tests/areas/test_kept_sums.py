@@ -46,9 +46,7 @@ def keen(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole_days(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The days that were answered from sums."""
     used: list[int] = []
-    monkeypatch.setattr(
-        kept_sums, "regrouped", lambda day, *rest: (used.append(day), regrouped(day, *rest))[1]
-    )
+    monkeypatch.setattr(kept_sums, "regrouped", lambda day, *a: (used.append(day), regrouped(day, *a))[1])
     return used
 
 
@@ -332,8 +330,7 @@ async def test_after_many_changes_the_traces_are_asked(
     for most, from_sums in ((2, True), (1, False)):
         monkeypatch.setattr(kept_sums, "MOST_CHANGES", most)
         whole_days.clear()
-        assert await kept_count(store) == 6
-        assert bool(whole_days) == from_sums
+        assert (await kept_count(store), bool(whole_days)) == (6, from_sums)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
