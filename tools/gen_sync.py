@@ -28,6 +28,8 @@ GENERATED = "sync/_generated"
 AREA = "Area"
 # The decorators that make a method an operation, and what runs such a method in the facade.
 OPERATIONS = {"operation": "_run", "mutation": "_run", "long_mutation": "_run_long"}
+# What makes an operation one that callers run themselves.
+DIRECT = "direct"
 # What every async store has; the facade has its own.
 LIFE_CYCLE = ("open", "opened", "close")
 
@@ -119,10 +121,9 @@ def _operations(source: Source, area: ast.ClassDef) -> Iterator[ast.AsyncFunctio
 
 def _runner(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:
     """The facade's method that runs ``function``, if that is an operation."""
-    for decorator in function.decorator_list:
-        if runner := OPERATIONS.get(_last_name(decorator) or ""):
-            return runner
-    return None
+    names = {_last_name(decorator) or "" for decorator in function.decorator_list}
+    runner = next((OPERATIONS[name] for name in names if name in OPERATIONS), None)
+    return "_run_direct" if runner and DIRECT in names else runner
 
 
 def _check_annotated(source: Source, function: ast.AsyncFunctionDef, where: str) -> None:

@@ -2,20 +2,21 @@
 
 import asyncio
 import os
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pymongo
 from pydantic import BaseModel
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
 from pymongo.errors import ConfigurationError
 
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.database.joined import JoinedUpdates
-from genesis_flow.database.schema import ready_schema
+from genesis_flow.database.schema import Connect, ready_schema
 from genesis_flow.documents import Documents, bind_documents
 from genesis_flow.documents.binding import Collection
 
@@ -26,35 +27,45 @@ Client = AsyncMongoClient[dict[str, Any]]
 Session = AsyncClientSession
 T = TypeVar("T")
 
-_NO_SESSIONS = "Sessions are not supported"
+NO_SESSIONS = "Sessions are not supported"
+
+
+class Joined(Protocol):
+    """Updates of many callers, sent together."""
+
+    async def update_one(self, query: dict[str, Any], change: dict[str, Any]) -> bool:
+        """Whether a document matched and is changed. The update may be sent twice."""
 
 
 class Database:
     """An opened database: its client, its bound documents, what its topology can do."""
 
-    def __init__(
-        self, settings: Settings, client: Client, handle: AsyncDatabase[dict[str, Any]], documents: Documents
-    ) -> None:
+    def __init__(self, settings: Settings, client: Client, documents: Documents, connect: Connect) -> None:
         self.settings = settings
         self.client = client
-        self.handle = handle
         self.documents = documents
+        # Makes a blocking client of the same server.
+        self.connect = connect
         self.loop = asyncio.get_running_loop()
         self.has_transactions = False
         self.closed = False
         self._joined: dict[type[BaseModel], JoinedUpdates] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
+    def is_usable(self) -> bool:
+        """Whether whoever asks may use it: it is bound to the loop on which it was opened."""
+        return not self.closed and self.loop is asyncio.get_running_loop()
+
     def collection(self, declared: type[BaseModel]) -> Collection:
         return self.documents.collection(declared)
 
-    def joined(self, declared: type[BaseModel]) -> JoinedUpdates:
+    def joined(self, declared: type[BaseModel]) -> Joined:
         """For updates that many threads make at once and that may be sent twice."""
         if declared not in self._joined:
             self._joined[declared] = JoinedUpdates(self.collection(declared), self.settings.timeout)
         return self._joined[declared]
 
-    def lock(self, name: str) -> asyncio.Lock:
+    def lock(self, name: str) -> AbstractAsyncContextManager[None]:
         """Keeps transactions of one process on one document from aborting each other."""
         return self._locks.setdefault(name, asyncio.Lock())
 
@@ -71,12 +82,15 @@ class Database:
                 return await session.with_transaction(write)
         except ConfigurationError as error:
             # A connection made in the first moments of a member never learns that there are sessions.
-            if _NO_SESSIONS not in str(error):
+            if NO_SESSIONS not in str(error):
                 raise
             return await write(None)
 
 
 _clients: dict[tuple[int, object], Client] = {}
+# The blocking clients beside them, of those who asked for one.
+_blocking: dict[tuple[int, object], pymongo.MongoClient[dict[str, Any]]] = {}
+_blocking_lock = threading.Lock()
 _databases: dict[tuple[int, object, str, str, bool], "asyncio.Task[Database]"] = {}
 _servers: "dict[str, EmbeddedServer]" = {}
 
@@ -86,8 +100,8 @@ def _forget_in_child() -> None:
 
     The embedded server stays: the child holds the same lock on its use as the parent does.
     """
-    global _clients, _databases
-    _clients, _databases = {}, {}
+    global _clients, _databases, _blocking, _blocking_lock
+    _clients, _databases, _blocking, _blocking_lock = {}, {}, {}, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -114,12 +128,16 @@ async def _open(settings: Settings) -> Database:
         uri, options = settings.client_options(await _embedded_uri(settings))
         client = _client(settings, uri, options)
         handle = client.get_database(settings.database)
+
+        def connect() -> pymongo.MongoClient[dict[str, Any]]:
+            return pymongo.MongoClient(uri, **options)
+
         # Within a deadline the driver looks for a server until then, whatever its own limit says.
         with pymongo.timeout(settings.server_selection_timeout):
             hello = await client.admin.command("hello")
-        await ready_schema(settings, handle, lambda: pymongo.MongoClient(uri, **options))
+        await ready_schema(settings, handle, connect)
         documents = await bind_documents(handle, settings.prefix, portable=settings.portable)
-        database = Database(settings, client, handle, documents)
+        database = Database(settings, client, documents, connect)
         # Azure's RU service has a set's name too, but transactions only within one collection.
         grouped = "setName" in hello or hello.get("msg") == "isdbgrid"
         database.has_transactions = grouped and not settings.portable
@@ -147,6 +165,15 @@ async def _embedded_uri(settings: Settings) -> str | None:
     return held.uri
 
 
+def blocking_client(database: Database) -> pymongo.MongoClient[dict[str, Any]]:
+    """The blocking client for the server of an opened database, made when it is first asked for."""
+    key = (id(database.loop), database.settings.cache_key)
+    with _blocking_lock:
+        if key not in _blocking:
+            _blocking[key] = database.connect()
+        return _blocking[key]
+
+
 async def revive(settings: Settings) -> None:
     """Bring an embedded server back that died together with its keeper; nothing to do for others."""
     await _embedded_uri(settings)
@@ -159,6 +186,10 @@ async def close_database(settings: Settings) -> None:
         opened = _databases.pop(key)
         if opened.done() and not opened.cancelled() and opened.exception() is None:
             opened.result().closed = True  # other stores share it: their next call opens another
+    with _blocking_lock:
+        blocking = _blocking.pop((loop, settings.cache_key), None)
+    if blocking is not None:
+        await asyncio.to_thread(blocking.close)
     client = _clients.pop((loop, settings.cache_key), None)
     if client is not None:
         await client.close()

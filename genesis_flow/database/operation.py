@@ -21,6 +21,7 @@ from genesis_flow.database import audit
 from genesis_flow.database.arguments import check_entities, check_texts, text_parameters
 from genesis_flow.database.connection import Database, close_database, open_database, revive
 from genesis_flow.database.error_edge import UNSTORABLE, retry_delay, translate
+from genesis_flow.database.waiting import pause
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,12 +80,16 @@ class Area:
     async def open(self) -> None:
         """Open the database on the running loop, unless it is open there."""
         database = self._database
-        if database is None or database.closed or database.loop is not asyncio.get_running_loop():
+        if database is None or not database.is_usable():
             self._database = await open_database(self.settings)
             await self.opened()
 
     async def opened(self) -> None:
         """A hook for what a store needs in a database that it has just opened."""
+
+    async def revive(self) -> None:
+        """Bring back what a retry needs and only this side can bring back."""
+        await revive(self.settings)
 
     async def close(self) -> None:
         """Close the connection; a later call opens it again."""
@@ -115,6 +120,16 @@ def mutation(function: Method[P, T]) -> Method[P, T]:
 def long_mutation(function: Method[P, T]) -> Method[P, T]:
     """The same for a call whose work grows with the number of runs: its deadline is LONG times as far."""
     return _public(function, patience=LONG, changes=True)
+
+
+def direct(function: Method[P, T]) -> Method[P, T]:
+    """Let blocking callers run a public call themselves: it spares them the way to the loop and back.
+
+    For calls of training loops that send one command after the other. They await nothing but commands of
+    their ``database`` and what is in ``database.waiting``, and any number of threads may be in them at once.
+    The mark is for ``tools/gen_sync.py``.
+    """
+    return function
 
 
 def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P, T]:
@@ -226,5 +241,5 @@ async def _attempts(area: Area, call: Callable[[], Coroutine[Any, Any, T]], time
         except (*UNSTORABLE, GenesisFlowError) as error:
             raise translate(error, area.settings.store_uri, timeout) from error
         attempts.attempt += 1
-        await asyncio.sleep(delay)
-        await revive(area.settings)
+        await pause(delay)
+        await area.revive()

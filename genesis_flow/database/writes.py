@@ -1,6 +1,5 @@
 """Writes that stay single when they are repeated."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -8,6 +7,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from genesis_flow.database.error_edge import retry_delay
 from genesis_flow.database.operation import is_repetition
+from genesis_flow.database.waiting import pause
 from genesis_flow.documents.binding import Collection
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
             if delay is None:
                 raise
         attempt += 1
-        await asyncio.sleep(delay)
+        await pause(delay)
 
 
 async def until_done(write: Callable[[], Awaitable[T]]) -> T:
@@ -51,7 +51,7 @@ async def until_done(write: Callable[[], Awaitable[T]]) -> T:
             if delay is None:
                 raise
         attempt += 1
-        await asyncio.sleep(delay)
+        await pause(delay)
 
 
 async def insert_missing(collection: Collection, documents: list[dict[str, Any]]) -> None:

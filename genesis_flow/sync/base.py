@@ -1,12 +1,13 @@
 """What the generated blocking classes stand on: an async store behind the portal."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED
 
-from genesis_flow.database.operation import LONG
+from genesis_flow.database.operation import LONG, Area
+from genesis_flow.sync import direct
 from genesis_flow.sync.client import SyncClient
 from genesis_flow.sync.portal import PortalTimeout, portal
 
@@ -43,6 +44,7 @@ class SyncFacade:
         # By the portal's generation. Stores of past ones stay: their connections belong to another loop, or
         # to the parent process, and must not be closed from here, not even by the garbage collector.
         self._stores: dict[int, AsyncStore] = {}
+        self._directs: dict[int, Area] = {}
         super().__init__(*base_args, **base_kwargs)
 
     @classmethod
@@ -74,6 +76,20 @@ class SyncFacade:
         bound: Callable[P, Awaitable[T]] = getattr(self._store(), method.__name__)
         return self._in_portal(lambda: bound(*args, **kwargs))
 
+    def _run_direct(
+        self,
+        method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """The same for a method that this thread can run itself."""
+        store = self._direct_store()
+        if store is None:
+            return self._run(method, *args, **kwargs)
+        bound: Callable[P, Coroutine[Any, Any, T]] = getattr(store, method.__name__)
+        return direct.run(lambda: bound(*args, **kwargs))
+
     def _run_long(
         self, method: Callable[Concatenate[Any, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -97,6 +113,17 @@ class SyncFacade:
             # Threads may race to here; setdefault() lets one win without a lock that a fork could catch held.
             store = self._stores.setdefault(generation, type(self)._async_store(self._settings))
         return store
+
+    def _direct_store(self) -> "Area | None":
+        """The twin of the async store for direct calls, unless the store needs more than plain commands."""
+        store = self._store()
+        if not isinstance(store, Area) or self._settings.portable or self._settings.audit:
+            return None
+        generation = portal.generation
+        twin = self._directs.get(generation)
+        if twin is None:
+            twin = self._directs.setdefault(generation, direct.direct_store(store, self._in_portal))
+        return twin
 
     async def _open_client(self) -> "AsyncMongoClient[dict[str, Any]]":
         from genesis_flow.database.connection import open_database

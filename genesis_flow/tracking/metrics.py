@@ -10,6 +10,7 @@ is packed into a block. Many points of one metric at once go to a block directly
 """
 
 import functools
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
@@ -28,7 +29,7 @@ from pymongo.errors import BulkWriteError
 
 from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, mutation
+from genesis_flow.database.operation import Area, direct, mutation
 from genesis_flow.database.scoping import current_workspace
 from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields, RunFields
@@ -57,6 +58,7 @@ class Metrics(Area):
         # Metrics that this store has written, by run: their heads exist most likely, so try that first.
         self._written: OrderedDict[str, set[str]] = OrderedDict()
         self._remembered = 0
+        self._memory_lock = threading.Lock()
 
     @property
     def _metric_heads(self) -> Collection:
@@ -66,6 +68,7 @@ class Metrics(Area):
     def _metric_blocks(self) -> Collection:
         return self.database.collection(MetricBlockFields)
 
+    @direct
     @mutation
     async def log_metric(self, run_id: str, metric: Metric) -> None:
         _validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
@@ -77,6 +80,7 @@ class Metrics(Area):
         # Behind the run's, which tells whether the run may be written; both are safe to repeat.
         await write_model_metrics(self.database, run_id, [metric], models)
 
+    @direct
     @mutation
     async def log_batch(
         self, run_id: str, metrics: list[Metric], params: list[Param], tags: list[RunTag]
@@ -234,13 +238,14 @@ class Metrics(Area):
         await self._metric_heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
 
     def _remember(self, run_id: str, keys: Iterable[str]) -> None:
-        known = self._written.pop(run_id, set())
-        self._remembered -= len(known)
-        known.update(keys)
-        self._written[run_id] = known
-        self._remembered += len(known)
-        while self._remembered > _REMEMBERED_HEADS and len(self._written) > 1:
-            self._remembered -= len(self._written.popitem(last=False)[1])
+        with self._memory_lock:
+            known = self._written.pop(run_id, set())
+            self._remembered -= len(known)
+            known.update(keys)
+            self._written[run_id] = known
+            self._remembered += len(known)
+            while self._remembered > _REMEMBERED_HEADS and len(self._written) > 1:
+                self._remembered -= len(self._written.popitem(last=False)[1])
 
 
 def _checked(

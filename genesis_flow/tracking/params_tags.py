@@ -12,7 +12,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_MODELS, MLFLOW_RUN_NAME
 from mlflow.utils.validation import _validate_length_limit, _validate_param, _validate_tag
 
-from genesis_flow.database.operation import Area, is_repetition, mutation
+from genesis_flow.database.operation import Area, direct, is_repetition, mutation
 from genesis_flow.documents import RunFields
 from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.keys import escape, stored_text
@@ -24,6 +24,7 @@ class ParamsTags(Area):
     def _run_documents(self) -> Collection:
         return self.database.collection(RunFields)
 
+    @direct
     @mutation
     async def log_param(self, run_id: str, param: Param) -> None:
         (param,) = within_limit(
@@ -37,6 +38,7 @@ class ParamsTags(Area):
             run = await find_active_run(self.database, run_id, {"lifecycle_stage": 1, "params": 1})
             refuse_changed_param(run_id, run, param)
 
+    @direct
     @mutation
     async def set_tag(self, run_id: str, tag: RunTag) -> None:
         tag = _validate_tag(tag.key, tag.value)
@@ -47,6 +49,7 @@ class ParamsTags(Area):
         if not await self.database.joined(RunFields).update_one(active(run_id), {"$set": change}):
             await find_active_run(self.database, run_id)
 
+    @direct
     @mutation
     async def delete_tag(self, run_id: str, key: str) -> None:
         if key:  # without a key there is no tag, and no path to one

@@ -20,7 +20,7 @@ from pymongo import ReturnDocument
 
 from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, mutation, operation
+from genesis_flow.database.operation import Area, direct, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import DatasetFields, ExperimentFields, MetricHeadFields, RunFields
@@ -51,6 +51,7 @@ class Runs(Area):
     def _runs(self) -> Collection:
         return self.database.collection(RunFields)
 
+    @direct
     @mutation
     async def create_run(
         self,
@@ -90,6 +91,7 @@ class Runs(Area):
         await insert_once(self._runs, document)
         return Run(run.info, run.data, RunInputs(dataset_inputs=[]))
 
+    @direct
     @operation
     async def get_run(self, run_id: str) -> Run:
         run, metrics = await self._run_and_heads(run_id)
@@ -118,6 +120,7 @@ class Runs(Area):
             refuse_unknown_run(run_id)
         return runs[0], [each for each in found if each["_id"] != run_id]
 
+    @direct
     @mutation
     async def update_run_info(
         self, run_id: str, run_status: int | None, end_time: int | None, run_name: str | None

@@ -223,7 +223,7 @@ async def test_every_kind_of_inconsistency_is_found(store_uri: str, tmp_path: Pa
     for make in STEPS.values():
         await make(world)
     assert await findings(store_uri) == []
-    database = world.store.database.handle
+    database = world.store.database.client[world.store.settings.database]
     await database["experiments"].update_one({"name": "renamed"}, {"$set": {"pending": "deleted"}})
     await database["runs"].delete_one({"_id": world["second"]})
     await database["latest_metrics"].delete_one({"_id": f"{world['run']}|long"})
@@ -257,7 +257,8 @@ async def test_every_kind_of_inconsistency_is_found(store_uri: str, tmp_path: Pa
 async def test_a_head_that_mistakes_its_run_is_found(store: AsyncStore, store_uri: str) -> None:
     run_id = (await store.create_run("0", "me", 1, [], None)).info.run_id
     await store.log_metric(run_id, Metric("m", 1, 1, 1))
-    await store.database.handle["runs"].update_one({"_id": run_id}, {"$set": {"lifecycle_stage": "deleted"}})
+    runs = store.database.client[store.settings.database]["runs"]
+    await runs.update_one({"_id": run_id}, {"$set": {"lifecycle_stage": "deleted"}})
     (finding,) = await findings(store_uri)
     assert finding.text == "takes its run for active"
 

@@ -17,7 +17,7 @@ from genesis_flow.aio import MongoDBStore
 from tests.mongod import Mongod
 from tests.trust.proxy import Command, FaultyProxy, faulty_proxy
 from tests.trust.soak import SOAK, amount
-from tests.trust.tour import STEPS, World, contents
+from tests.trust.tour import STEPS, TRAINING, World, WorldOfThreads, contents
 
 BATCHES = 40
 PROCESSES = 8
@@ -93,10 +93,12 @@ def behind_proxy(request: pytest.FixtureRequest) -> Iterator[FaultyProxy]:
         yield proxy
 
 
-@pytest.fixture
-async def world(behind_proxy: FaultyProxy, tmp_path: Path) -> AsyncIterator[World]:
+@pytest.fixture(params=[World, WorldOfThreads])
+async def world(
+    request: pytest.FixtureRequest, behind_proxy: FaultyProxy, tmp_path: Path
+) -> AsyncIterator[World]:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    made = World(behind_proxy.database_uri(name), str(tmp_path / "artifacts"))
+    made: World = request.param(behind_proxy.database_uri(name), str(tmp_path / "artifacts"))
     yield made
     behind_proxy.arm()
     await made.close()
@@ -145,16 +147,18 @@ def stored(world: World) -> dict[str, list[str]]:
         return contents(client, world.store.settings.database)
 
 
-async def one_pass(world: World, proxy: FaultyProxy, position: int | None, where: str, answer: Any) -> int:
-    """The whole tour, with the command at ``position`` of each call lost; how many were."""
+async def one_pass(
+    world: World, steps: tuple[str, ...], proxy: FaultyProxy, position: int | None, where: str, answer: Any
+) -> int:
+    """A tour, with the command at ``position`` of each call lost; how many were."""
     await world.store.get_experiment("0")
     await world.registry.search_registered_models()
     failures, lost = [], 0
-    for name, make in STEPS.items():
+    for name in steps:
         if position is not None:
             proxy.arm(**{f"{where}_lost": first_two(position)}, instead=answer)
         try:
-            await make(world)
+            await STEPS[name](world)
         except Exception as error:
             failures.append(f"{name}: {error!r:.200} after {proxy.lost} of {proxy.seen}")
         lost += len(proxy.lost)
@@ -170,19 +174,33 @@ async def test_every_write_whose_command_was_lost_is_made_once(
     behind_proxy: FaultyProxy, short_waits: None, tmp_path: Path, where: str, how: str
 ) -> None:
     """In pass p the p-th command of every call is lost, twice; the database is as if none had been."""
+    await lose_each(behind_proxy, tmp_path, World, tuple(STEPS), where, how)
+
+
+@pytest.mark.parametrize("where", ["request", "reply"])
+@pytest.mark.parametrize("how", PASSES)
+async def test_so_it_is_with_calls_that_threads_run_themselves(
+    behind_proxy: FaultyProxy, short_waits: None, tmp_path: Path, where: str, how: str
+) -> None:
+    await lose_each(behind_proxy, tmp_path, WorldOfThreads, TRAINING, where, how)
+
+
+async def lose_each(
+    proxy: FaultyProxy, tmp_path: Path, kind: type[World], steps: tuple[str, ...], where: str, how: str
+) -> None:
     answer = THROTTLED if how == "throttled" else None
     results: list[dict[str, list[str]]] = []
     for position in (None, *range(PASSES[how])):
         name = f"test_{uuid.uuid4().hex[:12]}"
-        world = World(behind_proxy.database_uri(name), str(tmp_path / "artifacts"))
+        world = kind(proxy.database_uri(name), str(tmp_path / "artifacts"))
         try:
-            lost = await one_pass(world, behind_proxy, position, where, answer)
+            lost = await one_pass(world, steps, proxy, position, where, answer)
             results.append(stored(world))
             assert position is None or lost
         finally:
-            behind_proxy.arm()
+            proxy.arm()
             await world.close()
-            with pymongo.MongoClient(port=behind_proxy.upstream, directConnection=True) as client:
+            with pymongo.MongoClient(port=proxy.upstream, directConnection=True) as client:
                 client.drop_database(name)
     for found in results[1:]:
         assert found.keys() == results[0].keys()

@@ -3,6 +3,8 @@
 The steps are the same each time, ids and times apart, so what a database holds afterwards can be compared.
 """
 
+import asyncio
+import functools
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -31,6 +33,7 @@ from mlflow.entities.model_registry import ModelVersionTag, PromptVersion, Regis
 from mlflow.entities.webhook import WebhookEvent
 from pymongo.database import Database
 
+from genesis_flow import MongoDBStore as BlockingStore
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.documents.keys import children_of
 from genesis_flow.documents.points import Point, distinct, unpack
@@ -56,8 +59,49 @@ class World:
         await self.registry.close()
 
 
+class InThreads:
+    """A blocking store in the place of an asynchronous one: each call runs in a thread."""
+
+    def __init__(self, store: BlockingStore) -> None:
+        self.settings = store._settings
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return functools.partial(asyncio.to_thread, getattr(self._store, name))
+
+
+class WorldOfThreads(World):
+    """The same with a blocking tracking store."""
+
+    def __init__(self, uri: str, artifacts: str) -> None:
+        super().__init__(uri, artifacts)
+        self.store: Any = InThreads(BlockingStore(uri, artifacts))
+
+
 Step = Callable[[World], Awaitable[Any]]
 STEPS: dict[str, Step] = {}
+# What a training does: calls that a blocking caller runs itself, and what they need.
+TRAINING = (
+    "create_experiment",
+    "create_run",
+    "log_metric_new",
+    "log_metric_known",
+    "log_param",
+    "set_tag",
+    "delete_tag",
+    "log_batch",
+    "log_batch_known",
+    "fill_tail",
+    "fill_tail_more",
+    "pack_tail",
+    "log_metric_second",
+    "update_run_info",
+    "create_logged_model",
+    "log_spans",
+    "start_trace",
+    "merge_trace",
+    "start_doomed_trace",
+)
 
 
 def step(function: Step) -> Step:

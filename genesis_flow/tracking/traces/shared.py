@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from genesis_flow.database.connection import Database
 from genesis_flow.database.scoping import scoped
+from genesis_flow.database.waiting import both
 from genesis_flow.documents import AssessmentFields, ExperimentFields, SpanFields, TraceFields
 from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.keys import SEPARATOR, children_of
@@ -107,7 +108,7 @@ async def move_children(database: Database, trace_id: str, experiment_id: int, t
     """Bring the copies that spans and assessments hold in line with their trace."""
     stale = {"$or": [{"experiment_id": {"$ne": experiment_id}}, {"trace_time": {"$ne": trace_time}}]}
     change = {"$set": {"experiment_id": experiment_id, "trace_time": trace_time}}
-    await asyncio.gather(
+    await both(
         database.collection(SpanFields).update_many({"_id": children_of(trace_id), **stale}, change),
         database.collection(AssessmentFields).update_many({"trace_id": trace_id, **stale}, change),
     )
@@ -117,7 +118,7 @@ async def make_children_earlier(database: Database, trace_id: str, trace_time: i
     """The same when spans show that a trace began earlier, which any number of calls may find out at once."""
     change = {"$min": {"trace_time": trace_time}}
     later = {"trace_time": {"$gt": trace_time}}
-    await asyncio.gather(
+    await both(
         database.collection(SpanFields).update_many({"_id": children_of(trace_id), **later}, change),
         database.collection(AssessmentFields).update_many({"trace_id": trace_id, **later}, change),
     )

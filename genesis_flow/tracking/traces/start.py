@@ -19,7 +19,7 @@ from mlflow.tracing.utils import generate_request_id_v2
 from pymongo import ReplaceOne, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from genesis_flow.database.operation import Area, mutation
+from genesis_flow.database.operation import Area, direct, mutation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import AssessmentFields, TraceFields
@@ -51,6 +51,7 @@ _TRIES = 4
 
 
 class TraceStart(Area):
+    @direct
     @mutation
     async def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
         trace_id = trace_info.trace_id

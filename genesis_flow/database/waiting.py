@@ -1,0 +1,61 @@
+"""How a call waits: on its event loop or, where its thread runs the call itself, by blocking the thread.
+
+A blocking caller may run the coroutine of a call without an event loop, on a database whose commands block:
+nothing then ever suspends it. What a call awaits besides commands must know of that, and is here.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+# A thread rather than a flag: tasks and threads that such a call starts inherit its context.
+_blocked: ContextVar[int | None] = ContextVar("genesis_flow_blocked_thread", default=None)
+
+
+@contextmanager
+def blocking() -> Iterator[None]:
+    """Calls that this thread runs within block it."""
+    token = _blocked.set(threading.get_ident())
+    try:
+        yield
+    finally:
+        _blocked.reset(token)
+
+
+def _is_blocking() -> bool:
+    return _blocked.get() == threading.get_ident()
+
+
+async def pause(seconds: float) -> None:
+    if _is_blocking():
+        time.sleep(seconds)  # noqa: ASYNC251 - no loop waits for this thread
+    else:
+        await asyncio.sleep(seconds)
+
+
+async def both(first: Awaitable[S], second: Awaitable[T]) -> tuple[S, T]:
+    """The results of two commands that need not wait for each other."""
+    if _is_blocking():
+        return await first, await second
+    return await asyncio.gather(first, second)
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that nothing suspends to its end."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise RuntimeError(
+        "A call that was to run without an event loop waits for one. This is a mistake in genesis_flow, not "
+        "in your code: please report it."
+    )

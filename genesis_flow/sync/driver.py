@@ -1,0 +1,190 @@
+"""PyMongo's blocking client in the clothes of its asynchronous one, for calls in their callers' threads.
+
+A command is sent, and waited for, when its method is called; awaiting what it returns gives the result that
+is there already. Only what such calls use is here.
+"""
+
+import threading
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+import pymongo
+from pydantic import BaseModel
+from pymongo.client_session import ClientSession
+from pymongo.errors import ConfigurationError
+
+from genesis_flow.database.connection import NO_SESSIONS, Database, Session
+from genesis_flow.database.waiting import finish
+from genesis_flow.documents.binding import Collection
+from genesis_flow.sync.joined import JoinedThreads
+
+Document = dict[str, Any]
+T = TypeVar("T")
+BlockingClient = pymongo.MongoClient[Document]
+
+# Names share locks: to wait for a stranger now and then costs less than to keep a lock for every run.
+_LOCKS = 64
+
+
+class BlockingDatabase(Database):
+    """An opened database, driven by threads instead of its loop."""
+
+    def __init__(self, opened: Database, client: BlockingClient) -> None:
+        self.settings = opened.settings
+        self.documents = opened.documents
+        self.has_transactions = opened.has_transactions
+        self._opened = opened
+        self._blocking_client = client
+        self._collections: dict[type[BaseModel], BlockingCollection] = {}
+        self._threads: dict[type[BaseModel], JoinedThreads] = {}
+        self._thread_locks = [_Lock(self.settings.timeout) for _ in range(_LOCKS)]
+
+    def is_usable(self) -> bool:
+        return not self._opened.closed
+
+    def collection(self, declared: type[BaseModel]) -> Collection:
+        return cast(Collection, self._collection(declared))
+
+    def _collection(self, declared: type[BaseModel]) -> "BlockingCollection":
+        if declared not in self._collections:
+            name = self.documents.collection(declared).name
+            made = BlockingCollection(self._blocking_client[self.settings.database][name])
+            self._collections.setdefault(declared, made)
+        return self._collections[declared]
+
+    def joined(self, declared: type[BaseModel]) -> JoinedThreads:
+        if declared not in self._threads:
+            self._threads.setdefault(
+                declared, JoinedThreads(self._collection(declared).driven, self.settings.timeout)
+            )
+        return self._threads[declared]
+
+    def lock(self, name: str) -> "_Lock":
+        return self._thread_locks[hash(name) % _LOCKS]
+
+    async def atomically(self, write: Callable[[Session | None], Awaitable[T]]) -> T:
+        if not self.has_transactions:
+            return await write(None)
+        try:
+            with self._blocking_client.start_session() as session:
+                return session.with_transaction(lambda begun: finish(_write(write, begun)))
+        except ConfigurationError as error:
+            if NO_SESSIONS not in str(error):
+                raise
+            return await write(None)
+
+
+async def _write(write: Callable[[Session | None], Awaitable[T]], session: ClientSession) -> T:
+    return await write(cast(Session, _Session(session)))
+
+
+class BlockingCollection:
+    """The commands of a collection."""
+
+    def __init__(self, driven: "pymongo.collection.Collection[Document]") -> None:
+        self.driven = driven
+        self.name = driven.name
+
+    def find_one(self, *args: Any, **options: Any) -> "_Done[Document | None]":
+        return _Done(self.driven.find_one(*args, **_passed(options)))
+
+    def find(self, *args: Any, **options: Any) -> "_Cursor":
+        return _Cursor(self.driven.find(*args, **_passed(options)))
+
+    def aggregate(self, *args: Any, **options: Any) -> "_Done[_Cursor]":
+        return _Done(_Cursor(self.driven.aggregate(*args, **_passed(options))))
+
+    def insert_one(self, *args: Any, **options: Any) -> "_Done[Any]":
+        return _Done(self.driven.insert_one(*args, **_passed(options)))
+
+    def insert_many(self, *args: Any, **options: Any) -> "_Done[Any]":
+        return _Done(self.driven.insert_many(*args, **_passed(options)))
+
+    def update_one(self, *args: Any, **options: Any) -> "_Done[Any]":
+        return _Done(self.driven.update_one(*args, **_passed(options)))
+
+    def update_many(self, *args: Any, **options: Any) -> "_Done[Any]":
+        return _Done(self.driven.update_many(*args, **_passed(options)))
+
+    def replace_one(self, *args: Any, **options: Any) -> "_Done[Any]":
+        return _Done(self.driven.replace_one(*args, **_passed(options)))
+
+    def bulk_write(self, *args: Any, **options: Any) -> "_Done[Any]":
+        return _Done(self.driven.bulk_write(*args, **_passed(options)))
+
+    def find_one_and_update(self, *args: Any, **options: Any) -> "_Done[Document | None]":
+        return _Done(self.driven.find_one_and_update(*args, **_passed(options)))
+
+
+def _passed(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the driver's own session."""
+    if (session := options.get("session")) is not None:
+        options["session"] = session.driven
+    return options
+
+
+class _Done(Generic[T]):
+    """A result that is there."""
+
+    __slots__ = ("_result",)
+
+    def __init__(self, result: T) -> None:
+        self._result = result
+
+    def __await__(self) -> Generator[None, None, T]:
+        yield from ()
+        return self._result
+
+
+class _Cursor:
+    """The documents that a command finds, read as they are asked for."""
+
+    def __init__(self, driven: Any) -> None:
+        self._driven = driven
+
+    def sort(self, keys: Iterable[tuple[str, int]]) -> Self:
+        self._driven.sort(keys)
+        return self
+
+    def to_list(self, length: int | None = None) -> _Done[list[Document]]:
+        return _Done(self._driven.to_list(length))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Document:
+        for document in self._driven:
+            found: Document = document
+            return found
+        raise StopAsyncIteration
+
+
+class _Session:
+    """A session in a transaction."""
+
+    def __init__(self, driven: ClientSession) -> None:
+        self.driven = driven
+
+    async def abort_transaction(self) -> None:
+        self.driven.abort_transaction()
+
+
+class _Lock:
+    """A lock for threads. It spares them aborted transactions, no more, so nobody waits for it for ever."""
+
+    def __init__(self, timeout: float) -> None:
+        self._lock = threading.Lock()
+        self._timeout = timeout
+        self._holders: set[int] = set()
+
+    async def __aenter__(self) -> None:
+        if self._lock.acquire(timeout=self._timeout):
+            self._holders.add(threading.get_ident())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if threading.get_ident() in self._holders:
+            self._holders.discard(threading.get_ident())
+            self._lock.release()

@@ -1,0 +1,320 @@
+"""Calls of training loops that blocking callers run themselves: what they share, send and survive."""
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from genesis_flow import MongoDBStore
+from genesis_flow.aio import MongoDBStore as AsyncStore
+from genesis_flow.database import connection
+from genesis_flow.database.operation import Area, direct, operation
+from genesis_flow.database.waiting import both, pause
+from genesis_flow.sync.direct import run
+from genesis_flow.sync.portal import portal
+from tests.commands import CommandRecorder
+from tests.mongod import Mongod, running_mongod
+
+CALLERS = 32
+
+
+@pytest.fixture
+def blocking_store(store_uri: str, tmp_path: Path) -> Iterator[MongoDBStore]:
+    made = MongoDBStore(store_uri, f"{tmp_path}/artifacts")
+    yield made
+    made.close()
+
+
+def new_run(store: MongoDBStore) -> str:
+    return str(store.create_run("0", "me", 1, [], "a run").info.run_id)
+
+
+def client_of(store: MongoDBStore) -> Any:
+    """The blocking client that the store shares with others, if there is one."""
+    worker = portal._worker
+    assert worker is not None
+    return connection._blocking.get((id(worker.loop), store._settings.cache_key))
+
+
+def at_once(*calls: Callable[[], object]) -> list[Any]:
+    """What each call returns, or the error that it raises; all begin at the same time."""
+    barrier = threading.Barrier(len(calls))
+
+    def work(call: Callable[[], object]) -> Any:
+        barrier.wait()
+        try:
+            return call()
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(work, calls))
+
+
+def test_threads_share_commands(blocking_store: MongoDBStore, commands: CommandRecorder) -> None:
+    store = blocking_store
+    runs = [new_run(store) for _ in range(CALLERS)]
+    for run_id in runs:
+        store.log_metric(run_id, Metric("loss", 1.0, 0, 0))
+
+    def train(run_id: str) -> None:
+        for step in range(1, 11):
+            store.log_metric(run_id, Metric("loss", float(step), step, step))
+            store.set_tag(run_id, RunTag("t", str(step)))
+
+    with commands.recording() as sent:
+        assert at_once(*(lambda run_id=run_id: train(run_id) for run_id in runs)) == [None] * CALLERS
+    assert {name for name, _ in sent} == {"update"}
+    assert len(sent) < CALLERS * 20 / 4
+    for run_id in runs:
+        found = store.get_run(run_id)
+        assert (found.data.metrics, found.data.tags["t"]) == ({"loss": 10.0}, "10")
+        assert [point.step for point in store.get_metric_history(run_id, "loss")] == list(range(11))
+
+
+def test_who_stays_away_holds_nobody_up_for_long(
+    blocking_store: MongoDBStore, commands: CommandRecorder
+) -> None:
+    store = blocking_store
+    runs = [new_run(store) for _ in range(4)]
+    for run_id in runs:
+        store.log_metric(run_id, Metric("loss", 1.0, 0, 0))
+
+    def train(run_id: str, steps: range) -> None:
+        for step in steps:
+            store.log_metric(run_id, Metric("loss", 1.0, step, step))
+
+    at_once(*(lambda run_id=run_id: train(run_id, range(1, 11)) for run_id in runs))
+    with commands.recording() as sent:
+        train(runs[0], range(11, 31))
+    assert len(sent) == 20, "alone again, a command a call"
+    assert len(store.get_metric_history(runs[0], "loss")) == 31
+
+
+def test_who_fails_fails_alone(blocking_store: MongoDBStore) -> None:
+    store = blocking_store
+    good = [new_run(store) for _ in range(CALLERS)]
+    deleted = new_run(store)
+    store.delete_run(deleted)
+    wrong = {7: deleted, 20: "0" * 32}
+    runs = [wrong.get(number, run_id) for number, run_id in enumerate(good)]
+    for call in (
+        lambda run_id: store.log_metric(run_id, Metric("first", 1.0, 1, 1)),
+        lambda run_id: store.log_param(run_id, Param("p", "1")),
+        lambda run_id: store.set_tag(run_id, RunTag("t", "1")),
+    ):
+        outcomes = at_once(*(lambda run_id=run_id, call=call: call(run_id) for run_id in runs))
+        assert {number for number, outcome in enumerate(outcomes) if outcome is not None} == set(wrong)
+        assert [outcomes[number].error_code for number in wrong] == [
+            "INVALID_PARAMETER_VALUE",
+            "RESOURCE_DOES_NOT_EXIST",
+        ]
+
+
+def test_of_two_values_of_a_param_one_wins(blocking_store: MongoDBStore) -> None:
+    store = blocking_store
+    for _ in range(10):
+        run_id = new_run(store)
+        params = [Param("p", str(n % 2)) for n in range(CALLERS)]
+        outcomes = at_once(*(partial(store.log_param, run_id, param) for param in params))
+        value = store.get_run(run_id).data.params["p"]
+        assert {n % 2 for n, outcome in enumerate(outcomes) if outcome is None} == {int(value)}
+        refused = [outcome for outcome in outcomes if outcome is not None]
+        assert len(refused) == CALLERS // 2
+        assert all(isinstance(each, MlflowException) for each in refused)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_lost_connection_loses_and_doubles_nothing(mongod: Mongod, database_name: str, times: int) -> None:
+    name = f"threads-{times}"
+    store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}", "s3://bucket")
+    run_id = new_run(store)
+    store.log_metric(run_id, Metric("loss", 0.0, 0, 0))
+    with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
+        failure = {"failCommands": ["update"], "closeConnection": True, "appName": name}
+        client.admin.command({"configureFailPoint": "failCommand", "mode": {"times": times}, "data": failure})
+        try:
+            outcomes = at_once(
+                *(
+                    lambda n=n: store.log_metric(run_id, Metric("loss", float(n), n, n))
+                    for n in range(1, CALLERS)
+                )
+            )
+        finally:
+            client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+    assert outcomes == [None] * (CALLERS - 1)
+    assert [point.step for point in store.get_metric_history(run_id, "loss")] == list(range(CALLERS))
+    store.close()
+
+
+def test_batches_of_many_threads_are_whole(blocking_store: MongoDBStore) -> None:
+    store = blocking_store
+    run_id = new_run(store)
+
+    def log(number: int) -> None:
+        metrics = [Metric(f"m{number % 4}", step, step, number * 100 + step) for step in range(60)]
+        store.log_batch(run_id, metrics, [Param(f"p{number}", "1")], [RunTag("last", str(number))])
+
+    assert at_once(*(lambda n=n: log(n) for n in range(16))) == [None] * 16
+    found = store.get_run(run_id).data
+    assert found.params == {f"p{number}": "1" for number in range(16)}
+    for key in range(4):
+        assert len(store.get_metric_history(run_id, f"m{key}")) == 4 * 60
+
+
+def test_a_deadline_ends_a_direct_call(
+    mongod: Mongod, blocking_store: MongoDBStore, database_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = new_run(blocking_store)
+    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "2")
+    name = "late"
+    store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}", "s3://bucket")
+    store.set_tag(run_id, RunTag("t", "0"))
+    with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
+        failure = {"failCommands": ["update"], "blockConnection": True, "blockTimeMS": 5000, "appName": name}
+        client.admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": failure})
+        started = time.monotonic()
+        try:
+            with pytest.raises(MlflowException) as caught:
+                store.set_tag(run_id, RunTag("t", "1"))
+            elapsed = time.monotonic() - started
+        finally:
+            client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+    assert caught.value.error_code == "DEADLINE_EXCEEDED"
+    assert elapsed < 4.5, "the server answers after five seconds"
+    store.close()
+
+
+def test_a_restarted_server_is_found_again() -> None:
+    with running_mongod() as server:
+        store = MongoDBStore(server.database_uri("db"), "s3://bucket")
+        run_id = new_run(store)
+        server.kill()
+        threading.Timer(1.0, server.start).start()
+        store.log_metric(run_id, Metric("loss", 1.0, 1, 1))
+        assert store.get_run(run_id).data.metrics == {"loss": 1.0}
+        store.close()
+
+
+def test_the_first_call_of_all_may_be_direct(store_uri: str) -> None:
+    """It opens the database on the loop, and the default experiment is there."""
+    store = MongoDBStore(store_uri, "s3://bucket")
+    assert store.get_run(new_run(store)).info.experiment_id == "0"
+    store.close()
+
+
+def test_a_closed_store_opens_again_and_leaves_no_client(blocking_store: MongoDBStore) -> None:
+    store = blocking_store
+    run_id = new_run(store)
+    client = client_of(store)
+    other = MongoDBStore.from_settings(store._settings)
+    other.log_metric(run_id, Metric("m", 1.0, 1, 1))
+    assert client_of(other) is client is not None, "stores share it"
+    store.close()
+    assert client_of(store) is None
+    with pytest.raises(pymongo.errors.InvalidOperation):
+        client.admin.command("ping")
+    other.log_metric(run_id, Metric("m", 2.0, 2, 2))
+    assert store.get_run(run_id).data.metrics == {"m": 2.0}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_a_forked_child_has_a_client_of_its_own(blocking_store: MongoDBStore) -> None:
+    store = blocking_store
+    run_id = new_run(store)
+    client = client_of(store)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            store.log_metric(run_id, Metric("child", 1.0, 1, 1))
+            code = 0 if client_of(store) is not client else 2
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    store.log_metric(run_id, Metric("parent", 1.0, 1, 1))
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert store.get_run(run_id).data.metrics == {"child": 1.0, "parent": 1.0}
+
+
+def test_a_caller_inside_a_running_loop(blocking_store: MongoDBStore) -> None:
+    """As in a notebook: the call blocks, as blocking calls do there, and does not touch the loop."""
+
+    async def cell() -> float:
+        run_id = new_run(blocking_store)
+        blocking_store.log_metric(run_id, Metric("m", 1.0, 1, 1))
+        return float(blocking_store.get_run(run_id).data.metrics["m"])
+
+    assert asyncio.run(cell()) == 1.0
+
+
+class _Waiters(Area):
+    @direct
+    @operation
+    async def wait_for_a_loop(self) -> None:
+        await asyncio.sleep(0)
+
+    @direct
+    @operation
+    async def wait_rightly(self) -> tuple[int, int]:
+        async def one() -> int:
+            return 1
+
+        await pause(0.01)
+        return await both(one(), one())
+
+
+def test_a_call_that_waits_for_a_loop_fails_at_once(
+    blocking_store: MongoDBStore, recwarn: pytest.WarningsRecorder
+) -> None:
+    new_run(blocking_store)
+    store = _Waiters(blocking_store._settings)
+    store._database = blocking_store._direct_store()._database
+    with pytest.raises(RuntimeError, match="without an event loop waits for one"):
+        run(store.wait_for_a_loop)
+    assert run(store.wait_rightly) == (1, 1)
+    gc.collect()
+    assert not [each for each in recwarn if issubclass(each.category, RuntimeWarning)]
+
+
+def test_work_that_a_direct_call_starts_elsewhere_does_not_block_there(blocking_store: MongoDBStore) -> None:
+    """The loop's thread inherits the context of the call that opens the database."""
+    order: list[str] = []
+
+    async def on_loop() -> None:
+        async def other() -> None:
+            order.append("other")
+
+        task = asyncio.get_running_loop().create_task(other())
+        await pause(0.01)
+        order.append("after the pause")
+        await task
+
+    async def call() -> None:
+        portal.run(on_loop, 10)
+
+    run(call)
+    assert order == ["other", "after the pause"]
+
+
+async def test_both_sides_see_the_same(store_uri: str, tmp_path: Path) -> None:
+    async_store, store = AsyncStore(store_uri, str(tmp_path)), MongoDBStore(store_uri, str(tmp_path))
+    run_id = (await async_store.create_run("0", "me", 1, [], "a run")).info.run_id
+    await asyncio.to_thread(store.log_batch, run_id, [Metric("m", 1.0, 1, 1)], [Param("p", "1")], [])
+    await async_store.log_metric(run_id, Metric("m", 2.0, 2, 2))
+    theirs, ours = await async_store.get_run(run_id), await asyncio.to_thread(store.get_run, run_id)
+    assert theirs.to_dictionary() == ours.to_dictionary()
+    assert theirs.data.metrics == {"m": 2.0}
+    await async_store.close()
+    await asyncio.to_thread(store.close)
