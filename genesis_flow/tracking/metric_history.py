@@ -19,7 +19,7 @@ from mlflow.store.entities.paged_list import PagedList
 
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.memory import collector_paused
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, direct, operation
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.keys import children_of, head_id
@@ -33,6 +33,7 @@ _AT_ONCE = 8
 
 
 class MetricHistory(Area):
+    @direct
     @operation
     async def get_metric_history(
         self, run_id: str, metric_key: str, max_results: int | None = None, page_token: str | None = None

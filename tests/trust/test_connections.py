@@ -9,6 +9,7 @@ from typing import Any
 
 import pymongo
 import pytest
+from mlflow.entities import Metric
 
 from genesis_flow.sync.registry import MongoDBModelRegistryStore
 from genesis_flow.sync.tracking import MongoDBStore
@@ -38,6 +39,21 @@ def settle(mongod: Mongod, app: str, most: int) -> None:
     while connections(mongod, app) > most:
         assert time.monotonic() < deadline, "sockets beyond the pool stay open"
         time.sleep(0.1)
+
+
+def test_a_training_has_two_clients(mongod: Mongod, store_uri: str) -> None:
+    """One on the loop, and one for the calls that its thread makes itself; the registry has no others."""
+    uri = f"{store_uri}&appname=training"
+    store, registry = MongoDBStore(uri), MongoDBModelRegistryStore(uri)
+    store.search_experiments()
+    registry.search_registered_models()
+    settle(mongod, "training", 1 + WATCHING)
+    run_id = store.create_run("0", "me", 1, [], None).info.run_id
+    for step in range(10):
+        store.log_metric(run_id, Metric("loss", 1.0, step, step))
+    assert connections(mongod, "training") <= 2 * (1 + WATCHING)
+    store.close()
+    settle(mongod, "training", 0)
 
 
 def test_a_thousand_stores_share_one_pool(mongod: Mongod, store_uri: str) -> None:
