@@ -61,7 +61,9 @@ def test_a_program_ends_without_a_word_from_us(training: Outcome) -> None:
         "Exception ignored",
         "never awaited",
     )
-    assert [line for line in training.stderr.splitlines() if any(word in line for word in noise)] == []
+    # What asyncio's debug mode says of slow steps is about the machine.
+    lines = [line for line in training.stderr.splitlines() if not line.startswith("Executing <")]
+    assert [line for line in lines if any(word in line for word in noise)] == []
 
 
 @pytest.mark.parametrize("end", ["flush", "end"])
