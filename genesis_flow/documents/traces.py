@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
 from pydantic import BaseModel, ConfigDict, Field
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.indexes import Index, Unindexed
 from genesis_flow.documents.keys import escape, unescape
 
 Document = dict[str, Any]
@@ -270,9 +270,8 @@ class SpanPayloadFields(BaseModel):
     id: str = Field(alias="_id", description="`trace|span|digest of the whole|number of the piece`.")
     text: str = Field(description="The piece.")
 
-    class Settings:
+    class Settings(Unindexed):
         name = "span_payloads"
-        indexes: ClassVar[list[Index]] = []
 
 
 class AssessmentFields(BaseModel):
