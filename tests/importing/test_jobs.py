@@ -247,7 +247,10 @@ class TestConflicts:
 
     def test_a_run_of_the_same_id(self, job: Job, tree: Tree, tmp_path: Path) -> None:
         """Another source with the same run: the same again is fine, another is a conflict."""
+        tree.log(tree.root / EXPERIMENT / run_id(0), "long", range(BLOCK_FROM))
         job.run(tree.uri)
+        with job.database() as db:  # as blocks were before
+            db["metrics"].update_many({}, {"$set": {"first_step": 0, "last_step": BLOCK_FROM - 1}})
         twin = tree.copy_to(tmp_path / "moved" / "mlruns")
         assert job.run(twin.uri).problems == 0
         (twin.root / EXPERIMENT / run_id(1) / "params" / "lr").write_text("0.2")
