@@ -32,10 +32,7 @@ REGISTRY = (
     "search_model_versions",
 )
 HISTORY = ("metric history", "bulk interval of 320 points")
-RUNS = (
-    "create_run",
-    "log_metric",
-    "get_run",
+SEARCHES = (
     "search newest 100",
     "search ordered by a metric",
     "search metric and param",
@@ -44,8 +41,8 @@ RUNS = (
     "search metric and tag ordered by a metric",
     "page 1 by a metric",
     "page 10 by a metric",
-    "10 pages by a metric",
 )
+RUNS = ("create_run", "log_metric", "get_run", *SEARCHES, "10 pages by a metric")
 DEEP = ("page 100 by a metric",)
 TRACES = (
     "search_traces newest 100",
