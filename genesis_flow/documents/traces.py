@@ -48,7 +48,7 @@ KNOWN: Document = {"experiment_id": {"$exists": True}}
 
 # The part of an update that says when metrics of traces last had to look at the trace. Every update of what
 # they see of it carries this, so that sums of traces that readers keep are known to be outdated; a trace that
-# is about to leave its day or to go is announced instead (tracking/traces/departures.py).
+# is about to leave its hour or to go is announced instead (tracking/traces/departures.py).
 TOUCH: Document = {"$currentDate": {"touched": {"$type": "timestamp"}}}
 # The same in a document that is inserted: the server puts its time in the place of an empty one.
 NOW = Timestamp(0, 0)
