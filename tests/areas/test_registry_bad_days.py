@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import contextmanager
 from typing import Any
 
 import pymongo
@@ -11,6 +10,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBModelRegistryStore
+from tests.faults import failing
 from tests.mongod import Mongod
 
 APP = "registry-bad-days"
@@ -41,21 +41,10 @@ async def _end(store: MongoDBModelRegistryStore, server: Mongod, name: str) -> N
         client.drop_database(name)
 
 
-@contextmanager
-def failing(server: Mongod, command: str, **how: Any) -> Any:
-    """Let the next such command of the store's clients fail."""
-    point = {"failCommands": [command], "appName": APP, **how}
-    with pymongo.MongoClient[dict[str, Any]](server.uri) as client:
-        client.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=point)
-        try:
-            yield
-        finally:
-            client.admin.command("configureFailPoint", "failCommand", mode="off")
-
-
-BEFORE = {"closeConnection": True}
+ONCE = {"times": 1, "app": APP}
+BEFORE: dict[str, Any] = {**ONCE, "closeConnection": True}
 # The write is done, but the server does not hear from the others whether they have it.
-AFTER = {"writeConcernError": {"code": 9001, "errmsg": "lost connection"}}
+AFTER: dict[str, Any] = {**ONCE, "writeConcernError": {"code": 9001, "errmsg": "lost connection"}}
 
 
 @pytest.mark.parametrize("command", ["findAndModify", "insert", "commitTransaction"])
@@ -63,10 +52,10 @@ async def test_a_version_is_created_once(
     on_set: MongoDBModelRegistryStore, mongod: Mongod, command: str
 ) -> None:
     await on_set.create_registered_model("m")
-    with failing(mongod, command, **BEFORE):
+    with failing(mongod.uri, command, **BEFORE):
         assert (await on_set.create_model_version("m", "s3://x")).version == 1
     if command == "commitTransaction":
-        with failing(mongod, command, **AFTER):
+        with failing(mongod.uri, command, **AFTER):
             assert (await on_set.create_model_version("m", "s3://x")).version == 2
     versions = await on_set.search_model_versions("name = 'm'", order_by=["version_number"])
     assert [version.version for version in versions] == list(range(1, len(versions) + 1))
@@ -87,12 +76,12 @@ async def test_calls_survive_a_broken_connection(
         lambda: on_set.rename_registered_model("n", "m"),
         lambda: on_set.delete_model_version("m", 2),
     ):
-        with failing(mongod, command, **BEFORE):
+        with failing(mongod.uri, command, **BEFORE):
             await call()
     model = await on_set.get_registered_model("m")
     assert model.aliases == {"best": 1}
     assert [(v.version, v.current_stage) for v in model.latest_versions] == [(1, "Production")]
-    with failing(mongod, command, **BEFORE):
+    with failing(mongod.uri, command, **BEFORE):
         await on_set.delete_registered_model("m")
     assert await on_set.search_model_versions() == []
 
