@@ -121,7 +121,7 @@ async def test_pages_and_lookups_use_indexes(store: MongoDBStore, dataset_id: st
     for number in range(120):
         await store.create_dataset(f"name {number}", {"kind": str(number)}, ["0"] if number % 2 else None)
     await store.upsert_dataset_records(dataset_id, records(1000))
-    async with profiled(store.database.handle) as queries:
+    async with profiled(store.database) as queries:
         await store._load_dataset_records(dataset_id, 50)
         await store.search_datasets(max_results=20)
         await store.search_datasets(max_results=20, order_by=["name"])

@@ -202,7 +202,7 @@ async def test_plans_use_indexes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logged_model_plans, "FEW", 100)  # 1,500 models stand for many
-    async with profiled(filled.database.handle) as queries:
+    async with profiled(filled.database) as queries:
         found = await filled.search_logged_models(["0"], **question)
     assert len(found) == min(matching, 100)
     assert queries
@@ -213,7 +213,7 @@ async def test_plans_use_indexes(
 async def test_the_newest_page_does_not_sort(filled: MongoDBStore) -> None:
     token = None
     for _ in range(3):
-        async with profiled(filled.database.handle) as queries:
+        async with profiled(filled.database) as queries:
             page = await filled.search_logged_models(["0"], page_token=token)
         assert not [query for query in queries if query.blocking_sort]
         assert sum(query.keys for query in queries if query.collection == "logged_models") <= 500

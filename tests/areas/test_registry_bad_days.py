@@ -10,6 +10,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBModelRegistryStore
+from tests.areas.explain import raw
 from tests.faults import failing
 from tests.mongod import Mongod
 
@@ -95,7 +96,7 @@ async def test_a_rename_that_was_killed_is_finished_by_the_next(
         await store.create_model_version("old", "s3://x")
     await store.set_registered_model_alias("old", "best", 2)
     # What a rename leaves that is killed after its first write.
-    models = store.database.handle["registered_models"]
+    models = raw(store.database)["registered_models"]
     await models.update_one({"name": "old"}, {"$set": {"name": "new", "renamed_from": "old"}})
     assert (await store.get_model_version("new", 3)).name == "new"
     assert (await store.get_model_version_by_alias("new", "best")).version == 2
@@ -123,7 +124,7 @@ async def test_a_delete_that_was_killed_is_finished_by_the_next(
     await store.set_registered_model_alias("m", "best", 3)
     await store.transition_model_version_stage("m", 3, "Staging", False)
     # What a delete leaves that is killed after its first write.
-    await store.database.handle["model_versions"].delete_one({"name": "m", "version": 3})
+    await raw(store.database)["model_versions"].delete_one({"name": "m", "version": 3})
     assert [v.version for v in (await store.get_registered_model("m")).latest_versions] == [2]
     with pytest.raises(MlflowException, match="not found"):
         await store.get_model_version_by_alias("m", "best")
@@ -137,7 +138,7 @@ async def test_a_number_without_a_version_is_passed_over(on_standalone: MongoDBM
     store = on_standalone
     await store.create_registered_model("m")
     await store.create_model_version("m", "s3://x")
-    await store.database.handle["registered_models"].update_one({"name": "m"}, {"$inc": {"last_version": 1}})
+    await raw(store.database)["registered_models"].update_one({"name": "m"}, {"$inc": {"last_version": 1}})
     assert [v.version for v in await store.get_latest_versions("m")] == [1]
     assert [v.version for v in (await store.search_registered_models())[0].latest_versions] == [1]
     assert (await store.create_model_version("m", "s3://x")).version == 3
