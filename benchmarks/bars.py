@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from parts import DEEP, SEARCHES
 from processes import BARE, OURS, PLUGIN, SQLITE
 
 # What counts as flat: medians of the same call differ by this much from run to run.
@@ -75,17 +76,6 @@ class Bar:
         return f"{word} {value:.3g}{self.unit}"
 
 
-SEARCHES = (
-    "search newest 100",
-    "search ordered by a metric",
-    "search metric and param",
-    "search tag, all experiments",
-    "search metric > 0.999 ordered by it",
-    "search metric and tag ordered by a metric",
-    "page 1 by a metric",
-    "page 10 by a metric",
-    "page 100 by a metric",
-)
 BATCH = "log_batch 200 metrics, 50 params, 20 tags"
 
 
@@ -198,7 +188,7 @@ BARS = (
     Bar("a late page by a metric, to the first", _pages, most=FLAT),
     Bar(
         "searches, filters and pages: growth",
-        lambda figures: figures.growths("million", SEARCHES, 10_000, 1_000_000),
+        lambda figures: figures.growths("million", SEARCHES + DEEP, 10_000, 1_000_000),
         most=FLAT,
     ),
     Bar(

@@ -7,11 +7,12 @@ Every way takes turns with the others, in one process, on one mongod, with major
 
 - "find": one read by PyMongo, which waits for no disk: the wire and the driver.
 - "update": one write by PyMongo; what it takes beyond the find is the server's work and the acknowledgement.
-- "update after a pause": the same 0.5 ms after the one before, for which the client works. On many disks a
+- "update after a pause": the same 2 ms after the one before, for which the client works. On many disks a
   write that does not follow the one before at once is acknowledged later, whoever sends it.
 - "our update": PyMongo sends what log_metric sends.
 - "async update": PyMongo's asynchronous client, which genesis_flow stands on.
-- "aio log_metric" and "log_metric": the asynchronous store and the blocking one, without a pause.
+- "aio log_metric" and "log_metric": the asynchronous store and the blocking one, back to back.
+- "log_metric after a pause": as a training step calls it, which is how side_by_side.py times single calls.
 - "bridge": a call through the blocking store's thread that does nothing.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 import pymongo
 from mlflow.entities import Metric
+from pauses import STEP, work
 
 from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
@@ -31,7 +33,6 @@ from genesis_flow.documents.keys import head_id
 from genesis_flow.sync.portal import portal
 from tests.mongod import Mongod, running_mongod
 
-PAUSE_SECONDS = 0.0005
 KEY = "loss"
 
 
@@ -47,7 +48,7 @@ class Clock:
         call()
         cpu = 0.0
         for _ in range(self.calls):
-            _work(pause)
+            work(pause)
             before, began = time.process_time(), time.perf_counter()
             call()
             self.times.setdefault(way, []).append(time.perf_counter() - began)
@@ -71,13 +72,6 @@ class Clock:
             shown = " ".join(f"{each * 1e3:7.3f}" for each in [*parts, self.cpu[way] / len(times)])
             lines.append(f"{way:24} {shown}")
         return "\n".join(lines)
-
-
-def _work(seconds: float) -> None:
-    """A client that is busy, not asleep."""
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        pass
 
 
 async def _nothing() -> None:
@@ -105,7 +99,10 @@ def measure(server: Mongod, rounds: int, calls: int) -> str:
     uri = server.database_uri("breakdown")
     store, async_store = MongoDBStore(uri), AsyncStore(uri)
     experiment = store.create_experiment("breakdown")
-    runs = [store.create_run(experiment, "me", 1, [], name).info.run_id for name in ("bare", "sync", "async")]
+    runs = [
+        store.create_run(experiment, "me", 1, [], name).info.run_id
+        for name in ("bare", "sync", "async", "steps")
+    ]
     for run in runs:
         store.log_metric(run, Metric(KEY, 1.0, 0, 0))
     clock, points, loop = Clock(calls), Points(), asyncio.new_event_loop()
@@ -125,12 +122,13 @@ def measure(server: Mongod, rounds: int, calls: int) -> str:
             heads.update_many({"_id": {"$in": [head_id(run, KEY) for run in runs]}}, {"$set": {"tail": []}})
             clock.turn("find", lambda: plain.find_one({"_id": 1}))
             clock.turn("update", lambda: plain.update_one({"_id": 1}, _change()))
-            clock.turn("update after a pause", lambda: plain.update_one({"_id": 1}, _change()), PAUSE_SECONDS)
+            clock.turn("update after a pause", lambda: plain.update_one({"_id": 1}, _change()), STEP)
             clock.turn(
                 "our update", lambda: heads.update_one({"_id": head_id(runs[0], KEY)}, points.update())
             )
             loop.run_until_complete(asynchronously())
             clock.turn("log_metric", lambda: store.log_metric(runs[1], points.metric()))
+            clock.turn("log_metric after a pause", lambda: store.log_metric(runs[3], points.metric()), STEP)
             clock.turn("bridge", lambda: portal.run(_nothing, 60))
         loop.run_until_complete(async_store.close())
         store.close()

@@ -23,7 +23,6 @@ from genesis_flow import MongoDBStore, embedded
 
 Call = Callable[[int], object]
 EXPERIMENTS = 4
-CHEAP = {"create_run", "log_metric", "log_param", "set_tag", "get_run"}
 
 
 class Subject:

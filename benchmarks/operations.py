@@ -185,7 +185,9 @@ class Operations:
 
         return {
             "create_run": self.new_run,
-            "log_metric": lambda: self.log_point(self.run, next_step()),
+            **dict.fromkeys(
+                ("log_metric", "log_metric back to back"), lambda: self.log_point(self.run, next_step())
+            ),
             "log_param": lambda: store.log_param(self.run, Param(f"p{next_step() % 100}", "value")),
             "set_tag": lambda: store.set_tag(self.run, RunTag(f"t{next_step() % 100}", f"{self.step}")),
             "update_run_info": lambda: store.update_run_info(self.run, RunStatus.RUNNING, None, "a run"),
@@ -330,7 +332,7 @@ class Bare:
         def insert() -> None:
             self.collection.insert_one({"value": 1, "tags": {"a": "b"}})
 
-        updates = ("log_metric", "log_param", "set_tag", "update_run_info")
+        updates = ("log_metric", "log_metric back to back", "log_param", "set_tag", "update_run_info")
         return {
             "create_run": insert,
             **dict.fromkeys(updates, update),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fill import TEMPLATES
+from pauses import STEP
 from processes import BARE, OURS, POSTGRESQL, SQLITE, Subject, environment
 from servers import disk_of
 from timing import Timing, tell
@@ -16,6 +17,7 @@ from timing import Timing, tell
 WRITES = (
     "create_run",
     "log_metric",
+    "log_metric back to back",
     "log_param",
     "set_tag",
     "update_run_info",
@@ -32,10 +34,7 @@ REGISTRY = (
     "search_model_versions",
 )
 HISTORY = ("metric history", "bulk interval of 320 points")
-RUNS = (
-    "create_run",
-    "log_metric",
-    "get_run",
+SEARCHES = (
     "search newest 100",
     "search ordered by a metric",
     "search metric and param",
@@ -44,8 +43,8 @@ RUNS = (
     "search metric and tag ordered by a metric",
     "page 1 by a metric",
     "page 10 by a metric",
-    "10 pages by a metric",
 )
+RUNS = ("create_run", "log_metric", "get_run", *SEARCHES, "10 pages by a metric")
 DEEP = ("page 100 by a metric",)
 TRACES = (
     "search_traces newest 100",
@@ -120,7 +119,8 @@ class Part:
 
 def writes(part: Part) -> None:
     for operation in WRITES:
-        part.timing.of(operation, 0)
+        pause = 0.0 if operation.endswith("back to back") else STEP
+        part.timing.of(operation, 0, pause=pause)
 
 
 def registry(part: Part) -> None:
@@ -265,7 +265,7 @@ class Kind:
 
 
 PARTS = {
-    "writes": Kind(writes, "single calls on a small database"),
+    "writes": Kind(writes, "single calls on a small database, each after a pause"),
     "keys": Kind(keys, "1,000 new metrics of a run that has --keys"),
     "registry": Kind(registry, "reads of a registry with --models"),
     "threads": Kind(threads, "log_metric from --threads and from --processes"),

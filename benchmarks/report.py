@@ -7,7 +7,7 @@ joins results; a part that a later one measured again takes the place of the for
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import bars
 from plots import Plot, make_plots
 from processes import BARE, OURS, STORES
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
+Rows = list[Row]
+Cell = Callable[[Row], str]
 Parts = dict[str, dict[str, Any]]
 TITLES = {
     "writes": "Single calls",
@@ -31,10 +33,7 @@ its own: they take turns, on one mongod, with majority writes (PostgreSQL and SQ
 are what to look at: how many times as long another store takes as genesis_flow. Below 1 it is faster.
 Milliseconds are medians and, after the stroke, 95th percentiles; pymongo is one bare acknowledged command,
 the least that a call could cost. What fills the databases, and what a call needs beforehand, is not timed:
-the spans of a trace, which MLflow makes alike for every store, are there before it is logged.
-
-Of single writes: on many disks one that does not follow the one before at once is acknowledged later,
-whoever sends it. Bare PyMongo's follow at once here; `benchmarks/breakdown.py` shows what it takes else."""
+the spans of a trace, which MLflow makes alike for every store, are there before it is logged."""
 
 
 def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -59,6 +58,7 @@ def page(result: dict[str, Any], plots: list[Plot]) -> str:
     sections = [
         "# Benchmarks",
         INTRODUCTION,
+        _pause(figures),
         _origin(parts),
         "## Bars\n\nWhat the project wants to reach; *missed* wherever one of the places misses.",
         bars.table(figures),
@@ -82,6 +82,24 @@ def page(result: dict[str, Any], plots: list[Plot]) -> str:
 
 def _rows(parts: Parts, kind: str) -> Rows:
     return [row for found in parts.values() for row in found[kind]]
+
+
+def _pause(figures: bars.Figures) -> str:
+    """Why single calls were not timed back to back, and what that would have been."""
+    row = figures.rows.get(("writes", "log_metric", 0, OURS), {})
+    if not row.get("pause"):
+        return ""
+    lines = [
+        f"Single calls come {row['pause']:g} ms after the one before, for which the client works, as between",
+        "the steps of a training. On many disks a write that does not follow the one before at once is",
+        "acknowledged later, whoever sends it: back to back, a store with more work of its own between two",
+        "writes would wait longer for the disk, too.",
+    ]
+    ours, bare = (figures.p50("writes", "log_metric back to back", 0, store) for store in (OURS, BARE))
+    if ours and bare:
+        ratio = f"{ours / bare:.2f}x"
+        lines.append(f"Back to back, log_metric takes {ours:.2f} ms and bare PyMongo {bare:.2f} ms: {ratio}.")
+    return "\n".join(lines)
 
 
 def _origin(parts: Parts) -> str:
@@ -185,77 +203,74 @@ def _growth(figures: bars.Figures) -> str:
     return _table("Growth", about, ["operation", "from, to", *stores], lines)
 
 
-def _throughput(rows: Rows) -> str:
+def _by_store(
+    title: str,
+    about: str,
+    rows: Rows,
+    head: tuple[str, ...],
+    label: Callable[[Row], tuple[str, ...]],
+    cell: Cell,
+) -> str:
+    """A column for each store, and a line for all rows of one label."""
     if not rows:
         return ""
     stores = _stores(rows)
-    lines = []
-    for threads, processes in dict.fromkeys((row["threads"], row["processes"]) for row in rows):
-        cells = [f"{processes} processes" if processes > 1 else f"{threads} threads"]
-        for name in stores:
-            row = next(
-                (
-                    each
-                    for each in rows
-                    if (each["threads"], each["processes"], each["store"]) == (threads, processes, name)
-                ),
-                None,
-            )
-            lost = f" ({row['errors']:.0f} lost)" if row and row["errors"] else ""
-            cells.append(f"{row['calls']:,.0f}{lost}" if row else "–")
-        lines.append(cells)
+    found = {(label(row), row["store"]): cell(row) for row in rows}
+    lines = (
+        [*each, *(found.get((each, name), "–") for name in stores)]
+        for each in dict.fromkeys(map(label, rows))
+    )
+    return _table(title, about, [*head, *stores], lines)
+
+
+def _throughput(rows: Rows) -> str:
+    def callers(row: Row) -> tuple[str]:
+        many = row["processes"] > 1
+        return (f"{row['processes']} processes" if many else f"{row['threads']} threads",)
+
+    def calls(row: Row) -> str:
+        lost = f" ({row['errors']:.0f} lost)" if row["errors"] else ""
+        return f"{row['calls']:,.0f}{lost}"
+
     about = (
         "log_metric calls a second, each thread or process with a run of its own; failed calls in brackets."
     )
-    return _table("Many callers", about, ["", *stores], lines)
+    return _by_store("Many callers", about, rows, ("",), callers, calls)
+
+
+def _step(row: Row) -> tuple[str]:
+    return (row["step"],)
 
 
 def _starts(rows: Rows) -> str:
-    if not rows:
-        return ""
-    stores = _stores(rows)
-    by_step = {(row["step"], row["store"]): row for row in rows}
-    lines = [
-        [
-            step,
-            *(f"{by_step[step, name]['p50']:.2f}" if (step, name) in by_step else "–" for name in stores),
-        ]
-        for step in dict.fromkeys(row["step"] for row in rows)
-    ]
     about = (
         "Seconds from the start of a process to its end, medians; the database is there and at its schema."
     )
-    return _table("New processes", about, ["", *stores], lines)
+    return _by_store("New processes", about, rows, ("",), _step, lambda row: f"{row['p50']:.2f}")
 
 
 def _memory(rows: Rows) -> str:
-    if not rows:
-        return ""
-    stores = _stores(rows)
-    by_step = {(row["step"], row["store"]): row for row in rows}
-    lines = []
-    for step in dict.fromkeys(row["step"] for row in rows):
-        found = [by_step.get((step, name)) for name in stores]
-        lines.append([step, *(f"{row['peak']:.0f} ({row['cpu']:.1f})" if row else "–" for row in found)])
     about = (
         "Megabytes that the client's process held at most so far, one step after the other; in brackets the "
         "milliseconds of its processor time for a call of the step. The process filled nothing. SQLite runs "
         "in the process; pymongo's imports MLflow, too."
     )
-    return _table("Memory", about, ["after", *stores], lines)
+    return _by_store(
+        "Memory", about, rows, ("after",), _step, lambda row: f"{row['peak']:.0f} ({row['cpu']:.1f})"
+    )
 
 
 def _cpu(parts: Parts) -> str:
     rows = [row for name in TITLES for row in parts.get(name, {}).get("operations", [])]
-    if not rows:
-        return ""
-    stores = _stores(rows)
-    lines = []
-    for (operation, size, unit), by_store in _by_operation(rows).items():
-        cells = (f"{by_store[name]['cpu']:.2f}" if name in by_store else "–" for name in stores)
-        lines.append([operation, _size(size, unit), *cells])
     about = "Milliseconds of processor time that a call takes in the client's process. SQLite runs in it."
-    return _table("Processor time of the client", about, ["operation", "at", *stores], lines)
+    return _by_store(
+        "Processor time of the client",
+        about,
+        rows,
+        ("operation", "at"),
+        lambda row: (row["operation"], _size(row["size"], row["unit"])),
+        lambda row: f"{row['cpu']:.2f}",
+    )
 
 
 def _disk(rows: Rows) -> str:

@@ -20,6 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from pauses import work
+
 KINDS = {
     "genesis_flow": ("genesis_flow", "MongoDBStore", "MongoDBModelRegistryStore"),
     "mlflow-mongodb": (
@@ -91,8 +93,11 @@ class Answers:
 
         return fill.filler(self.kind, self.uri)
 
-    def time(self, operation: str, times: int) -> dict[str, Any]:
-        """Milliseconds of each call, processor seconds of all of them, and how much the last one found."""
+    def time(self, operation: str, times: int, pause: float = 0.0) -> dict[str, Any]:
+        """Milliseconds of each call, processor seconds of all of them, and how much the last one found.
+
+        Each call comes after ``pause`` milliseconds of other work, which count for nothing.
+        """
         call: Callable[[], object] = self.operations.calls()[operation]
         before: Callable[[], object] | None = self.operations.before().get(operation)
         gc.collect()
@@ -100,6 +105,7 @@ class Answers:
         for _ in range(times):
             if before:
                 before()
+            work(pause)
             begin_cpu, begin = time.process_time(), time.perf_counter()
             found = call()
             milliseconds.append((time.perf_counter() - begin) * 1000)

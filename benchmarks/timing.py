@@ -14,6 +14,7 @@ SLOW_FIRST_CALL = 5_000
 CALLS = {
     "create_run": 10,
     "log_metric": 10,
+    "log_metric back to back": 10,
     "log_param": 10,
     "set_tag": 10,
     "update_run_info": 10,
@@ -43,12 +44,22 @@ class Timing:
         self.names = {name: set(subject.ask("names")) for name, subject in found.items()}
         self.random = random.Random(1)
 
-    def of(self, operation: str, size: int, unit: str = "", without: frozenset[str] = frozenset()) -> None:
-        """Time an operation; a store that used up its patience takes no more turns."""
+    def of(
+        self,
+        operation: str,
+        size: int,
+        unit: str = "",
+        without: frozenset[str] = frozenset(),
+        pause: float = 0.0,
+    ) -> None:
+        """Time an operation, with so many milliseconds of other work before each call.
+
+        A store that used up its patience takes no more turns.
+        """
         taking_part = [name for name in self.found if operation in self.names[name] and name not in without]
         first, times, cpu, counts = {}, {}, {}, {}
         for name in list(taking_part):
-            answer = self._time(name, operation, 1)
+            answer = self._time(name, operation, 1, pause)
             if answer is None:
                 taking_part.remove(name)
                 continue
@@ -61,35 +72,41 @@ class Timing:
             found = ", ".join(f"{name} {count}" for name, count in counts.items())
             self.notes.append(f"'{operation}' at {size:,} {unit} finds different numbers: {found}.")
             tell(self.notes[-1])
-        self._take_turns(operation, taking_part, times, cpu)
+        self._take_turns(operation, pause, taking_part, times, cpu)
         for name, each in times.items():
             if each:
                 row = {"operation": operation, "size": size, "unit": unit, "store": name, "calls": len(each)}
                 row |= {"p50": statistics.median(each), "p95": _p95(each), "first": first[name]}
-                row |= {"cpu": cpu[name] * 1000 / len(each), "found": counts[name]}
+                row |= {"cpu": cpu[name] * 1000 / len(each), "found": counts[name], "pause": pause}
                 self.rows.append(row)
         shown = (f"{name} {statistics.median(each):.2f}" for name, each in sorted(times.items()) if each)
         found = next((f" finds {count}" for count in counts.values() if count is not None), "")
         tell(f"{size:>9,} {unit:<8} {operation}{found}: {', '.join(shown)}")
 
     def _take_turns(
-        self, operation: str, taking_part: list[str], times: dict[str, list[float]], cpu: dict[str, float]
+        self,
+        operation: str,
+        pause: float,
+        taking_part: list[str],
+        times: dict[str, list[float]],
+        cpu: dict[str, float],
     ) -> None:
         for _ in range(TURNS):
             self.random.shuffle(taking_part)
             for name in list(taking_part):
                 if times[name] and sum(times[name]) > self.patience:
                     continue
-                answer = self._time(name, operation, CALLS.get(operation, 1))
+                answer = self._time(name, operation, CALLS.get(operation, 1), pause)
                 if answer is None:
                     taking_part.remove(name)
                     continue
                 times[name] += answer["ms"]
                 cpu[name] += answer["cpu"]
 
-    def _time(self, name: str, operation: str, calls: int) -> dict[str, Any] | None:
+    def _time(self, name: str, operation: str, calls: int, pause: float) -> dict[str, Any] | None:
+        asked = {"operation": operation, "times": calls, "pause": pause}
         try:
-            answer: dict[str, Any] = self.found[name].ask("time", operation=operation, times=calls)
+            answer: dict[str, Any] = self.found[name].ask("time", **asked)
         except LookupError as error:
             self.notes.append(f"{name} cannot do '{operation}': {error}")
             tell(self.notes[-1])

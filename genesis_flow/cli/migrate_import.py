@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from genesis_flow.cli.migrate_shared import Target, answer, config_of
 from genesis_flow.migrate.config import MigrateConfig
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 INCOMPLETE = 3
 MOST_WORKERS = 64
+# What they take beside --json; to ignore the others silently would look as if they were obeyed.
+_HEEDED = {"verify": {"source", "experiments", "since"}, "journal": set[str](), "list_journals": set[str]()}
 
 _EPILOG = """\b
 Exit codes:
@@ -130,11 +133,11 @@ def import_command(context: click.Context, /, source: str | None, as_json: bool,
     modes = [name for name in ("analyze", "verify", "journal", "list_journals") if asked[name]]
     if len(modes) > 1:
         raise click.UsageError("Choose one of --analyze, --verify, --rollback and --list.")
+    for mode in modes:
+        _refuse_ignored(context, mode)
     if asked["list_journals"]:
         _list(config, as_json)
     elif asked["journal"]:
-        if source:
-            raise click.UsageError("--rollback takes the journal alone; the source is not needed.")
         context.exit(_rollback(config, asked["journal"], as_json))
     elif not source:
         raise click.UsageError("Name the source: an mlruns folder or an SQL URI.")
@@ -143,6 +146,17 @@ def import_command(context: click.Context, /, source: str | None, as_json: bool,
     else:
         quiet = context.ensure_object(Target).quiet
         context.exit(_import(config, source, asked, as_json, quiet))
+
+
+def _refuse_ignored(context: click.Context, mode: str) -> None:
+    flags = {str(option.name): option.opts[0] for option in context.command.params}
+    ignored = [
+        "SOURCE" if name == "source" else flags[name]
+        for name in context.params.keys() - {mode, "as_json"} - _HEEDED.get(mode, context.params.keys())
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+    if ignored:
+        raise click.UsageError(f"{flags[mode]} does not take {' or '.join(sorted(ignored))}: leave it out.")
 
 
 def options_of(asked: dict[str, Any]) -> "Options":

@@ -1,5 +1,6 @@
 """Whole numbers as MongoDB holds them."""
 
+# Ask it about plain integers only: for anything else, ``in`` would try one number after the other.
 INT64 = range(-(2**63), 2**63)
 
 

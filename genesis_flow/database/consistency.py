@@ -4,19 +4,19 @@ Reads everything once, in the order of the ids and without holding it, and write
 visible shows in what the stores return; the others are remains of calls that were killed, which no reader
 sees and which the same call, made again, takes for its own. While others write, a finding may be a call in
 progress: look again before acting on it.
+
+Changes that were cut in two are not among them: the doctor finds those, and finishes them.
 """
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow.entities import LifecycleStage
 from pydantic import BaseModel
 
 from genesis_flow.database.connection import Database
 from genesis_flow.documents import (
     AssessmentFields,
-    ExperimentFields,
     MetricBlockFields,
     MetricHeadFields,
     ModelVersionFields,
@@ -50,14 +50,8 @@ _HARMLESS = "Nothing needs to be done."
 
 async def inconsistencies(database: Database) -> AsyncIterator[Inconsistency]:
     """All findings, collection by collection."""
-    moving: set[int] = set()
-    async for found in _moving_experiments(database, moving):
-        yield found
-    for check in (_heads(database, moving), _blocks(database), _models(database), _versions(database)):
-        async for found in check:
-            yield found
-    for check in (_spans(database), _payloads(database), _assessments(database)):
-        async for found in check:
+    for check in (_heads, _blocks, _models, _versions, _spans, _payloads, _assessments):
+        async for found in check(database):
             yield found
 
 
@@ -94,34 +88,15 @@ def _key(identity: str) -> str:
     return identity + SEPARATOR
 
 
-async def _moving_experiments(database: Database, moving: set[int]) -> AsyncIterator[Inconsistency]:
-    query = {"pending": {"$exists": True}}
-    async for experiment in database.collection(ExperimentFields).find(query, {"pending": 1}):
-        moving.add(experiment["_id"])
-        action = "delete" if experiment["pending"] == LifecycleStage.DELETED else "restore"
-        yield Inconsistency(
-            ExperimentFields.Settings.name,
-            str(experiment["_id"]),
-            f"was to be {action}d, which did not get to all of its runs",
-            f"{action.capitalize()} the experiment again: the call goes on where it stopped.",
-        )
-
-
-async def _heads(database: Database, moving: set[int]) -> AsyncIterator[Inconsistency]:
-    runs = _Parents(_by_id(database, RunFields, ("lifecycle_stage",)))
-    fields = ("run_uuid", "active", "latest", "tail", "experiment_id")
-    async for head in _by_id(database, MetricHeadFields, fields):
-        run = await runs.of(head["run_uuid"])
-        name = MetricHeadFields.Settings.name
-        if run is None:
+async def _heads(database: Database) -> AsyncIterator[Inconsistency]:
+    runs = _Parents(_by_id(database, RunFields, ()))
+    name = MetricHeadFields.Settings.name
+    async for head in _by_id(database, MetricHeadFields, ("run_uuid", "latest", "tail")):
+        if await runs.of(head["run_uuid"]) is None:
             yield Inconsistency(
                 name, head["_id"], "belongs to a run that is not there", _HARMLESS, visible=False
             )
             continue
-        is_active = run["lifecycle_stage"] == LifecycleStage.ACTIVE
-        if head["active"] != is_active and head["experiment_id"] not in moving:
-            text = f"takes its run for {'deleted' if is_active else 'active'}"
-            yield Inconsistency(name, head["_id"], text, "Delete or restore the run again.", visible=False)
         latest = head["latest"]
         if any((step, time) > (latest["step"], latest["timestamp"]) for time, step, _ in head["tail"]):
             yield Inconsistency(name, head["_id"], "has a later point than its latest", "Report this.")
@@ -146,12 +121,7 @@ async def _blocks(database: Database) -> AsyncIterator[Inconsistency]:
 async def _models(database: Database) -> AsyncIterator[Inconsistency]:
     name = RegisteredModelFields.Settings.name
     versions = database.collection(ModelVersionFields)
-    fields = ("name", "renamed_from", "stages", "aliases")
-    async for model in _by_id(database, RegisteredModelFields, fields):
-        if former := model.get("renamed_from"):
-            text = f"'{model['name']}' was renamed, which did not get to all of its versions"
-            remedy = f"Rename it from '{former}' to '{model['name']}' again."
-            yield Inconsistency(name, model["_id"], text, remedy, visible=False)
+    async for model in _by_id(database, RegisteredModelFields, ("name", "stages", "aliases")):
         numbers = {*map(int, model["stages"]), *model["aliases"].values()}
         ids = [version_id(model["_id"], number) for number in numbers]
         there = {each["_id"] async for each in versions.find({"_id": {"$in": ids}}, {"_id": 1})}
@@ -166,10 +136,7 @@ async def _versions(database: Database) -> AsyncIterator[Inconsistency]:
     models = _Parents(_by_id(database, RegisteredModelFields, ("last_version",)))
     async for version in _by_id(database, ModelVersionFields, ("model", "version", "name")):
         model = await models.of(version["model"])
-        if model is None:
-            text = f"version {version['version']} of '{version['name']}' belongs to a model that is not there"
-            yield Inconsistency(name, version["_id"], text, _HARMLESS, visible=False)
-        elif version["version"] > model["last_version"]:
+        if model is not None and version["version"] > model["last_version"]:
             text = f"version {version['version']} of '{version['name']}' was not given out"
             yield Inconsistency(name, version["_id"], text, "Report this.")
 

@@ -84,8 +84,6 @@ class MetricBlockFields(BaseModel):
     n: int = Field(description="Number of points.")
     first_timestamp: int = Field(description="Least timestamp.")
     last_timestamp: int = Field(description="Greatest timestamp.")
-    first_step: int = Field(description="Least step.")
-    last_step: int = Field(description="Greatest step.")
     timestamps: bytes = Field(description="Timestamps, signed 64-bit.")
     steps: bytes = Field(description="Steps, signed 64-bit.")
     values: bytes = Field(description="Values, IEEE doubles.")

@@ -82,8 +82,6 @@ def pack_columns(
         "n": len(timestamps),
         "first_timestamp": timestamps[0],
         "last_timestamp": timestamps[-1],
-        "first_step": min(steps),
-        "last_step": max(steps),
         "timestamps": columns[0],
         "steps": columns[1],
         "values": columns[2],

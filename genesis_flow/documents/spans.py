@@ -12,6 +12,7 @@ from mlflow.tracing.utils import (
     try_json_loads,
 )
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.keys import SEPARATOR, payload_key, span_key
 from genesis_flow.documents.usage import COST_KEYS, TOKEN_KEYS, amount, numbers
 
@@ -23,7 +24,6 @@ INLINE_CHARACTERS = 64 * 1024
 PIECE_CHARACTERS = 350_000
 MODEL_CHARACTERS = 500
 NANOSECONDS_PER_MILLISECOND = 1_000_000
-_INT64 = range(-(2**63), 2**63)
 
 
 class SpanCore(NamedTuple):
@@ -96,7 +96,7 @@ def _usage(value: Any) -> Document | None:
 
 def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and (
-        isinstance(value, float) or (isinstance(value, int) and value in _INT64)
+        isinstance(value, float) or (isinstance(value, int) and value in INT64)
     )
 
 

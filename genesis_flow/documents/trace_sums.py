@@ -7,12 +7,12 @@ Ids are ``workspace|experiment|metric`` for a head, the same with ``|day`` for t
 ``workspace|experiment||hour`` for the note that a trace has left an hour.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 from bson.timestamp import Timestamp
 from pydantic import BaseModel, ConfigDict, Field
 
-from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.indexes import Unindexed
 from genesis_flow.documents.keys import SEPARATOR, children_of
 
 HOUR = 3_600_000
@@ -59,9 +59,8 @@ class TraceSumsFields(BaseModel):
         default=None, description="Note: when a trace last was about to leave the hour."
     )
 
-    class Settings:
+    class Settings(Unindexed):
         name = "trace_sums"
-        indexes: ClassVar[list[Index]] = []
         keep_nulls = False
 
 

@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
 from pydantic import BaseModel, ConfigDict, Field
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.indexes import Index, Unindexed
 from genesis_flow.documents.keys import escape, unescape
 
 Document = dict[str, Any]
@@ -48,7 +48,7 @@ KNOWN: Document = {"experiment_id": {"$exists": True}}
 
 # The part of an update that says when metrics of traces last had to look at the trace. Every update of what
 # they see of it carries this, so that sums of traces that readers keep are known to be outdated; a trace that
-# is about to leave its day or to go is announced instead (tracking/traces/departures.py).
+# is about to leave its hour or to go is announced instead (tracking/traces/departures.py).
 TOUCH: Document = {"$currentDate": {"touched": {"$type": "timestamp"}}}
 # The same in a document that is inserted: the server puts its time in the place of an empty one.
 NOW = Timestamp(0, 0)
@@ -270,9 +270,8 @@ class SpanPayloadFields(BaseModel):
     id: str = Field(alias="_id", description="`trace|span|digest of the whole|number of the piece`.")
     text: str = Field(description="The piece.")
 
-    class Settings:
+    class Settings(Unindexed):
         name = "span_payloads"
-        indexes: ClassVar[list[Index]] = []
 
 
 class AssessmentFields(BaseModel):

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.documents import (
     ExperimentFields,
     ImportItemFields,
@@ -25,7 +26,6 @@ from genesis_flow.importers.writers.runs import experiment_document
 DEFAULT_EXPERIMENT = 0
 # Numbers from here on were drawn at random by MLflow's file store: counting never comes near them.
 _RANDOM_NUMBERS = 10**12
-_LARGEST_NUMBER = 2**63 - 1
 _NAMED = 10
 
 
@@ -78,7 +78,7 @@ class Planner:
 
     def _has_number(self, body: Body) -> bool:
         text = str(body["experiment_id"])
-        if text.isascii() and text.isdigit() and int(text) <= _LARGEST_NUMBER:
+        if text.isascii() and text.isdigit() and int(text) in INT64:
             return True
         self._plan.context.refused[text] = "its id is not a number, as every experiment's must be"
         return False

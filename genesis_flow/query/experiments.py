@@ -68,8 +68,7 @@ def _clause(clause: dict[str, Any]) -> dict[str, Any]:
         return {_field(key): condition(comparator, _attribute_value(key, comparator, value))}
     if kind != "tag":
         raise MlflowException.invalid_parameter_value(f"Invalid token type: {kind}")
-    if comparator not in (*TEXT, "IS NULL", "IS NOT NULL"):
-        raise MlflowException.invalid_parameter_value(f"Invalid comparator for tag: {comparator}")
+    allow(comparator, (*TEXT, "IS NULL", "IS NOT NULL"), "tag")
     return {f"tags.{escape(key)}": condition(comparator, value)}
 
 

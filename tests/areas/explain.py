@@ -7,6 +7,8 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from genesis_flow.database.connection import Database
+
 
 @dataclass(frozen=True)
 class Query:
@@ -22,9 +24,15 @@ class Query:
         return "COLLSCAN" in self.plan
 
 
+def raw(database: Database) -> AsyncDatabase[dict[str, Any]]:
+    """The driver's own, for what a store does not do."""
+    return database.client[database.settings.database]
+
+
 @asynccontextmanager
-async def profiled(database: AsyncDatabase[dict[str, Any]]) -> AsyncIterator[list[Query]]:
+async def profiled(opened: Database) -> AsyncIterator[list[Query]]:
     """The reads made inside the block, in order, once it has ended."""
+    database = raw(opened)
     await database.command("profile", 0)
     await database.drop_collection("system.profile")
     await database.command("profile", 2)

@@ -11,7 +11,8 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
-from tests.mongod import Mongod, free_port, running_mongod
+from tests.faults import failing
+from tests.mongod import Mongod, free_port, guarded_mongod
 
 CANARY = "s3cr3t-c4n4ry"
 
@@ -44,10 +45,7 @@ async def test_database_name_is_required(mongod: Mongod) -> None:
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Mongod]:
     """A server that asks for passwords, with a reader and a writer of the database "db"."""
-    with running_mongod(replica_set=False, options=("--auth",)) as server:
-        client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(server.uri)
-        client.admin.command("createUser", "admin", pwd=CANARY, roles=["root"])
-        client.close()
+    with guarded_mongod("admin", CANARY) as server:
         with pymongo.MongoClient(server.uri, username="admin", password=CANARY) as admin:
             for role in ("read", "readWrite"):
                 roles = [{"role": role, "db": "db"}]
@@ -127,46 +125,33 @@ async def test_values_that_cannot_be_stored_are_refused(store: MongoDBStore) -> 
         assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
-def fail_point(mongod: Mongod, mode: Any, **data: Any) -> None:
-    with pymongo.MongoClient(mongod.uri) as client:
-        command = {"configureFailPoint": "failCommand", "mode": mode}
-        client.admin.command({**command, "data": {**data, "appName": "genesis_flow"}} if data else command)
-
-
-@pytest.fixture
-def failing(mongod: Mongod) -> Iterator[Mongod]:
-    yield mongod
-    fail_point(mongod, "off")
-
-
 @pytest.mark.parametrize(
     "fault",
     [{"closeConnection": True}, {"errorCode": 16500}, {"errorCode": 10107}, {"errorCode": 11602}],
     ids=["closed", "throttled", "not-primary", "interrupted"],
 )
 async def test_passing_faults_are_ridden_out_exactly_once(
-    store: MongoDBStore, failing: Mongod, fault: dict[str, Any]
+    store: MongoDBStore, mongod: Mongod, fault: dict[str, Any]
 ) -> None:
     run_id = (await store.create_run("0", "me", 1, [], None)).info.run_id
     for step in range(3):
-        fail_point(failing, {"times": 3}, failCommands=["update", "insert", "findAndModify"], **fault)
-        await store.log_metric(run_id, Metric("m", step, step, step))
-        await store.log_batch(run_id, [Metric("m", 9, 100 + step, 9), Metric("n", 1, step, 1)], [], [])
+        with failing(mongod.uri, "update", "insert", "findAndModify", times=3, **fault):
+            await store.log_metric(run_id, Metric("m", step, step, step))
+            await store.log_batch(run_id, [Metric("m", 9, 100 + step, 9), Metric("n", 1, step, 1)], [], [])
     assert len(await store.get_metric_history(run_id, "m")) == 6
-    fail_point(failing, {"times": 3}, failCommands=["insert"], **fault)
-    experiment_id = await store.create_experiment("during a fault")
+    with failing(mongod.uri, "insert", times=3, **fault):
+        experiment_id = await store.create_experiment("during a fault")
     assert (await store.get_experiment(experiment_id)).name == "during a fault"
 
 
 async def test_an_outage_past_the_deadline_is_one_clear_error(
-    store_uri: str, failing: Mongod, monkeypatch: pytest.MonkeyPatch
+    store_uri: str, mongod: Mongod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "2")
     store = MongoDBStore(store_uri)
     run_id = (await store.create_run("0", "me", 1, [], None)).info.run_id
-    fail_point(failing, "alwaysOn", failCommands=["update"], closeConnection=True)
     started = time.monotonic()
-    with pytest.raises(MlflowException) as caught:
+    with failing(mongod.uri, "update", closeConnection=True), pytest.raises(MlflowException) as caught:
         await asyncio.wait_for(store.log_metric(run_id, Metric("m", 1, 1, 1)), 30)
     assert caught.value.error_code in ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED")
     assert time.monotonic() - started < 15

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pymongo
 import pytest
 from mlflow.exceptions import MlflowException
 
@@ -13,6 +11,7 @@ from genesis_flow.aio import MongoDBStore
 from genesis_flow.documents import DatasetRecordFields, EntityAssociationFields, EvaluationDatasetFields
 from tests.areas.explain import profiled
 from tests.commands import CommandRecorder
+from tests.faults import failing
 from tests.mongod import Mongod
 
 
@@ -78,31 +77,19 @@ async def test_a_dataset_deleted_during_upserts_leaves_no_records(store: MongoDB
         assert await store.database.collection(EntityAssociationFields).count_documents({}) == 0
 
 
-def fail_point(mongod: Mongod, mode: Any, **data: Any) -> None:
-    with pymongo.MongoClient(mongod.uri) as client:
-        command = {"configureFailPoint": "failCommand", "mode": mode}
-        client.admin.command({**command, "data": {**data, "appName": "genesis_flow"}} if data else command)
-
-
-@pytest.fixture
-def failing(mongod: Mongod) -> Iterator[Mongod]:
-    yield mongod
-    fail_point(mongod, "off")
-
-
 @pytest.mark.parametrize(
     "fault",
     [{"closeConnection": True}, {"errorCode": 16500}, {"errorCode": 11602}],
     ids=["closed", "throttled", "interrupted"],
 )
 async def test_passing_faults_are_ridden_out(
-    store: MongoDBStore, failing: Mongod, fault: dict[str, Any]
+    store: MongoDBStore, mongod: Mongod, fault: dict[str, Any]
 ) -> None:
-    fail_point(failing, {"times": 3}, failCommands=["insert", "update"], **fault)
-    dataset_id = (await store.create_dataset("during a fault", None, ["0"])).dataset_id
+    with failing(mongod.uri, "insert", "update", times=3, **fault):
+        dataset_id = (await store.create_dataset("during a fault", None, ["0"])).dataset_id
     for _ in range(3):
-        fail_point(failing, {"times": 3}, failCommands=["update", "aggregate", "find"], **fault)
-        await store.upsert_dataset_records(dataset_id, records(10, tags={"t": "v"}))
+        with failing(mongod.uri, "update", "aggregate", "find", times=3, **fault):
+            await store.upsert_dataset_records(dataset_id, records(10, tags={"t": "v"}))
     assert len(await loaded(store, dataset_id)) == 10
     assert await profile(store, dataset_id) == {"num_records": 10}
     assert len(await store.search_datasets(["0"])) == 1
@@ -134,7 +121,7 @@ async def test_pages_and_lookups_use_indexes(store: MongoDBStore, dataset_id: st
     for number in range(120):
         await store.create_dataset(f"name {number}", {"kind": str(number)}, ["0"] if number % 2 else None)
     await store.upsert_dataset_records(dataset_id, records(1000))
-    async with profiled(store.database.handle) as queries:
+    async with profiled(store.database) as queries:
         await store._load_dataset_records(dataset_id, 50)
         await store.search_datasets(max_results=20)
         await store.search_datasets(max_results=20, order_by=["name"])

@@ -61,7 +61,7 @@ class Searched:
 
 
 async def searched(ours: RunSearch, experiments: list[str], **asked: Any) -> Searched:
-    async with profiled(ours.database.handle) as queries:
+    async with profiled(ours.database) as queries:
         runs, token = await ours._search_runs(
             experiments,
             asked.get("filter_string"),

@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
 from tests.commands import CommandRecorder
+from tests.faults import failing
 from tests.mongod import Mongod
 
 CALLERS = 64
@@ -102,21 +103,14 @@ async def test_of_two_values_of_a_param_one_wins(store: MongoDBStore) -> None:
 async def test_a_lost_connection_loses_and_doubles_nothing(
     mongod: Mongod, database_name: str, times: int
 ) -> None:
-    import pymongo
-
     name = f"joined-{times}"
     store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}", "s3://bucket")
     run = await _new_run(store)
     await store.log_metric(run, Metric("loss", 0.0, 0, 0))
-    with pymongo.MongoClient(mongod.uri) as client:
-        failure = {"failCommands": ["update"], "closeConnection": True, "appName": name}
-        client.admin.command({"configureFailPoint": "failCommand", "mode": {"times": times}, "data": failure})
-        try:
-            await asyncio.gather(
-                *(store.log_metric(run, Metric("loss", float(n), n, n)) for n in range(1, CALLERS))
-            )
-        finally:
-            client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+    with failing(mongod.uri, "update", times=times, app=name, closeConnection=True):
+        await asyncio.gather(
+            *(store.log_metric(run, Metric("loss", float(n), n, n)) for n in range(1, CALLERS))
+        )
     history = await store.get_metric_history(run, "loss")
     assert [point.step for point in history] == list(range(CALLERS))
     await store.close()

@@ -272,7 +272,7 @@ async def test_an_answer_from_sums_reads_no_traces(
         assert (await store.query_trace_metrics(*COUNT))[0].values["COUNT"] == 40
     # What follows is the upkeep of sums, which here happens every time.
     assert [name for name, _ in sent][:3] == ["find", "aggregate", "aggregate"]
-    async with profiled(store.database.handle) as queries:
+    async with profiled(store.database) as queries:
         await store.query_trace_metrics(*COUNT)
     of_traces = [query for query in queries[:3] if query.collection == "traces"]
     assert len(of_traces) == 2

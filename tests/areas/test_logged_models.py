@@ -1,7 +1,6 @@
 """Logged models: round trips, exactly once under faults and races, nothing left behind, index plans."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pymongo
@@ -20,6 +19,7 @@ from genesis_flow.documents import LoggedModelFields, ModelMetricFields
 from genesis_flow.query import logged_model_plans
 from tests.areas.explain import profiled
 from tests.commands import CommandRecorder
+from tests.faults import failing
 from tests.mongod import Mongod
 
 
@@ -53,34 +53,22 @@ async def test_round_trips(
     assert await sent(store.log_metric(run_id, of_model)) == ["find", "update", "insert"]
 
 
-def fail_point(mongod: Mongod, mode: Any, **data: Any) -> None:
-    with pymongo.MongoClient(mongod.uri) as client:
-        command = {"configureFailPoint": "failCommand", "mode": mode}
-        client.admin.command({**command, "data": {**data, "appName": "genesis_flow"}} if data else command)
-
-
-@pytest.fixture
-def failing(mongod: Mongod) -> Iterator[Mongod]:
-    yield mongod
-    fail_point(mongod, "off")
-
-
 @pytest.mark.parametrize(
     "fault",
     [{"closeConnection": True}, {"errorCode": 16500}, {"errorCode": 11602}],
     ids=["closed", "throttled", "interrupted"],
 )
 async def test_passing_faults_are_ridden_out_exactly_once(
-    store: MongoDBStore, run_id: str, model_id: str, failing: Mongod, fault: dict[str, Any]
+    store: MongoDBStore, run_id: str, model_id: str, mongod: Mongod, fault: dict[str, Any]
 ) -> None:
     for step in range(3):
-        fail_point(failing, {"times": 3}, failCommands=["update", "insert", "find"], **fault)
         points = [Metric(key, step, step, step, model_id, "data", "1") for key in ("a", "b")]
-        await store.log_batch(run_id, points, [Param("p", "v")], [])
-        await store.log_metric(run_id, points[0])
-    fail_point(failing, {"times": 3}, failCommands=["update", "insert"], **fault)
-    await store.log_logged_model_params(model_id, [LoggedModelParameter("p", "v")])
-    made = await store.create_logged_model("0", "made during a fault")
+        with failing(mongod.uri, "update", "insert", "find", times=3, **fault):
+            await store.log_batch(run_id, points, [Param("p", "v")], [])
+            await store.log_metric(run_id, points[0])
+    with failing(mongod.uri, "update", "insert", times=3, **fault):
+        await store.log_logged_model_params(model_id, [LoggedModelParameter("p", "v")])
+        made = await store.create_logged_model("0", "made during a fault")
     assert len((await store.get_logged_model(model_id)).metrics or []) == 6
     assert len(await store.search_logged_models(["0"], "name = 'made during a fault'")) == 1
     assert (await store.get_logged_model(made.model_id)).status == LoggedModelStatus.PENDING
@@ -214,7 +202,7 @@ async def test_plans_use_indexes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logged_model_plans, "FEW", 100)  # 1,500 models stand for many
-    async with profiled(filled.database.handle) as queries:
+    async with profiled(filled.database) as queries:
         found = await filled.search_logged_models(["0"], **question)
     assert len(found) == min(matching, 100)
     assert queries
@@ -225,7 +213,7 @@ async def test_plans_use_indexes(
 async def test_the_newest_page_does_not_sort(filled: MongoDBStore) -> None:
     token = None
     for _ in range(3):
-        async with profiled(filled.database.handle) as queries:
+        async with profiled(filled.database) as queries:
             page = await filled.search_logged_models(["0"], page_token=token)
         assert not [query for query in queries if query.blocking_sort]
         assert sum(query.keys for query in queries if query.collection == "logged_models") <= 500

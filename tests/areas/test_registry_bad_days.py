@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import contextmanager
 from typing import Any
 
 import pymongo
@@ -11,6 +10,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBModelRegistryStore
+from tests.areas.explain import raw
+from tests.faults import failing
 from tests.mongod import Mongod
 
 APP = "registry-bad-days"
@@ -41,21 +42,10 @@ async def _end(store: MongoDBModelRegistryStore, server: Mongod, name: str) -> N
         client.drop_database(name)
 
 
-@contextmanager
-def failing(server: Mongod, command: str, **how: Any) -> Any:
-    """Let the next such command of the store's clients fail."""
-    point = {"failCommands": [command], "appName": APP, **how}
-    with pymongo.MongoClient[dict[str, Any]](server.uri) as client:
-        client.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=point)
-        try:
-            yield
-        finally:
-            client.admin.command("configureFailPoint", "failCommand", mode="off")
-
-
-BEFORE = {"closeConnection": True}
+ONCE = {"times": 1, "app": APP}
+BEFORE: dict[str, Any] = {**ONCE, "closeConnection": True}
 # The write is done, but the server does not hear from the others whether they have it.
-AFTER = {"writeConcernError": {"code": 9001, "errmsg": "lost connection"}}
+AFTER: dict[str, Any] = {**ONCE, "writeConcernError": {"code": 9001, "errmsg": "lost connection"}}
 
 
 @pytest.mark.parametrize("command", ["findAndModify", "insert", "commitTransaction"])
@@ -63,10 +53,10 @@ async def test_a_version_is_created_once(
     on_set: MongoDBModelRegistryStore, mongod: Mongod, command: str
 ) -> None:
     await on_set.create_registered_model("m")
-    with failing(mongod, command, **BEFORE):
+    with failing(mongod.uri, command, **BEFORE):
         assert (await on_set.create_model_version("m", "s3://x")).version == 1
     if command == "commitTransaction":
-        with failing(mongod, command, **AFTER):
+        with failing(mongod.uri, command, **AFTER):
             assert (await on_set.create_model_version("m", "s3://x")).version == 2
     versions = await on_set.search_model_versions("name = 'm'", order_by=["version_number"])
     assert [version.version for version in versions] == list(range(1, len(versions) + 1))
@@ -87,12 +77,12 @@ async def test_calls_survive_a_broken_connection(
         lambda: on_set.rename_registered_model("n", "m"),
         lambda: on_set.delete_model_version("m", 2),
     ):
-        with failing(mongod, command, **BEFORE):
+        with failing(mongod.uri, command, **BEFORE):
             await call()
     model = await on_set.get_registered_model("m")
     assert model.aliases == {"best": 1}
     assert [(v.version, v.current_stage) for v in model.latest_versions] == [(1, "Production")]
-    with failing(mongod, command, **BEFORE):
+    with failing(mongod.uri, command, **BEFORE):
         await on_set.delete_registered_model("m")
     assert await on_set.search_model_versions() == []
 
@@ -106,7 +96,7 @@ async def test_a_rename_that_was_killed_is_finished_by_the_next(
         await store.create_model_version("old", "s3://x")
     await store.set_registered_model_alias("old", "best", 2)
     # What a rename leaves that is killed after its first write.
-    models = store.database.handle["registered_models"]
+    models = raw(store.database)["registered_models"]
     await models.update_one({"name": "old"}, {"$set": {"name": "new", "renamed_from": "old"}})
     assert (await store.get_model_version("new", 3)).name == "new"
     assert (await store.get_model_version_by_alias("new", "best")).version == 2
@@ -134,7 +124,7 @@ async def test_a_delete_that_was_killed_is_finished_by_the_next(
     await store.set_registered_model_alias("m", "best", 3)
     await store.transition_model_version_stage("m", 3, "Staging", False)
     # What a delete leaves that is killed after its first write.
-    await store.database.handle["model_versions"].delete_one({"name": "m", "version": 3})
+    await raw(store.database)["model_versions"].delete_one({"name": "m", "version": 3})
     assert [v.version for v in (await store.get_registered_model("m")).latest_versions] == [2]
     with pytest.raises(MlflowException, match="not found"):
         await store.get_model_version_by_alias("m", "best")
@@ -148,7 +138,7 @@ async def test_a_number_without_a_version_is_passed_over(on_standalone: MongoDBM
     store = on_standalone
     await store.create_registered_model("m")
     await store.create_model_version("m", "s3://x")
-    await store.database.handle["registered_models"].update_one({"name": "m"}, {"$inc": {"last_version": 1}})
+    await raw(store.database)["registered_models"].update_one({"name": "m"}, {"$inc": {"last_version": 1}})
     assert [v.version for v in await store.get_latest_versions("m")] == [1]
     assert [v.version for v in (await store.search_registered_models())[0].latest_versions] == [1]
     assert (await store.create_model_version("m", "s3://x")).version == 3

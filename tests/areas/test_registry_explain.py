@@ -12,7 +12,7 @@ from mlflow.entities.webhook import WebhookEvent
 from genesis_flow.aio import MongoDBModelRegistryStore
 from genesis_flow.documents import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.registry import version_id
-from tests.areas.explain import Query, profiled
+from tests.areas.explain import Query, profiled, raw
 from tests.commands import CommandRecorder
 from tests.mongod import Mongod
 
@@ -86,7 +86,7 @@ def assert_cheap(queries: list[Query], *, examined: int) -> None:
 @pytest.mark.parametrize("order_by", [None, ["name DESC"], ["last_updated_timestamp DESC"]])
 async def test_pages_of_models(large: MongoDBModelRegistryStore, order_by: list[str] | None) -> None:
     first = await large.search_registered_models(max_results=PAGE, order_by=order_by)
-    async with profiled(large.database.handle) as queries:
+    async with profiled(large.database) as queries:
         page = await large.search_registered_models(None, PAGE, order_by, first.token)
     assert len(page) == PAGE
     assert [len(model.latest_versions) for model in page[:2]] in ([1, 3], [3, 1], [1, 1], [3, 3])
@@ -99,13 +99,13 @@ async def test_deep_pages_cost_what_the_first_costs(large: MongoDBModelRegistryS
     for _ in range(15):
         page = await large.search_registered_models(None, PAGE, ["last_updated_timestamp DESC"], token)
         token = page.token
-    async with profiled(large.database.handle) as queries:
+    async with profiled(large.database) as queries:
         await large.search_registered_models(None, PAGE, ["last_updated_timestamp DESC"], token)
     assert_cheap(queries, examined=4 * PAGE)
 
 
 async def test_pages_of_prompts_read_no_versions(large: MongoDBModelRegistryStore) -> None:
-    async with profiled(large.database.handle) as queries:
+    async with profiled(large.database) as queries:
         assert len(await large.search_prompts(max_results=PAGE)) == PAGE
     assert [query.collection for query in queries] == ["registered_models"]
     assert_cheap(queries, examined=PAGE + 1)
@@ -117,10 +117,10 @@ async def test_filters_of_models(large: MongoDBModelRegistryStore) -> None:
         ("name IN ('model00010', 'model00011')", 2),
         ("name LIKE 'model0001%'", 8),
     ):
-        async with profiled(large.database.handle) as queries:
+        async with profiled(large.database) as queries:
             assert len(await large.search_registered_models(filter_string)) == expected
         assert_cheap(queries, examined=40)
-    async with profiled(large.database.handle) as queries:
+    async with profiled(large.database) as queries:
         assert len(await large.search_registered_models("tags.bucket = '17'")) == MODELS // 100
     assert not any(query.scans_collection for query in queries)
     assert max(query.documents for query in queries) <= 4 * MODELS // 100
@@ -129,7 +129,7 @@ async def test_filters_of_models(large: MongoDBModelRegistryStore) -> None:
 @pytest.mark.parametrize("order_by", [None, ["name", "version_number DESC"]])
 async def test_pages_of_versions(large: MongoDBModelRegistryStore, order_by: list[str] | None) -> None:
     first = await large.search_model_versions(max_results=PAGE, order_by=order_by)
-    async with profiled(large.database.handle) as queries:
+    async with profiled(large.database) as queries:
         page = await large.search_model_versions(None, PAGE, order_by, first.token)
     assert len(page) == PAGE
     assert_cheap(queries, examined=2 * PAGE)
@@ -141,7 +141,7 @@ async def test_versions_of_one_model_and_of_one_run(large: MongoDBModelRegistryS
         ("run_id = 'run-id00010-2'", 1),
         ("run_id IN ('run-id00010-2', 'run-id00011-2')", 2),
     ):
-        async with profiled(large.database.handle) as queries:
+        async with profiled(large.database) as queries:
             assert len(await large.search_model_versions(filter_string)) == expected
         assert not any(query.scans_collection for query in queries)
         assert max(query.documents for query in queries) <= 10
@@ -163,7 +163,7 @@ async def test_gets_are_one_round_trip(large: MongoDBModelRegistryStore, command
         with commands.recording() as sent:
             await call()
         assert [name for name, _ in sent] == ["find"] * expected
-    async with profiled(large.database.handle) as queries:
+    async with profiled(large.database) as queries:
         await large.get_model_version("model00010", 2)
         await large.get_model_version_by_alias("model00010", "best")
         await large.get_registered_model("model00011")
@@ -171,7 +171,7 @@ async def test_gets_are_one_round_trip(large: MongoDBModelRegistryStore, command
 
 
 async def test_deleting_a_model_leaves_nothing_behind(large: MongoDBModelRegistryStore) -> None:
-    database = large.database.handle
+    database = raw(large.database)
     await large.create_registered_model("mine", [RegisteredModelTag("k", "unmistakable")])
     await large.create_model_version("mine", "s3://unmistakable", tags=[ModelVersionTag("k", "unmistakable")])
     await large.set_registered_model_alias("mine", "unmistakable", 1)
@@ -190,6 +190,6 @@ async def test_webhooks_by_event(large: MongoDBModelRegistryStore) -> None:
     for number in range(20):
         events = [event] if number == 7 else [WebhookEvent.from_str("model_version.created")]
         await large.create_webhook(f"hook{number}", "https://8.8.8.8/x", events)
-    async with profiled(large.database.handle) as queries:
+    async with profiled(large.database) as queries:
         assert [webhook.name for webhook in await large.list_webhooks_by_event(event)] == ["hook7"]
     assert_cheap(queries, examined=1)

@@ -10,6 +10,7 @@ from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBModelRegistryStore
+from tests.areas.explain import raw
 from tests.mongod import Mongod
 
 WRITERS = 32
@@ -143,7 +144,7 @@ async def test_of_many_renames_onto_one_name_one_succeeds(stores: list[MongoDBMo
 async def test_deleting_a_model_leaves_nothing_of_racing_writers(
     stores: list[MongoDBModelRegistryStore],
 ) -> None:
-    database = stores[0].database.handle
+    database = raw(stores[0].database)
     for _ in range(10):
         await stores[0].create_registered_model("m")
         await stores[0].create_model_version("m", "s3://x")
@@ -161,7 +162,7 @@ async def test_deleting_a_model_leaves_nothing_of_racing_writers(
 async def test_a_deleted_version_leaves_no_alias_and_no_stage(
     stores: list[MongoDBModelRegistryStore],
 ) -> None:
-    database = stores[0].database.handle
+    database = raw(stores[0].database)
     for number in range(1, 16):
         if number == 1:
             await stores[0].create_registered_model("m")

@@ -226,7 +226,7 @@ async def test_a_page_reads_no_more_than_a_page(store: MongoDBStore) -> None:
     seen: list[str] = []
     token = None
     for _ in range(6):
-        async with profiled(store.database.handle) as queries:
+        async with profiled(store.database) as queries:
             page, token = await store.search_traces(["0"], max_results=50, page_token=token)
         reads = [query for query in queries if query.collection == "traces"]
         assert len(reads) == 1
@@ -259,7 +259,7 @@ QUERIES = [
 async def test_no_search_scans_a_collection(store: MongoDBStore, text: str) -> None:
     for number in range(20):
         await store.log_spans("0", [span(trace_id(number + 1), 1, start=number)])
-    async with profiled(store.database.handle) as queries:
+    async with profiled(store.database) as queries:
         await store.search_traces(["0"], text)
         await store.search_traces(None, text)
     assert [query for query in queries if query.scans_collection] == []
@@ -299,7 +299,7 @@ async def test_metrics_of_traces_read_no_traces(
         )
     )
     aggregation = MetricAggregation(how, 95.0 if how == AggregationType.PERCENTILE else None)
-    async with profiled(store.database.handle) as queries:
+    async with profiled(store.database) as queries:
         points = await store.query_trace_metrics(
             ["0"], MetricViewType.TRACES, metric, [aggregation], **options
         )

@@ -24,6 +24,7 @@ from genesis_flow.database.waiting import both, pause
 from genesis_flow.sync.direct import run
 from genesis_flow.sync.portal import portal
 from tests.commands import CommandRecorder
+from tests.faults import failing
 from tests.mongod import Mongod, running_mongod
 
 CALLERS = 32
@@ -141,18 +142,10 @@ def test_a_lost_connection_loses_and_doubles_nothing(mongod: Mongod, database_na
     store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}", "s3://bucket")
     run_id = new_run(store)
     store.log_metric(run_id, Metric("loss", 0.0, 0, 0))
-    with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
-        failure = {"failCommands": ["update"], "closeConnection": True, "appName": name}
-        client.admin.command({"configureFailPoint": "failCommand", "mode": {"times": times}, "data": failure})
-        try:
-            outcomes = at_once(
-                *(
-                    lambda n=n: store.log_metric(run_id, Metric("loss", float(n), n, n))
-                    for n in range(1, CALLERS)
-                )
-            )
-        finally:
-            client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+    with failing(mongod.uri, "update", times=times, app=name, closeConnection=True):
+        outcomes = at_once(
+            *(lambda n=n: store.log_metric(run_id, Metric("loss", float(n), n, n)) for n in range(1, CALLERS))
+        )
     assert outcomes == [None] * (CALLERS - 1)
     assert [point.step for point in store.get_metric_history(run_id, "loss")] == list(range(CALLERS))
     store.close()
@@ -181,16 +174,11 @@ def test_a_deadline_ends_a_direct_call(
     name = "late"
     store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}", "s3://bucket")
     store.set_tag(run_id, RunTag("t", "0"))
-    with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
-        failure = {"failCommands": ["update"], "blockConnection": True, "blockTimeMS": 5000, "appName": name}
-        client.admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": failure})
+    with failing(mongod.uri, "update", app=name, blockConnection=True, blockTimeMS=5000):
         started = time.monotonic()
-        try:
-            with pytest.raises(MlflowException) as caught:
-                store.set_tag(run_id, RunTag("t", "1"))
-            elapsed = time.monotonic() - started
-        finally:
-            client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+        with pytest.raises(MlflowException) as caught:
+            store.set_tag(run_id, RunTag("t", "1"))
+        elapsed = time.monotonic() - started
     assert caught.value.error_code == "DEADLINE_EXCEEDED"
     assert elapsed < 4.5, "the server answers after five seconds"
     store.close()

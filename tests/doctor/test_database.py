@@ -18,7 +18,7 @@ from genesis_flow import MongoDBStore
 from genesis_flow.cli.doctor import network, server
 from genesis_flow.cli.main import cli
 from tests.doctor.helpers import CANARY, examine
-from tests.mongod import Mongod, free_port, running_mongod
+from tests.mongod import Mongod, free_port, guarded_mongod
 
 Client = pymongo.MongoClient[dict[str, Any]]
 
@@ -37,9 +37,7 @@ def database(store_uri: str) -> str:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Mongod]:
-    with running_mongod(replica_set=False, options=("--auth",)) as running:
-        with Client(running.uri) as client:
-            client.admin.command("createUser", "root", pwd=CANARY, roles=["root"])
+    with guarded_mongod("root", CANARY) as running:
         yield running
 
 

@@ -247,7 +247,10 @@ class TestConflicts:
 
     def test_a_run_of_the_same_id(self, job: Job, tree: Tree, tmp_path: Path) -> None:
         """Another source with the same run: the same again is fine, another is a conflict."""
+        tree.log(tree.root / EXPERIMENT / run_id(0), "long", range(BLOCK_FROM))
         job.run(tree.uri)
+        with job.database() as db:  # as blocks were before
+            db["metrics"].update_many({}, {"$set": {"first_step": 0, "last_step": BLOCK_FROM - 1}})
         twin = tree.copy_to(tmp_path / "moved" / "mlruns")
         assert job.run(twin.uri).problems == 0
         (twin.root / EXPERIMENT / run_id(1) / "params" / "lr").write_text("0.2")
@@ -336,10 +339,25 @@ class TestCommand:
 
     @pytest.mark.parametrize(
         "args",
-        [[], ["x", "--analyze", "--verify"], ["x", "--rollback", "y"], ["x", "--since", "soon"]],
+        [[], ["x", "--analyze", "--verify"], ["x", "--since", "soon"]],
     )
     def test_a_wrong_command_line(self, job: Job, args: list[str]) -> None:
         assert run_cli("--uri", job.uri, "import", *args).exit_code == 64
+
+    @pytest.mark.parametrize(
+        ("args", "ignored"),
+        [
+            (["x", "--verify", "--workers", "1"], "--workers"),
+            (["x", "--verify", "--report", "r", "--since", "2026-11-01"], "--report"),
+            (["x", "--rollback", "y"], "SOURCE"),
+            (["--rollback", "y", "--on-error", "stop", "--experiment", "1"], "--experiment or --on-error"),
+            (["--list", "--since", "2026-11-01"], "--since"),
+        ],
+    )
+    def test_what_would_be_ignored_is_refused(self, job: Job, args: list[str], ignored: str) -> None:
+        done = run_cli("--uri", job.uri, "import", *args, "--json")
+        assert done.exit_code == 64
+        assert f"does not take {ignored}:" in done.stderr
 
     def test_up_imports_what_the_ini_names_once(self, job: Job, tree: Tree, tmp_path: Path) -> None:
         ini = tmp_path / "alembic_like.ini"

@@ -17,6 +17,7 @@ from genesis_flow.migrate.config import MigrateConfig
 from genesis_flow.migrate.errors import LOCKED, Locked, LockLost
 from genesis_flow.migrate.fence import _COLLECTION_WRITES, _DATABASE_WRITES, FencedDatabase
 from genesis_flow.migrate.lock import Lease
+from tests.faults import failing
 from tests.migration.helpers import PROCESSES, add_step, database, up_child
 
 PROCESS_COUNT = 20
@@ -130,13 +131,9 @@ def test_a_lease_that_cannot_be_renewed_is_lost_in_time(store_uri: str) -> None:
         with lease:
             lease.check()
             renewed = time.monotonic()
-            failing = {"failCommands": ["update"], "errorCode": 8, "appName": appname}
-            client.admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": failing})
-            try:
+            with failing(store_uri, "update", app=appname, errorCode=8):
                 while not lost and time.monotonic() < renewed + 5:
                     time.sleep(0.01)
-            finally:
-                client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
             with pytest.raises(LockLost, match="could not be renewed"):
                 lease.check()
         assert lost

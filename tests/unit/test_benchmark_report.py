@@ -1,6 +1,7 @@
 """The benchmark's page says of every bar what the figures say."""
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BOTH = (("genesis_flow", 1.3), ("pymongo", 1.0))
 
 
 @pytest.fixture
@@ -44,6 +46,28 @@ def test_a_bar_is_met_or_missed_by_the_figures(report: ModuleType, ours: float, 
     page = report.page({"parts": {"writes": writes}}, [])
     assert verdicts(page, "log_metric, to bare PyMongo") == [verdict]
     assert verdicts(page, "log_metric, to mlflow-mongodb") == ["not measured"]
+
+
+def test_a_pause_between_calls_is_told_and_what_it_would_be_without(report: ModuleType) -> None:
+    after = [row("log_metric", store, p50) | {"pause": 2.0} for store, p50 in BOTH]
+    back_to_back = [row("log_metric back to back", store, 2 * p50) | {"pause": 0.0} for store, p50 in BOTH]
+    page = report.page({"parts": {"writes": part(*after, *back_to_back)}}, [])
+    assert "Single calls come 2 ms after the one before" in page
+    assert "log_metric takes 2.60 ms and bare PyMongo 2.00 ms: 1.30x" in page
+    assert "Single calls come" not in report.page({"parts": {"writes": part(*back_to_back)}}, [])
+
+
+def test_a_pause_is_no_part_of_a_call(report: ModuleType, store_uri: str) -> None:
+    from subject import Answers
+
+    subject, pause, times = Answers("pymongo", store_uri, ""), 50.0, 3
+    subject.prepare()
+    begin = time.perf_counter()
+    answer = subject.time("log_metric", times=times, pause=pause)
+    took = (time.perf_counter() - begin) * 1000
+    subject.operations.collection.database.client.close()
+    assert len(answer["ms"]) == times
+    assert took - sum(answer["ms"]) >= times * pause
 
 
 def test_growth_and_gaps_are_told(report: ModuleType) -> None:

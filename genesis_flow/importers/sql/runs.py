@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.importers.records import SERIES_POINTS, Item, Problem, Record, Series
 from genesis_flow.importers.sql.entities import DATASETS, dataset_record
 from genesis_flow.importers.sql.reading import Reading, checked, grouped
@@ -293,7 +294,7 @@ def _one_by_one(run_id: Any, key: Any, columns: tuple[tuple[Any, ...], ...]) -> 
             if number is None:
                 raise Unreadable("value is missing")
             point = needed_whole(timestamp, "timestamp"), needed_whole(step, "step"), number
-            if not (-(2**63) <= point[0] < 2**63 and -(2**63) <= point[1] < 2**63):
+            if point[0] not in INT64 or point[1] not in INT64:
                 raise Unreadable("timestamp or step does not fit 64 bits")
         except Unreadable as error:
             where = f"table metrics, run_uuid={run_id}, key={key!r}, timestamp={timestamp}, step={step}"

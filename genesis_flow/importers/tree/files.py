@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.importers.records import Problem
 
 META = "meta.yaml"
@@ -183,7 +184,7 @@ def whole(fields: dict[str, Any], *names: str, required: bool = False) -> int | 
             number = int(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise Damaged(f"{name} is {value!r}, not a whole number") from error
-        if not -(2**63) <= number < 2**63:
+        if number not in INT64:
             raise Damaged(f"{name} is {value!r}, which does not fit 64 bits")
         return number
     if required:

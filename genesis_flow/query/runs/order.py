@@ -14,6 +14,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchUtils
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.query.runs.filters import attribute_path, param_path, tag_path
 from genesis_flow.query.runs.parsing import parsed
 
@@ -126,4 +127,4 @@ def _can_hold(kind: Kind, value: Any) -> bool:
         return isinstance(value, str)
     if kind is Kind.METRIC and isinstance(value, float):
         return True
-    return type(value) is int and -(2**63) <= value < 2**63
+    return type(value) is int and value in INT64

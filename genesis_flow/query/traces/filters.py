@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.search_utils import SearchTraceUtils
 
-from genesis_flow.core.numbers import storable as storable
+from genesis_flow.core.numbers import storable
 from genesis_flow.documents.traces import metadata_path, tag_path
 from genesis_flow.documents.usage import NUMBER_FIELDS, json_object, numbers
 from genesis_flow.query.runs.parsing import parsed

@@ -30,10 +30,11 @@ from mlflow.tracing.constant import (
 )
 from mlflow.utils.search_utils import SearchTraceMetricsUtils
 
+from genesis_flow.core.numbers import storable
 from genesis_flow.documents.traces import tag_path
 from genesis_flow.query.runs.parsing import parsed
 from genesis_flow.query.runs.scan import all_of
-from genesis_flow.query.traces.filters import DURATION, metadata_condition, storable
+from genesis_flow.query.traces.filters import DURATION, metadata_condition
 
 Document = dict[str, Any]
 

@@ -9,6 +9,7 @@ from typing import Any
 from bson.timestamp import Timestamp
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.trace_sums import DAY, number_in
 from genesis_flow.query.traces.metrics import DISTINCT_SESSIONS, Grouping, Metric, percentile
 
@@ -16,7 +17,6 @@ Document = dict[str, Any]
 Key = tuple[Any, ...]
 Range = tuple[int | None, int | None]
 
-INT64 = range(-(2**63), 2**63)
 _INT32 = range(-(2**31), 2**31)
 # A document may have 16 MB; more than this is not kept, and asked of the traces.
 _MOST_BYTES = 8_000_000

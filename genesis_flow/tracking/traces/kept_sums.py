@@ -25,6 +25,7 @@ from pymongo import ReadPreference, ReturnDocument, WriteConcern
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.database.connection import Database, Session
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.documents import TraceFields, TraceSumsFields
@@ -42,7 +43,6 @@ from genesis_flow.documents.trace_sums import (
 from genesis_flow.query.runs.scan import all_of
 from genesis_flow.query.traces.metrics import Grouping, histogram_pipeline
 from genesis_flow.query.traces.sums import (
-    INT64,
     Kept,
     Range,
     Tallies,
@@ -336,7 +336,7 @@ class _Maker:
     async def _go_on(self, days: dict[int, Timestamp | None], until: int | None) -> int:
         """Sum up the days that are not yet, the oldest first; up to when that was done."""
         settled = (self._began.time - SETTLED_SECONDS) * 1000 // HOUR * HOUR
-        until = until if until is not None else -(2**63)
+        until = until if until is not None else INT64.start
         while until < settled and time.monotonic() < self._deadline:
             found = await self._traces.find_one(
                 self._question.of_experiment({"request_time": {"$gte": until, "$lt": settled}}),

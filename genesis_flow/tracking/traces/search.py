@@ -17,6 +17,7 @@ from mlflow.utils.validation import (
     _resolve_experiment_ids_and_locations,
 )
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.database.connection import Database
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
@@ -34,8 +35,6 @@ from genesis_flow.tracking.traces.read import load_contents
 from genesis_flow.tracking.traces.shared import assessments_of, portions
 
 Document = dict[str, Any]
-
-_INT64 = range(-(2**63), 2**63)
 
 
 class TraceSearch(Area):
@@ -134,7 +133,7 @@ def trace_finder(
     """Finds the traces of experiments, or of all of them, that satisfy a filter."""
     scope = KNOWN
     if experiment_ids is not None:
-        scope = {"experiment_id": {"$in": [number for number in experiment_ids if number in _INT64]}}
+        scope = {"experiment_id": {"$in": [number for number in experiment_ids if number in INT64]}}
 
     async def contents(spans: list[Document]) -> list[str]:
         return await load_contents(database, spans)

@@ -19,6 +19,7 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.validation import _parse_experiment_ids
 from pydantic import BaseModel
 
+from genesis_flow.core.numbers import INT64
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import AssessmentFields, SpanFields, TraceFields
@@ -48,7 +49,6 @@ _COLLECTIONS: dict[MetricViewType, type[BaseModel]] = {
     MetricViewType.SPANS: SpanFields,
     MetricViewType.ASSESSMENTS: AssessmentFields,
 }
-_INT64 = range(-(2**63), 2**63)
 
 
 class TraceMetrics(Area):
@@ -73,7 +73,7 @@ class TraceMetrics(Area):
             raise MlflowException.invalid_parameter_value(
                 "start_time_ms and end_time_ms are required if time_interval_seconds is set"
             )
-        numbers = [number for number in _parse_experiment_ids([*experiment_ids]) if number in _INT64]
+        numbers = [number for number in _parse_experiment_ids([*experiment_ids]) if number in INT64]
         scope: Document = {"experiment_id": {"$in": numbers}}
         asked = parse_metric_filters(filters or [], view_type)
         grouping = Grouping(view_type, metric, dimensions, time_interval_seconds or None)
