@@ -10,10 +10,11 @@ Every way takes turns with the others, in one process, on one mongod, with major
 - "update after a pause": the same 2 ms after the one before, for which the client works. On many disks a
   write that does not follow the one before at once is acknowledged later, whoever sends it.
 - "our update": PyMongo sends what log_metric sends.
-- "async update": PyMongo's asynchronous client, which genesis_flow stands on.
-- "aio log_metric" and "log_metric": the asynchronous store and the blocking one, back to back.
+- "async update" and "aio log_metric": PyMongo's asynchronous client, and the asynchronous store on it.
+- "bridge": a call that does nothing on the event loop's thread, and "log_metric by the loop" such a call with
+  the asynchronous store: the way of blocking calls that are not direct (ADR 14).
+- "log_metric": the blocking store, whose caller's thread does all of it, back to back.
 - "log_metric after a pause": as a training step calls it, which is how side_by_side.py times single calls.
-- "bridge": a call through the blocking store's thread that does nothing.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from genesis_flow.documents.keys import head_id
 from genesis_flow.sync.portal import portal
+from genesis_flow.tracking.store import AsyncTrackingStore
 from tests.mongod import Mongod, running_mongod
 
 KEY = "loss"
@@ -101,7 +103,7 @@ def measure(server: Mongod, rounds: int, calls: int) -> str:
     experiment = store.create_experiment("breakdown")
     runs = [
         store.create_run(experiment, "me", 1, [], name).info.run_id
-        for name in ("bare", "sync", "async", "steps")
+        for name in ("bare", "sync", "async", "steps", "loop")
     ]
     for run in runs:
         store.log_metric(run, Metric(KEY, 1.0, 0, 0))
@@ -130,6 +132,10 @@ def measure(server: Mongod, rounds: int, calls: int) -> str:
             clock.turn("log_metric", lambda: store.log_metric(runs[1], points.metric()))
             clock.turn("log_metric after a pause", lambda: store.log_metric(runs[3], points.metric()), STEP)
             clock.turn("bridge", lambda: portal.run(_nothing, 60))
+            clock.turn(
+                "log_metric by the loop",
+                lambda: store._run(AsyncTrackingStore.log_metric, runs[4], points.metric()),
+            )
         loop.run_until_complete(async_store.close())
         store.close()
     return clock.report()
