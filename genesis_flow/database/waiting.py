@@ -41,10 +41,26 @@ async def pause(seconds: float) -> None:
 
 
 async def both(first: Awaitable[S], second: Awaitable[T]) -> tuple[S, T]:
-    """The results of two commands that need not wait for each other."""
+    """The results of two pieces of work that need not wait for each other."""
+    if not _is_blocking():
+        return await asyncio.gather(first, second)
+    try:
+        one = await first
+    except BaseException:
+        if isinstance(second, Coroutine):
+            second.close()
+        raise
+    return one, await second
+
+
+class PrefersLoop(Exception):
+    """A call that has sent nothing yet would rather run on the loop."""
+
+
+def prefer_loop() -> None:
+    """For a direct call, before its first command, that is about to do many things at once."""
     if _is_blocking():
-        return await first, await second
-    return await asyncio.gather(first, second)
+        raise PrefersLoop
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:

@@ -7,6 +7,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED
 
 from genesis_flow.database.operation import LONG, Area
+from genesis_flow.database.waiting import PrefersLoop
 from genesis_flow.sync import direct
 from genesis_flow.sync.client import SyncClient
 from genesis_flow.sync.portal import PortalTimeout, portal
@@ -88,7 +89,10 @@ class SyncFacade:
         if store is None:
             return self._run(method, *args, **kwargs)
         bound: Callable[P, Coroutine[Any, Any, T]] = getattr(store, method.__name__)
-        return direct.run(lambda: bound(*args, **kwargs))
+        try:
+            return direct.run(lambda: bound(*args, **kwargs))
+        except PrefersLoop:
+            return self._run(method, *args, **kwargs)
 
     def _run_long(
         self, method: Callable[Concatenate[Any, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs

@@ -48,7 +48,6 @@ class Portal:
         self._lock = threading.Lock()
         self._worker: _LoopThread | None = None
         self._generation = 0
-        self._fork_callbacks: list[Callable[[], object]] = []
         # Loops that are lost (dead, or left in the parent) are kept for two reasons: collecting a loop
         # unregisters its pipe from an epoll object that a child shares with its parent, and a new loop must
         # not get the id of an old one, since clients are kept by loop.
@@ -61,10 +60,6 @@ class Portal:
     def generation(self) -> int:
         """A number that changes whenever state tied to the loop is void: after a fork or the loop's death."""
         return self._generation
-
-    def on_fork(self, callback: Callable[[], object]) -> None:
-        """Have ``callback`` called in every forked child, before anything else can use this portal there."""
-        self._fork_callbacks.append(callback)
 
     def run(self, work: Callable[[], Awaitable[T]], timeout: float | None = None) -> T:
         """Call ``work`` on the loop, in the caller's context, and wait for what its awaitable returns.
@@ -146,11 +141,6 @@ class Portal:
             self._lost.append(self._worker)
         self._worker = None
         self._generation += 1
-        for callback in self._fork_callbacks:
-            try:
-                callback()
-            except Exception:
-                _logger.exception("A callback for forked processes failed.")
 
 
 class _LoopThread:
