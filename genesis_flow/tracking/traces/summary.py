@@ -16,12 +16,12 @@ from mlflow.tracing.constant import (
     SpanAttributeKey,
     TraceTagKey,
 )
-from mlflow.tracing.otel.translation import translate_span_when_storing
 from mlflow.tracing.utils import TraceJSONEncoder
 from mlflow.tracing.utils.truncation import _get_truncated_preview
 from mlflow.utils.validation import _validate_length_limit, _validate_trace_tag
 
 from genesis_flow.documents.spans import NANOSECONDS_PER_MILLISECOND, SpanCore, span_document, spelled
+from genesis_flow.tracking.traces.stored_span import stored_span
 
 Document = dict[str, Any]
 
@@ -68,7 +68,7 @@ def _batch(trace_id: str, spans: list[Span]) -> TraceBatch:
     batch.tags = _resource_tags(spans)
     by_id: dict[str, Document] = {}
     for span in spans:
-        stored = translate_span_when_storing(span)
+        stored = stored_span(span)
         attributes: dict[str, Any] = stored.get("attributes") or {}
         core = _core(span, stored)
         document, payloads = span_document(core, attributes, _ENCODER.encode(stored))
