@@ -87,6 +87,9 @@ class Area:
     async def opened(self) -> None:
         """A hook for what a store needs in a database that it has just opened."""
 
+    def remember_with(self, other: "Area") -> None:
+        """A hook: share what ``other``, a store of the same database, remembers between calls."""
+
     async def revive(self) -> None:
         """Bring back what a retry needs and only this side can bring back."""
         await revive(self.settings)

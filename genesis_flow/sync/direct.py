@@ -52,4 +52,5 @@ def direct_store(store: Area, on_loop: OnLoop) -> Area:
     twin: _Direct = type(f"Direct{type(store).__name__}", (_Direct, type(store)), {})(store.settings)
     twin._beside = store
     twin._on_loop = on_loop
+    twin.remember_with(store)
     return twin

@@ -130,6 +130,10 @@ CALLS: dict[str, tuple[Call, Budget]] = {
         lambda scene: scene.store.log_spans("0", plain(trace_id(1))),
         Budget(("aggregate", "insert", "findAndModify"), 9.5, 1),
     ),
+    "log_spans, 10 of a trace of its own": (
+        lambda scene: scene.store.log_spans("0", plain(trace_id(1000))),
+        Budget(("insert", "findAndModify"), 8.5, 0.7),
+    ),
     "start_trace": (
         lambda scene: scene.store.start_trace(stated(trace_id(2))),
         Budget(("aggregate", "findAndModify"), 1.5, 0.8),

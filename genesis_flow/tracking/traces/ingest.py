@@ -2,7 +2,9 @@
 
 Round trips of ``log_spans``, however many spans: two. While one command reads what is known of the traces and
 of the experiment, another inserts the spans, as if the traces were as this store last saw them, or new; then
-each trace is updated. Spans that are there already, or whose trace is not as expected, take one more. A trace
+each trace is updated. Spans of one trace that this store wrote before (``remembered``) are not preceded by
+reading: they are inserted, and the trace is updated if it is as the store remembers it; else all is read and
+done as usual. Spans that are there already, or whose trace is not as expected, take one or two more. A trace
 that existed before and whose spans count tokens or cost takes two more: the sums are made anew from all its
 spans. Long contents wait for the reading, which is one more.
 
@@ -10,17 +12,18 @@ Why the result does not depend on the order of arrival:
 
 - Spans are written before their trace says so. The id of a span is its key, so a repetition replaces it.
 - The trace is changed by one conditional update. Times go by ``$min`` and ``$max``. What the first to know
-  decides (status, previews, session, user) is set only where it is still open, and the update holds only
-  as long as that is true; if not, it is made again from what is there then.
+  decides (status, previews, session, user) is set only where it is still open. The update holds only for a
+  trace in the state that it was made for; if it is in another, the update is made again for that one.
 - ``generation`` counts these updates. Sums carry the generation that was read before the spans were, and
   only ever give way to those of a later one: those have seen every span that these have.
 - What a client stated with ``start_trace`` stands against what spans suggest.
 
-What was inserted for a trace that then turns out to take no spans is removed before the call fails.
+Spans that are there already may belong to a trace that has been archived, so they are replaced only after
+reading that it has not. What was inserted for a trace that then turns out to take no spans is removed before
+the call fails.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -28,7 +31,7 @@ from mlflow.entities import Span
 from mlflow.entities.trace_state import TraceState
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_STATE, TEMPORARILY_UNAVAILABLE
-from mlflow.tracing.constant import SpansLocation, TraceMetadataKey
+from mlflow.tracing.constant import SpansLocation
 from pymongo import DeleteOne, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -41,15 +44,15 @@ from genesis_flow.documents.keys import children_of
 from genesis_flow.documents.spans import spent
 from genesis_flow.documents.stated import STATED
 from genesis_flow.documents.trace_sums import HOUR
-from genesis_flow.documents.traces import TOUCH, metadata_path, tag_path
+from genesis_flow.documents.traces import TOUCH, tag_path
 from genesis_flow.tracking.guards import experiment_number, refuse_unknown_experiment
 from genesis_flow.tracking.traces.departures import Place, departing
+from genesis_flow.tracking.traces.remembered import STATE, TEXTS, USER, TraceMemory, state_of
 from genesis_flow.tracking.traces.shared import (
     HERE,
     IDS_AT_ONCE,
     artifact_location,
     experiment_and,
-    experiment_of,
     make_children_earlier,
     move_children,
     portions,
@@ -59,36 +62,16 @@ from genesis_flow.tracking.traces.summary import TraceBatch, batches_of
 Document = dict[str, Any]
 
 _OPEN = (None, TraceState.IN_PROGRESS.value, TraceState.STATE_UNSPECIFIED.value)
-_USER = metadata_path(TraceMetadataKey.TRACE_USER)
-# What decides how a trace changes.
-_STATE = {
-    "experiment_id": 1,
-    "request_time": 1,
-    "status": 1,
-    "request_preview": 1,
-    "response_preview": 1,
-    "session_id": 1,
-    "spans_location": 1,
-    "finalized": 1,
-    "generation": 1,
-    "tokens_of": 1,
-    "cost_of": 1,
-    _USER: 1,
-}
+# What is read of a trace before it changes.
+_BEFORE = dict.fromkeys((*STATE, "generation", "tokens_of", "cost_of"), 1)
 # Not null, which an upsert would write.
 _ABSENT = {"$exists": False}
 _TRACES_AT_ONCE = 16
-_REMEMBERED_TRACES = 4096
 # What is open can close a handful of times; more tries mean that something else is wrong.
 _TRIES = 10
 
 
-class SpanIngest(Area):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        # What spans copy of traces, as of the last spans of each. Other traces are most likely new.
-        self._places: OrderedDict[str, Document] = OrderedDict()
-
+class SpanIngest(TraceMemory, Area):
     @mutation
     async def log_spans(
         self, location: str, spans: list[Span], tracking_uri: str | None = None
@@ -96,65 +79,67 @@ class SpanIngest(Area):
         """Log spans of any traces; a trace that is not there yet is made in the experiment ``location``."""
         if not spans:
             return []
-        batches = batches_of(spans)
+        waiting = batches_of(spans)
         number = experiment_number(location)
         # Long contents wait until it is known that they are welcome.
-        early = not is_repetition() and not any(batch.payloads for batch in batches)
+        early = not is_repetition() and not any(batch.payloads for batch in waiting)
         there: set[str] = set()
         if early:
-            for batch in batches:
-                _stamp(batch, self._places.get(batch.trace_id, {}), number)
-            (experiment, states), there = await asyncio.gather(
-                self._known_of(batches, number), self._insert_spans(batches)
-            )
+            known = self._known_states(waiting)
+            for batch in waiting:
+                _stamp(batch, known.get(batch.trace_id, {}), number)
+            # Of several traces none takes its spans before all are known to take theirs.
+            if len(waiting) == len(known) == 1:
+                there = await self._insert_spans(waiting)
+                if not there:
+                    waiting = await self._update_traces(waiting, known, number, None)
+                    if not waiting:
+                        return spans
+                experiment, states = await self._read(waiting, number)
+            else:
+                (experiment, states), there = await asyncio.gather(
+                    self._read(waiting, number), self._insert_spans(waiting)
+                )
         else:
-            experiment, states = await self._known_of(batches, number)
-        try:
-            if experiment is None and any(_is_new(states.get(each.trace_id)) for each in batches):
-                refuse_unknown_experiment(number)
-            _refuse_moved(states)
-        except MlflowException:
-            if early:
-                await self._take_back(batches, there)
-            raise
-        outdated = [batch for batch in batches if _stamp(batch, states.get(batch.trace_id, {}), number)]
-        if there or outdated:
-            await self._write_spans(batches, are_new=not early and not states)
-        for some in portions(batches, _TRACES_AT_ONCE):
-            await asyncio.gather(
-                *(self._update_trace(batch, states.get(batch.trace_id), number, experiment) for batch in some)
-            )
-        self._remember_places(batches, states)
-        return spans
+            experiment, states = await self._read(waiting, number)
+        replace = bool(there)
+        for _ in range(_TRIES):
+            try:
+                _refuse_unwelcome(waiting, states, number, experiment)
+            except MlflowException:
+                if early:
+                    await self._take_back(waiting, there)
+                raise
+            outdated = [each for each in waiting if _stamp(each, states.get(each.trace_id, {}), number)]
+            if replace or outdated:
+                await self._write_spans(waiting, are_new=not early and not states)
+                replace = False
+            waiting = await self._update_traces(waiting, states, number, experiment)
+            if not waiting:
+                return spans
+            experiment, states = await self._read(waiting, number)
+        raise MlflowException(
+            f"Trace {waiting[0].trace_id} is changed by others all the time; its spans are logged but not "
+            "summed up. Log them again.",
+            TEMPORARILY_UNAVAILABLE,
+        )
 
-    def _remember_places(self, batches: list[TraceBatch], states: dict[str, Document]) -> None:
-        for batch in batches:
-            span, state = batch.spans[0], states.get(batch.trace_id, {})
-            place = {"experiment_id": span["experiment_id"], "request_time": span["trace_time"]}
-            self._places[batch.trace_id] = place | {"finalized": state.get("finalized")}
-            self._places.move_to_end(batch.trace_id)
-        while len(self._places) > _REMEMBERED_TRACES:
-            self._places.popitem(last=False)
+    def _known_states(self, batches: list[TraceBatch]) -> dict[str, Document]:
+        """What this store remembers of the traces."""
+        found = {batch.trace_id: self._known_traces.get(batch.trace_id) for batch in batches}
+        return {trace_id: state for trace_id, state in found.items() if state is not None}
 
-    async def _known_of(
+    async def _read(
         self, batches: list[TraceBatch], number: int
     ) -> tuple[Document | None, dict[str, Document]]:
         """The experiment, if it is there, and the states of the traces that are there."""
         trace_ids = [batch.trace_id for batch in batches]
         query = scoped({"_id": {"$in": trace_ids[:IDS_AT_ONCE]}})
-        experiment, found = await experiment_and(self.database, number, TraceFields, query, _STATE)
-        states = {trace["_id"]: trace for trace in found}
-        if len(trace_ids) > IDS_AT_ONCE:
-            states |= await self._trace_states(trace_ids[IDS_AT_ONCE:])
-        return experiment, states
-
-    async def _trace_states(self, trace_ids: list[str]) -> dict[str, Document]:
+        experiment, found = await experiment_and(self.database, number, TraceFields, query, _BEFORE)
         traces = self.database.collection(TraceFields)
-        return {
-            trace["_id"]: trace
-            for some in portions(trace_ids)
-            async for trace in traces.find(scoped({"_id": {"$in": some}}), _STATE)
-        }
+        for some in portions(trace_ids[IDS_AT_ONCE:]):
+            found += await traces.find(scoped({"_id": {"$in": some}}), _BEFORE).to_list()
+        return experiment, {trace["_id"]: state_of(trace) for trace in found}
 
     async def _insert_spans(self, batches: list[TraceBatch]) -> set[str]:
         """Insert spans, long contents first; returns the ids of documents that were there already."""
@@ -199,42 +184,45 @@ class SpanIngest(Area):
             if documents:
                 yield self.database.collection(declared), documents
 
+    async def _update_traces(
+        self,
+        batches: list[TraceBatch],
+        states: dict[str, Document],
+        number: int,
+        experiment: Document | None,
+    ) -> list[TraceBatch]:
+        """Let traces know of their new spans; returns the batches whose traces are not in these states."""
+        failed: list[TraceBatch] = []
+        for some in portions(batches, _TRACES_AT_ONCE):
+            done = await asyncio.gather(
+                *(self._update_trace(batch, states.get(batch.trace_id), number, experiment) for batch in some)
+            )
+            failed += [batch for batch, is_done in zip(some, done, strict=True) if not is_done]
+        return failed
+
     async def _update_trace(
         self, batch: TraceBatch, state: Document | None, number: int, experiment: Document | None
-    ) -> None:
-        """Let the trace know of its new spans, again until nobody else has changed it meanwhile."""
-        traces = self.database.collection(TraceFields)
-        sums = spent(batch.spans) if batch.counts else {}
-        for _ in range(_TRIES):
-            is_new = _is_new(state)
-            if is_new and experiment is None:  # deleted since it was read
-                experiment = await experiment_of(self.database, number)
-            guard, change = _trace_change(batch, state or {}, number, experiment, sums)
-            before: Document | None = None
-            refused = False
-            try:
-                async with departing(self.database, [_left(batch, state or {})]):
-                    before = await traces.find_one_and_update(
-                        scoped({"_id": batch.trace_id, **HERE, **guard}),
-                        change,
-                        _STATE,
-                        upsert=is_new,
-                        return_document=ReturnDocument.BEFORE,
-                    )
-            except DuplicateKeyError:
-                refused = True
-            if before is not None or (is_new and not refused):
-                await self._follow_spans(batch, before)
-                return
-            # The trace is not, or not any more, in the state that the change is for.
-            states = await self._trace_states([batch.trace_id])
-            _refuse_moved(states)
-            state = states.get(batch.trace_id)
-        raise MlflowException(
-            f"Trace {batch.trace_id} is changed by others all the time; its spans are logged but not summed "
-            "up. Log them again.",
-            TEMPORARILY_UNAVAILABLE,
-        )
+    ) -> bool:
+        """Let a trace know of its new spans, if it is in this state."""
+        is_new = _is_new(state)
+        sums = spent(batch.spans) if is_new and batch.counts else {}
+        guard, change = _trace_change(batch, state, number, experiment, sums)
+        try:
+            async with departing(self.database, [_left(batch, state or {})]):
+                before = await self.database.collection(TraceFields).find_one_and_update(
+                    scoped({"_id": batch.trace_id, **HERE, **guard}),
+                    change,
+                    _BEFORE,
+                    upsert=is_new,
+                    return_document=ReturnDocument.BEFORE,
+                )
+        except DuplicateKeyError:
+            return False
+        if before is None and not is_new:
+            return False
+        self._known_traces.keep(batch.trace_id, _after(before, change))
+        await self._follow_spans(batch, before)
+        return True
 
     async def _follow_spans(self, batch: TraceBatch, before: Document | None) -> None:
         """Children of a trace that began elsewhere or earlier than they say, and sums over all spans."""
@@ -294,6 +282,18 @@ def _is_new(state: Document | None) -> bool:
     return state is None or "experiment_id" not in state
 
 
+def _after(before: Document | None, change: Document) -> Document:
+    """The state of a trace after its change."""
+    state = state_of(before or {})
+    state |= {
+        path: True if path in TEXTS else value for path, value in change["$set"].items() if path in STATE
+    }
+    if "$min" in change:
+        start = change["$min"]["request_time"]
+        state["request_time"] = min(state.get("request_time", start), start)
+    return state
+
+
 def _stamp(batch: TraceBatch, state: Document, number: int) -> bool:
     """Copy the experiment and the time of the trace, as far as they are known, to its new spans.
 
@@ -311,47 +311,55 @@ def _stamp(batch: TraceBatch, state: Document, number: int) -> bool:
 
 
 def _trace_change(
-    batch: TraceBatch, state: Document, number: int, experiment: Document | None, sums: Document
+    batch: TraceBatch, known: Document | None, number: int, experiment: Document | None, sums: Document
 ) -> tuple[Document, Document]:
-    """How new spans change a trace in ``state``, and the condition on which this is right."""
-    guard: Document = {}
+    """How new spans change a trace, and the condition that it is in the state for which this is right."""
+    state, is_new = known or {}, _is_new(known)
+    guard: Document = {"experiment_id": state.get("experiment_id", _ABSENT)}
     change: Document = {
         "$inc": {"generation": 1},
         "$set": {"spans_location": SpansLocation.TRACKING_STORE.value},
         **TOUCH,
     }
-    fixed, first = change["$set"], {}
+    fixed = change["$set"]
     fixed |= {tag_path(key): value for key, value in batch.tags.items()}
-    if "experiment_id" not in state:
-        guard["experiment_id"] = _ABSENT
-        assert experiment is not None  # _update_trace() has seen to it
-        first = {
-            "experiment_id": number,
-            "artifact_location": artifact_location(experiment, batch.trace_id),
-        }
+    if is_new:
+        assert experiment is not None  # _refuse_unwelcome() has seen to it
         # A stub may have been there, so that this is not the insertion.
-        fixed |= first
+        fixed["experiment_id"] = number
+        fixed["artifact_location"] = artifact_location(experiment, batch.trace_id)
         for name, values in sums.items():
-            if values and not state:
+            if values and known is None:
                 guard["generation"] = _ABSENT
                 fixed |= {name: values, f"{name}_of": 1}
     guard["finalized"] = state.get("finalized", _ABSENT)
-    if _left(batch, state) is not None:
-        guard["request_time"] = state["request_time"]
     if not state.get("finalized"):
+        guard |= _stays_or_leaves(batch, state)
         change["$min"] = {"request_time": batch.start}
         if batch.end is not None:
             change["$max"] = {"end_time": batch.end}
     status = state.get("status")
-    if status in _OPEN and (batch.root_status or status is None):
+    if batch.root_status or status is None:
         guard["status"] = status or _ABSENT
-        fixed["status"] = batch.root_status or TraceState.IN_PROGRESS.value
-    inferred: Document = {**batch.previews, "session_id": batch.session_id, _USER: batch.user_id}
+        if status in _OPEN:
+            fixed["status"] = batch.root_status or TraceState.IN_PROGRESS.value
+    inferred: Document = {**batch.previews, "session_id": batch.session_id, USER: batch.user_id}
     for path, value in inferred.items():
-        if value is not None and _value_at(state, path) is None:
-            guard[path] = _ABSENT
+        if value is not None and path in state:
+            guard[path] = {"$ne": None}
+        elif value is not None:
+            guard[path] = _ABSENT if is_new else None
             fixed[path] = value
     return guard, change
+
+
+def _stays_or_leaves(batch: TraceBatch, state: Document) -> Document:
+    """The condition that its new spans let a trace leave the hour that ``_left`` says, or none."""
+    if _is_new(state):
+        return {}
+    if _left(batch, state) is not None:
+        return {"request_time": state["request_time"]}
+    return {"request_time": {"$lt": (batch.start // HOUR + 1) * HOUR}}
 
 
 def _left(batch: TraceBatch, state: Document) -> Place | None:
@@ -362,11 +370,13 @@ def _left(batch: TraceBatch, state: Document) -> Place | None:
     return place if batch.start // HOUR < place[1] // HOUR else None
 
 
-def _value_at(document: Document, path: str) -> Any:
-    value: Any = document
-    for step in path.split("."):
-        value = (value or {}).get(step)
-    return value
+def _refuse_unwelcome(
+    batches: list[TraceBatch], states: dict[str, Document], number: int, experiment: Document | None
+) -> None:
+    """Raise if there is no place for a new trace, or if spans of a trace are not here any more."""
+    if experiment is None and any(_is_new(states.get(batch.trace_id)) for batch in batches):
+        refuse_unknown_experiment(number)
+    _refuse_moved(states)
 
 
 def _refuse_moved(states: dict[str, Document]) -> None:

@@ -32,6 +32,7 @@ from genesis_flow.tracking.guards import (
     refuse_unknown_experiment,
 )
 from genesis_flow.tracking.traces.departures import departing, place_of, stays
+from genesis_flow.tracking.traces.remembered import TraceMemory, state_of
 from genesis_flow.tracking.traces.shared import (
     HERE,
     artifact_location,
@@ -50,7 +51,7 @@ _PLACE = {"experiment_id": 1, "request_time": 1}
 _TRIES = 4
 
 
-class TraceStart(Area):
+class TraceStart(TraceMemory, Area):
     @direct
     @mutation
     async def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
@@ -80,6 +81,7 @@ class TraceStart(Area):
         before = await self._merge_trace(trace_id, stated)
         new = {"_id": trace_id, "workspace": current_workspace()}
         trace = _changed(before or new, stated)
+        self._known_traces.keep(trace_id, state_of(trace))
         if trace_info.assessments:
             documents = [
                 assessment_document(assessment, trace_id, trace) for assessment in trace_info.assessments

@@ -1,0 +1,292 @@
+"""Spans of traces that their store wrote before, and that others may have changed since."""
+
+import random
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from mlflow.entities.trace_state import TraceState
+from mlflow.exceptions import MlflowException
+
+from genesis_flow import MongoDBStore as BlockingStore
+from genesis_flow.aio import MongoDBStore
+from genesis_flow.documents import SpanFields, TraceFields
+from genesis_flow.tracking.traces.remembered import KnownTraces
+from tests.areas.test_traces import plain
+from tests.commands import CommandRecorder
+from tests.contract.test_trace_ingest import family, tokens
+from tests.contract.trace_scenes import STARTED, span, stated, trace_id
+
+ONE, TWO = trace_id(1), trace_id(2)
+HOUR = 3_600_000
+FAST = ["insert", "findAndModify"]
+Change = Callable[[MongoDBStore], Awaitable[Any]]
+
+
+@pytest.fixture
+async def other(store: MongoDBStore, store_uri: str) -> AsyncIterator[MongoDBStore]:
+    """A store that has seen nothing of what ``store`` wrote, like one of another process."""
+    made = MongoDBStore(store_uri)
+    await made.search_experiments()
+    yield made
+    await made.close()
+
+
+async def trace_of(store: MongoDBStore, identifier: str = ONE) -> dict[str, Any]:
+    trace = await store.database.collection(TraceFields).find_one({"_id": identifier})
+    assert trace is not None
+    return trace
+
+
+async def spans_of(store: MongoDBStore, identifier: str = ONE) -> list[dict[str, Any]]:
+    return await store.database.collection(SpanFields).find({"trace_id": identifier}).sort("_id").to_list()
+
+
+async def assert_copies_are_right(store: MongoDBStore, identifier: str = ONE) -> None:
+    trace = await trace_of(store, identifier)
+    copies = {(each["experiment_id"], each["trace_time"]) for each in await spans_of(store, identifier)}
+    assert copies == {(trace["experiment_id"], trace["request_time"])}
+
+
+async def test_nothing_is_read_of_a_trace_of_its_own(store: MongoDBStore, commands: CommandRecorder) -> None:
+    await store.start_trace(stated(ONE))
+    for number in (1, 2, 3):
+        with commands.recording() as sent:
+            await store.log_spans("0", [span(ONE, number, start=number)])
+        assert [name for name, _ in sent] == FAST
+    await store.log_spans("0", [span(TWO, 1, start=5)])
+    for start in (3, 7):
+        with commands.recording() as sent:
+            await store.log_spans("0", [span(TWO, 10 + start, 1, start=start)])
+        # The trace, without a statement, begins with its earliest span.
+        assert [name for name, _ in sent] == [*FAST, *(["update"] * 2 if start == 3 else [])]
+    for identifier in (ONE, TWO):
+        await assert_copies_are_right(store, identifier)
+    assert [each.name for each in (await store.get_trace(ONE)).data.spans] == ["step"] * 3
+
+
+def test_blocking_calls_share_what_they_know(store_uri: str, commands: CommandRecorder) -> None:
+    """Some run on the loop, some in their caller's thread."""
+    store = BlockingStore(store_uri)
+    try:
+        store.start_trace(stated(ONE))
+        with commands.recording() as sent:
+            store.log_spans("0", plain(ONE))
+        assert [name for name, _ in sent] == FAST
+    finally:
+        store.close()
+
+
+async def _archive(other: MongoDBStore) -> None:
+    await other.set_trace_tag(ONE, "mlflow.trace.spansLocation", "ARCHIVE_REPO")
+
+
+async def _delete_with_experiment(other: MongoDBStore) -> None:
+    await other.delete_traces("1", trace_ids=[ONE])
+    await other.delete_experiment("1")
+    await other._hard_delete_experiment("1")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [(_archive, "Cannot log spans to archived"), (_delete_with_experiment, "No Experiment with id=1")],
+)
+@pytest.mark.parametrize("is_stated", [False, True])
+async def test_a_trace_that_takes_no_spans_any_more(
+    store: MongoDBStore, other: MongoDBStore, change: Change, error: str, is_stated: bool
+) -> None:
+    await store.create_experiment("elsewhere")
+    if is_stated:
+        await store.start_trace(stated(ONE, "1"))
+    await store.log_spans("1", plain(ONE))
+    await change(other)
+    before = [await spans_of(store), await store.database.collection(TraceFields).find().to_list()]
+    # New ones; one that is there, with another content; both; and beside another trace.
+    attempts = [
+        [span(ONE, 20, 1)],
+        [span(ONE, 2, 1, name="anew")],
+        [span(ONE, 2, 1, name="anew"), span(ONE, 21, 1)],
+        [span(ONE, 22, 1), span(TWO, 1)],
+    ]
+    for spans in attempts:
+        with pytest.raises(MlflowException, match=error):
+            await store.log_spans("1", spans)
+        assert await spans_of(store) == before[0]
+        assert await store.database.collection(TraceFields).find().to_list() == before[1]
+    assert await spans_of(store, TWO) == []
+
+
+async def test_one_of_two_traces_takes_no_spans(store: MongoDBStore, other: MongoDBStore) -> None:
+    """The store knows both, and neither gets any."""
+    for identifier in (ONE, TWO):
+        await store.log_spans("0", plain(identifier, 2))
+    await _archive(other)
+    with pytest.raises(MlflowException, match="archived"):
+        await store.log_spans("0", [span(TWO, 9, 1), span(ONE, 9, 1)])
+    assert [len(await spans_of(store, identifier)) for identifier in (ONE, TWO)] == [2, 2]
+
+
+async def test_a_trace_that_was_deleted_is_made_anew(store: MongoDBStore, other: MongoDBStore) -> None:
+    await store.create_experiment("elsewhere")
+    await store.start_trace(stated(ONE, "1", request_preview="old"))
+    await other.delete_traces("1", trace_ids=[ONE])
+    await store.log_spans("0", [span(ONE, 1, start=7)])
+    trace = await trace_of(store)
+    assert (trace["experiment_id"], trace["request_time"], trace["generation"]) == (0, STARTED + 7, 1)
+    assert "request_preview" not in trace
+    assert trace["artifact_location"].startswith((await store.get_experiment("0")).artifact_location)
+    await assert_copies_are_right(store)
+
+
+@pytest.mark.parametrize("is_stated", [False, True])
+@pytest.mark.parametrize("start", [-2 * HOUR, -20, 0, 20, 2 * HOUR])
+async def test_a_trace_that_came_again_elsewhere(
+    store: MongoDBStore, other: MongoDBStore, start: int, is_stated: bool
+) -> None:
+    await store.create_experiment("elsewhere")
+    await store.log_spans("1", [span(ONE, 1, start=0)])
+    await other.delete_traces("1", trace_ids=[ONE])
+    if is_stated:
+        await other.start_trace(stated(ONE, start=start, duration=5, state=TraceState.IN_PROGRESS))
+    else:
+        await other.log_spans("0", [span(ONE, 2, 1, start=start, end=start + 5)])
+    await store.log_spans("1", [span(ONE, 3, start=10, end=12, status="ERROR")])
+    info = await store.get_trace_info(ONE)
+    assert info.experiment_id == "0"
+    assert info.request_time == STARTED + (start if is_stated else min(start, 10))
+    # The old trace had its status; this one gets it from its root.
+    assert info.state == TraceState.ERROR
+    await assert_copies_are_right(store)
+
+
+async def test_what_others_decided_meanwhile_stands(store: MongoDBStore, other: MongoDBStore) -> None:
+    inputs = {"mlflow.spanInputs": {"q": "late"}, "mlflow.trace.session": "late", "user.id": "late"}
+    await store.log_spans("0", [span(ONE, 2, 1)])
+    metadata = {"mlflow.trace.session": "first", "mlflow.trace.user": "first"}
+    statement = stated(ONE, start=-5, duration=9, request_preview="first", trace_metadata=metadata)
+    await other.start_trace(statement)
+    await store.log_spans("0", [span(ONE, 1, status="ERROR", start=-HOUR, attributes=inputs)])
+    info = await store.get_trace_info(ONE)
+    assert (info.request_time, info.execution_duration, info.state) == (STARTED - 5, 9, TraceState.OK)
+    assert info.request_preview == "first"
+    assert {info.trace_metadata[key] for key in metadata} == {"first"}
+    await assert_copies_are_right(store)
+
+
+async def test_what_others_opened_again_is_decided(store: MongoDBStore, other: MongoDBStore) -> None:
+    """The store remembers a trace that has everything; then another client takes it back."""
+    metadata = {"mlflow.trace.session": "old", "mlflow.trace.user": "old"}
+    await store.start_trace(stated(ONE, request_preview="old", trace_metadata=metadata))
+    nobody: dict[str, Any] = {"mlflow.trace.session": None, "mlflow.trace.user": None}
+    await other.start_trace(stated(ONE, state=TraceState.IN_PROGRESS, trace_metadata=nobody))
+    inputs = {"mlflow.spanInputs": "new", "session.id": "new", "user.id": "new"}
+    await store.log_spans("0", [span(ONE, 1, status="ERROR", attributes=inputs)])
+    info = await store.get_trace_info(ONE)
+    assert info.state == TraceState.ERROR
+    assert info.request_preview == "old"
+    assert {info.trace_metadata.get(key) for key in metadata} == {"new"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_spans_one_by_one_from_two_stores(store: MongoDBStore, other: MongoDBStore, seed: int) -> None:
+    """Both remember the trace, and each change makes the other's memory outdated."""
+    await store.log_spans("0", family(TWO))
+    expected = await store.get_trace_info(TWO)
+    dice = random.Random(seed)
+    deliveries = [(client, each) for each in family(ONE) * 2 for client in (store, other)]
+    dice.shuffle(deliveries)
+    for client, each in deliveries:
+        await client.log_spans("0", [each])
+    info = await store.get_trace_info(ONE)
+    for name in ("request_time", "execution_duration", "state", "request_preview", "trace_metadata"):
+        assert getattr(info, name) == getattr(expected, name), name
+    assert len(await spans_of(store)) == 4
+    await assert_copies_are_right(store)
+
+
+async def test_sums_of_a_trace_that_another_store_added_to(store: MongoDBStore, other: MongoDBStore) -> None:
+    await store.start_trace(stated(ONE))
+    await other.log_spans("0", [span(ONE, 2, 1, attributes=tokens(5))])
+    await store.log_spans("0", [span(ONE, 1)])
+    await store.log_spans("0", [span(ONE, 3, 1, attributes=tokens(7))])
+    await other.log_spans("0", [span(ONE, 4, 1, attributes=tokens(1))])
+    usage = (await store.get_trace_info(ONE)).token_usage
+    assert usage is not None
+    assert usage["input_tokens"] == 13
+    spans = await spans_of(store)
+    assert sum(each["usage"]["input_tokens"] for each in spans if "usage" in each) == 13
+
+
+async def test_what_stores_remember_changes_nothing(store: MongoDBStore, other: MongoDBStore) -> None:
+    """Calls of two stores that remember leave what those leave of which each has just been made."""
+    for seed in range(25):
+        left = [
+            await _leave(store, other, random.Random(seed), trace_id(seed * 2 + forgets + 10), bool(forgets))
+            for forgets in (0, 1)
+        ]
+        assert left[0] == left[1], seed
+
+
+async def _leave(
+    store: MongoDBStore, other: MongoDBStore, dice: random.Random, identifier: str, forgets: bool
+) -> Any:
+    """What becomes of a trace by some calls, and how each of them ended."""
+    ends = []
+    for _ in range(8):
+        client = dice.choice([store, other])
+        if forgets:
+            client._known_traces = KnownTraces()
+        try:
+            ends.append(await _call(client, dice, identifier))
+        except MlflowException as error:
+            ends.append(error.message.replace(identifier, ""))
+    trace = await store.database.collection(TraceFields).find_one({"_id": identifier}) or {}
+    fields = {name: value for name, value in trace.items() if name not in ("_id", "touched")}
+    spans = [
+        (each["_id"].removeprefix(identifier), each["name"], each["experiment_id"], each["trace_time"])
+        for each in await spans_of(store, identifier)
+    ]
+    return [ends, fields | {"artifact_location": None}, spans]
+
+
+async def _call(client: MongoDBStore, dice: random.Random, identifier: str) -> Any:
+    start = dice.choice([-HOUR, -5, 0, 5, HOUR])
+    match dice.randrange(8):
+        case 0:
+            return await client.delete_traces("0", trace_ids=[identifier])
+        case 1:
+            place = dice.choice(["ARCHIVE_REPO", "TRACKING_STORE", "TRACKING_STORE"])
+            return await client.set_trace_tag(identifier, "mlflow.trace.spansLocation", place)
+        case 2 | 3:
+            state = dice.choice([TraceState.OK, TraceState.IN_PROGRESS])
+            user = {"mlflow.trace.user": "stated"} if dice.random() < 0.5 else {}
+            info = stated(identifier, start=start, state=state, request_preview="p", trace_metadata=user)
+            return (await client.start_trace(info)).state
+        case _:
+            parent, status = dice.choice([None, 1]), dice.choice(["OK", "ERROR"])
+            more = dice.choice([None, tokens(3), {"mlflow.spanInputs": "asked", "user.id": "inferred"}])
+            one = span(identifier, dice.randint(1, 5), parent, start=start, status=status, attributes=more)
+            return len(await client.log_spans("0", [one]))
+
+
+def test_the_memory_is_bounded_and_may_be_used_by_threads() -> None:
+    known = KnownTraces(100)
+    wrong: list[Any] = []
+
+    def work(name: int) -> None:
+        for number in range(20_000):
+            key = f"{name} {number}"
+            known.keep(key, {"experiment_id": number})
+            if (state := known.get(f"{name} {number - 40}")) not in (None, {"experiment_id": number - 40}):
+                wrong.append(state)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert 0 < len(known) <= 300
+    known.keep("last", {"experiment_id": 5})
+    assert known.get("last") == {"experiment_id": 5}
