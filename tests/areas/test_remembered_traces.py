@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from mlflow.entities.trace_state import TraceState
 from mlflow.exceptions import MlflowException
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 
 from genesis_flow import MongoDBStore as BlockingStore
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.documents import SpanFields, TraceFields
+from genesis_flow.documents import SpanFields, TraceFields, TraceSumsFields
+from genesis_flow.documents.trace_sums import note_key
 from genesis_flow.tracking.traces.remembered import KnownTraces
 from tests.areas.test_traces import plain
 from tests.commands import CommandRecorder
@@ -186,6 +188,41 @@ async def test_what_others_opened_again_is_decided(store: MongoDBStore, other: M
     assert info.state == TraceState.ERROR
     assert info.request_preview == "old"
     assert {info.trace_metadata.get(key) for key in metadata} == {"new"}
+
+
+async def test_a_status_that_others_opened_again(store: MongoDBStore, other: MongoDBStore) -> None:
+    await store.start_trace(stated(ONE))
+    await other.start_trace(stated(ONE, state=TraceState.IN_PROGRESS))
+    await store.log_spans("0", [span(ONE, 1, status="ERROR")])
+    assert (await store.get_trace_info(ONE)).state == TraceState.ERROR
+
+
+async def test_a_user_that_others_took_back(store: MongoDBStore, other: MongoDBStore) -> None:
+    await store.start_trace(stated(ONE, trace_metadata={"mlflow.trace.user": "old"}))
+    nobody: dict[str, Any] = {"mlflow.trace.user": None}
+    await other.start_trace(stated(ONE, trace_metadata=nobody))
+    await store.log_spans("0", [span(ONE, 2, 1, attributes={"user.id": "new"})])
+    assert (await store.get_trace_info(ONE)).trace_metadata["mlflow.trace.user"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "came_again", "then"),
+    [("0", 0, -HOUR), ("1", HOUR, 5), ("0", HOUR, 5), ("0", HOUR, -HOUR)],
+)
+async def test_a_trace_that_came_again_is_announced_to_leave(
+    store: MongoDBStore, other: MongoDBStore, experiment: str, came_again: int, then: int
+) -> None:
+    """Where it really is: readers who keep sums rely on it."""
+    await store.create_experiment("elsewhere")
+    await store.log_spans("1", [span(ONE, 2, 1, start=0)])
+    await other.delete_traces("1", trace_ids=[ONE])
+    await other.log_spans(experiment, [span(ONE, 2, 1, start=came_again)])
+    notes = store.database.collection(TraceSumsFields)
+    await notes.delete_many({})
+    await store.log_spans("1", [span(ONE, 3, 1, start=then)])
+    assert (await trace_of(store))["request_time"] == STARTED + then
+    left = note_key(DEFAULT_WORKSPACE_NAME, int(experiment), (STARTED + came_again) // HOUR)
+    assert await notes.find_one({"_id": left}) is not None
 
 
 @pytest.mark.parametrize("seed", range(3))
