@@ -4,9 +4,10 @@ Round trips of ``log_spans``, however many spans: two. While one command reads w
 of the experiment, another inserts the spans, as if the traces were as this store last saw them, or new; then
 each trace is updated. Spans of one trace that this store wrote before (``remembered``) are not preceded by
 reading: they are inserted, and the trace is updated if it is as the store remembers it; else all is read and
-done as usual. Spans that are there already, or whose trace is not as expected, take one or two more. A trace
-that existed before and whose spans count tokens or cost takes two more: the sums are made anew from all its
-spans. Long contents wait for the reading, which is one more.
+done as usual. Nothing is then sent at once, so blocking callers run the call themselves. Spans that are there
+already, or whose trace is not as expected, take one or two more. A trace that existed before and whose spans
+count tokens or cost takes two more: the sums are made anew from all its spans. Long contents wait for the
+reading, which is one more.
 
 Why the result does not depend on the order of arrival:
 
@@ -24,7 +25,7 @@ the call fails.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from mlflow.entities import Span
@@ -35,8 +36,9 @@ from mlflow.tracing.constant import SpansLocation
 from pymongo import DeleteOne, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from genesis_flow.database.operation import Area, is_repetition, mutation
+from genesis_flow.database.operation import Area, direct, is_repetition, mutation
 from genesis_flow.database.scoping import scoped
+from genesis_flow.database.waiting import prefer_loop
 from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.binding import Collection
@@ -72,6 +74,7 @@ _TRIES = 10
 
 
 class SpanIngest(TraceMemory, Area):
+    @direct
     @mutation
     async def log_spans(
         self, location: str, spans: list[Span], tracking_uri: str | None = None
@@ -79,54 +82,70 @@ class SpanIngest(TraceMemory, Area):
         """Log spans of any traces; a trace that is not there yet is made in the experiment ``location``."""
         if not spans:
             return []
-        waiting = batches_of(spans)
+        trace_ids = {span.trace_id for span in spans}
+        known = self._known_states(trace_ids)
+        if len(trace_ids) > 1 or not (known or is_repetition()):
+            prefer_loop()
+        batches = batches_of(spans)
         number = experiment_number(location)
         # Long contents wait until it is known that they are welcome.
-        early = not is_repetition() and not any(batch.payloads for batch in waiting)
-        there: set[str] = set()
-        if early:
-            known = self._known_states(waiting)
-            for batch in waiting:
-                _stamp(batch, known.get(batch.trace_id, {}), number)
-            # Of several traces none takes its spans before all are known to take theirs.
-            if len(waiting) == len(known) == 1:
-                there = await self._insert_spans(waiting)
-                if not there:
-                    waiting = await self._update_traces(waiting, known, number, None)
-                    if not waiting:
-                        return spans
-                experiment, states = await self._read(waiting, number)
-            else:
-                (experiment, states), there = await asyncio.gather(
-                    self._read(waiting, number), self._insert_spans(waiting)
-                )
+        if is_repetition() or any(batch.payloads for batch in batches):
+            await self._log(batches, number, await self._read(batches, number), None)
         else:
-            experiment, states = await self._read(waiting, number)
+            await self._log_early(batches, number, known)
+        return spans
+
+    async def _log_early(self, batches: list[TraceBatch], number: int, known: dict[str, Document]) -> None:
+        """Insert spans before it is certain that they are welcome."""
+        for batch in batches:
+            _stamp(batch, known.get(batch.trace_id, {}), number)
+        # Of several traces none takes its spans before all are known to take theirs.
+        if len(batches) == len(known) == 1:
+            there = await self._insert_spans(batches)
+            if not there and not await self._update_traces(batches, known, number, None):
+                return
+            found = await self._read(batches, number)
+        else:
+            found, there = await asyncio.gather(self._read(batches, number), self._insert_spans(batches))
+        await self._log(batches, number, found, there)
+
+    async def _log(
+        self,
+        waiting: list[TraceBatch],
+        number: int,
+        found: tuple[Document | None, dict[str, Document]],
+        there: set[str] | None,
+    ) -> None:
+        """Write spans, or write them right, and update their traces.
+
+        ``there`` has the ids that were taken when spans were inserted, if they were.
+        """
         replace = bool(there)
         for _ in range(_TRIES):
+            experiment, states = found
             try:
                 _refuse_unwelcome(waiting, states, number, experiment)
             except MlflowException:
-                if early:
+                if there is not None:
                     await self._take_back(waiting, there)
                 raise
             outdated = [each for each in waiting if _stamp(each, states.get(each.trace_id, {}), number)]
             if replace or outdated:
-                await self._write_spans(waiting, are_new=not early and not states)
+                await self._write_spans(waiting, are_new=there is None and not states)
                 replace = False
             waiting = await self._update_traces(waiting, states, number, experiment)
             if not waiting:
-                return spans
-            experiment, states = await self._read(waiting, number)
+                return
+            found = await self._read(waiting, number)
         raise MlflowException(
             f"Trace {waiting[0].trace_id} is changed by others all the time; its spans are logged but not "
             "summed up. Log them again.",
             TEMPORARILY_UNAVAILABLE,
         )
 
-    def _known_states(self, batches: list[TraceBatch]) -> dict[str, Document]:
+    def _known_states(self, trace_ids: Iterable[str]) -> dict[str, Document]:
         """What this store remembers of the traces."""
-        found = {batch.trace_id: self._known_traces.get(batch.trace_id) for batch in batches}
+        found = {trace_id: self._known_traces.get(trace_id) for trace_id in trace_ids}
         return {trace_id: state for trace_id, state in found.items() if state is not None}
 
     async def _read(
@@ -192,11 +211,15 @@ class SpanIngest(TraceMemory, Area):
         experiment: Document | None,
     ) -> list[TraceBatch]:
         """Let traces know of their new spans; returns the batches whose traces are not in these states."""
+
+        async def update(batch: TraceBatch) -> bool:
+            return await self._update_trace(batch, states.get(batch.trace_id), number, experiment)
+
+        if len(batches) == 1:
+            return [] if await update(batches[0]) else batches
         failed: list[TraceBatch] = []
         for some in portions(batches, _TRACES_AT_ONCE):
-            done = await asyncio.gather(
-                *(self._update_trace(batch, states.get(batch.trace_id), number, experiment) for batch in some)
-            )
+            done = await asyncio.gather(*map(update, some))
             failed += [batch for batch, is_done in zip(some, done, strict=True) if not is_done]
         return failed
 
