@@ -1,11 +1,13 @@
 """Spans of traces that their store wrote before, and that others may have changed since."""
 
+import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from mlflow.entities import Span
 from mlflow.entities.trace_state import TraceState
 from mlflow.exceptions import MlflowException
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
@@ -68,16 +70,58 @@ async def test_nothing_is_read_of_a_trace_of_its_own(store: MongoDBStore, comman
     assert [each.name for each in (await store.get_trace(ONE)).data.spans] == ["step"] * 3
 
 
-def test_blocking_calls_share_what_they_know(store_uri: str, commands: CommandRecorder) -> None:
-    """Some run on the loop, some in their caller's thread."""
-    store = BlockingStore(store_uri)
-    try:
-        store.start_trace(stated(ONE))
+@pytest.fixture
+def blocking_store(store_uri: str) -> Iterator[BlockingStore]:
+    made = BlockingStore(store_uri)
+    yield made
+    made.close()
+
+
+def test_blocking_calls_share_what_they_know(
+    blocking_store: BlockingStore, commands: CommandRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some run on the loop, some in their caller's thread, without a word to the loop."""
+    store = blocking_store
+    store.log_spans("0", plain(TWO))
+    store.start_trace(stated(ONE))
+    monkeypatch.setattr(store, "_in_portal", None)
+    for identifier in (ONE, TWO):
         with commands.recording() as sent:
-            store.log_spans("0", plain(ONE))
+            store.log_spans("0", [span(identifier, 11, start=20)])
         assert [name for name, _ in sent] == FAST
-    finally:
-        store.close()
+
+
+async def test_bad_days_of_blocking_calls(blocking_store: BlockingStore, other: MongoDBStore) -> None:
+    """All ways through a call that runs without a loop."""
+
+    async def log(*spans: Span) -> None:
+        await asyncio.to_thread(blocking_store.log_spans, "1", list(spans))
+
+    await other.create_experiment("elsewhere")
+    await asyncio.to_thread(blocking_store.start_trace, stated(ONE, "1"))
+    long = span(ONE, 1, attributes={"mlflow.spanInputs": "x" * 100_000} | tokens(4))
+    await log(long)
+    await log(span(ONE, 2, 1, attributes=tokens(3)), span(ONE, 3, 1))
+    await log(long, span(ONE, 3, 1, name="anew", start=-HOUR))
+    usage = (await other.get_trace_info(ONE)).token_usage
+    assert usage is not None
+    assert usage["input_tokens"] == 4  # the root speaks for all
+    await assert_copies_are_right(other)
+    await _archive(other)
+    before = await spans_of(other)
+    with pytest.raises(MlflowException, match="Cannot log spans to archived"):
+        await log(span(ONE, 4, 1))
+    assert await spans_of(other) == before
+    await other.delete_traces("1", trace_ids=[ONE])
+    await log(span(ONE, 5, start=-3))
+    await log(span(ONE, 6, 5, start=-HOUR))
+    assert (await trace_of(other))["request_time"] == STARTED - HOUR
+    assert len(await spans_of(other)) == 2
+    await _delete_with_experiment(other)
+    for spans in ([span(ONE, 7)], [span(ONE, 7), span(TWO, 1)]):
+        with pytest.raises(MlflowException, match="No Experiment with id=1"):
+            await log(*spans)
+    assert [await spans_of(other, identifier) for identifier in (ONE, TWO)] == [[], []]
 
 
 async def _archive(other: MongoDBStore) -> None:

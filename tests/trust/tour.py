@@ -98,7 +98,10 @@ TRAINING = (
     "update_run_info",
     "create_logged_model",
     "log_spans",
+    "log_more_spans",
     "start_trace",
+    "log_spans_of_stated_trace",
+    "log_spans_of_stated_trace_again",
     "merge_trace",
     "start_doomed_trace",
 )
@@ -247,6 +250,18 @@ call(
     lambda w: w.store.start_trace(
         stated(TWO, w["experiment"], tags={"t": "1"}, trace_metadata={"mlflow.trace.session": "s"})
     ),
+)
+# Of a trace that the store has just stated, which it then need not read.
+call(
+    "log_spans_of_stated_trace",
+    lambda w: w.store.log_spans(
+        w["experiment"],
+        [span(TWO, 1, attributes={"user.id": "u"}), span(TWO, 2, 1, attributes={"mlflow.spanInputs": "a"})],
+    ),
+)
+call(
+    "log_spans_of_stated_trace_again",
+    lambda w: w.store.log_spans(w["experiment"], [span(TWO, 2, 1, name="again"), span(TWO, 3, 1)]),
 )
 call("merge_trace", lambda w: w.store.start_trace(stated(ONE, w["experiment"], tags={"u": "2"})))
 call("start_doomed_trace", lambda w: w.store.start_trace(stated(THREE, w["experiment"], start=-5)))
