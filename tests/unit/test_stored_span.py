@@ -142,6 +142,7 @@ FINAL: list[Attributes] = [
     {TYPE: '"A TOOL"', "mlflow.traceTag.x": '"1"', SpanAttributeKey.MESSAGE_FORMAT: '"openai"'},
     {OUTPUTS: "no JSON, {"},
     {OUTPUTS: '"no JSON either'},
+    {INPUTS: "no JSON at length " * 50, OUTPUTS: json.dumps({"long": "text " * 100})},
 ]
 
 
@@ -151,6 +152,12 @@ def test_a_span_that_may_change_goes_to_mlflow(attributes: Attributes, changes: 
     assert not is_final(span.to_dict())
     assert (translated(span) != span.to_dict()) is changes
     check(PLAIN | attributes)
+
+
+@pytest.mark.parametrize("value", ["9" * 5_000, "[" * 5_000])
+def test_what_mlflow_cannot_read_fails_as_there(value: str) -> None:
+    assert outcome(translated, made({INPUTS: value})) in (ValueError, RecursionError)
+    check({INPUTS: value})
 
 
 @pytest.mark.parametrize("attributes", FINAL)

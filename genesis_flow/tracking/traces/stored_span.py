@@ -9,10 +9,11 @@ changed in three ways at most, each of which shows in the attributes themselves:
 - the cost is computed from the model and its tokens.
 
 A span that may need any of these goes to MLflow's function, as do all spans under a version of MLflow that
-this was not compared with. One difference is left: values of MLflow's own attributes that cannot be read as
-JSON at all, such as a number of 5,000 digits, let MLflow's function fail; here they are stored as they are.
+this was not compared with, and those with a value that is too deep or a number that is too long to be read,
+for which the function fails.
 """
 
+import json
 import re
 from typing import Any, cast
 
@@ -30,6 +31,8 @@ _COMPARED = VERSION in COMPARED_VERSIONS
 OWN = "mlflow."
 # The beginning of JSON text that spells a string which may be JSON text of a string, an object or an array.
 _MAY_BE_JSON_TWICE = re.compile(r'[ \t\n\r]*" *[\\{\[]').match
+# Shorter text is not too deep for JSON's reader.
+_CERTAINLY_READABLE = 250
 
 
 class _Converted:
@@ -65,6 +68,8 @@ def is_final(stored: Document) -> bool:
     for key, value in attributes.items():
         if type(value) is not str or not key.startswith(OWN) or _MAY_BE_JSON_TWICE(value):
             return False
+        if len(value) > _CERTAINLY_READABLE and not _is_readable(value):
+            return False
     if SpanAttributeKey.MODEL in attributes:
         return SpanAttributeKey.CHAT_USAGE not in attributes or SpanAttributeKey.LLM_COST in attributes
     return not any(
@@ -76,3 +81,14 @@ def is_final(stored: Document) -> bool:
 def _may_name_model(text: str) -> bool:
     """Whether JSON text may be an object with the key ``model``, which can also be spelled with escapes."""
     return '"model"' in text or "\\u" in text
+
+
+def _is_readable(text: str) -> bool:
+    """Whether JSON's reader takes a text or refuses it in the usual way."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return True
