@@ -56,6 +56,10 @@ class Database:
         """Whether whoever asks may use it: it is bound to the loop on which it was opened."""
         return not self.closed and self.loop is asyncio.get_running_loop()
 
+    def is_near(self) -> bool:
+        """Whether a direct call may send commands one after the other that the loop would send at once."""
+        return False
+
     def collection(self, declared: type[BaseModel]) -> Collection:
         return self.documents.collection(declared)
 

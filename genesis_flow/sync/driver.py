@@ -25,6 +25,8 @@ BlockingClient = pymongo.MongoClient[Document]
 
 # Names share locks: to wait for a stranger now and then costs less than to keep a lock for every run.
 _LOCKS = 64
+# What a round trip may take that is cheaper than the way to the loop and back.
+_NEAR_SECONDS = 0.002
 
 
 class BlockingDatabase(Database):
@@ -42,6 +44,11 @@ class BlockingDatabase(Database):
 
     def is_usable(self) -> bool:
         return not self._opened.closed
+
+    def is_near(self) -> bool:
+        known = self._blocking_client.topology_description.server_descriptions().values()
+        times = [each.round_trip_time for each in known if each.is_writable]
+        return all(time is not None and time < _NEAR_SECONDS for time in times) and bool(times)
 
     def collection(self, declared: type[BaseModel]) -> Collection:
         return cast(Collection, self._collection(declared))

@@ -11,6 +11,7 @@ from mlflow.entities import Span
 from mlflow.entities.trace_state import TraceState
 from mlflow.exceptions import MlflowException
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+from pymongo.server_description import ServerDescription
 
 from genesis_flow import MongoDBStore as BlockingStore
 from genesis_flow.aio import MongoDBStore
@@ -89,6 +90,30 @@ def test_blocking_calls_share_what_they_know(
         with commands.recording() as sent:
             store.log_spans("0", [span(identifier, 11, start=20)])
         assert [name for name, _ in sent] == FAST
+
+
+@pytest.mark.parametrize(("round_trip", "on_loop"), [(None, True), (0.02, True), (0.0003, False)])
+def test_a_new_trace_goes_by_the_loop_where_the_server_is_far(
+    blocking_store: BlockingStore,
+    commands: CommandRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+    round_trip: float | None,
+    on_loop: bool,
+) -> None:
+    """There it saves a round trip."""
+    store = blocking_store
+    store.start_trace(stated(ONE))
+    monkeypatch.setattr(ServerDescription, "round_trip_time", round_trip)
+    ways: list[Any] = []
+    monkeypatch.setattr(
+        store, "_in_portal", lambda work, in_portal=store._in_portal: ways.append(work) or in_portal(work)
+    )
+    with commands.recording() as sent:
+        store.log_spans("0", plain(TWO))
+    assert [name for name, _ in sent] == ["aggregate", "insert", "findAndModify"]
+    assert bool(ways) is on_loop
+    store.log_spans("0", [span(trace_id(3), 1), span(trace_id(4), 1)])
+    assert len(ways) == 1 + on_loop
 
 
 async def test_bad_days_of_blocking_calls(blocking_store: BlockingStore, other: MongoDBStore) -> None:

@@ -4,10 +4,11 @@ Round trips of ``log_spans``, however many spans: two. While one command reads w
 of the experiment, another inserts the spans, as if the traces were as this store last saw them, or new; then
 each trace is updated. Spans of one trace that this store wrote before (``remembered``) are not preceded by
 reading: they are inserted, and the trace is updated if it is as the store remembers it; else all is read and
-done as usual. Nothing is then sent at once, so blocking callers run the call themselves. Spans that are there
-already, or whose trace is not as expected, take one or two more. A trace that existed before and whose spans
-count tokens or cost takes two more: the sums are made anew from all its spans. Long contents wait for the
-reading, which is one more.
+done as usual. Nothing is then sent at once, so blocking callers run the call themselves; they also do if the
+trace is new and the server so near that a round trip more costs less than the event loop (ADR 14). Spans that
+are there already, or whose trace is not as expected, take one or two more. A trace that existed before and
+whose spans count tokens or cost takes two more: the sums are made anew from all its spans. Long contents wait
+for the reading, which is one more.
 
 Why the result does not depend on the order of arrival:
 
@@ -38,7 +39,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from genesis_flow.database.operation import Area, direct, is_repetition, mutation
 from genesis_flow.database.scoping import scoped
-from genesis_flow.database.waiting import prefer_loop
+from genesis_flow.database.waiting import both, prefer_loop
 from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.binding import Collection
@@ -84,7 +85,7 @@ class SpanIngest(TraceMemory, Area):
             return []
         trace_ids = {span.trace_id for span in spans}
         known = self._known_states(trace_ids)
-        if len(trace_ids) > 1 or not (known or is_repetition()):
+        if len(trace_ids) > 1 or not (known or is_repetition() or self.database.is_near()):
             prefer_loop()
         batches = batches_of(spans)
         number = experiment_number(location)
@@ -106,7 +107,7 @@ class SpanIngest(TraceMemory, Area):
                 return
             found = await self._read(batches, number)
         else:
-            found, there = await asyncio.gather(self._read(batches, number), self._insert_spans(batches))
+            found, there = await both(self._read(batches, number), self._insert_spans(batches))
         await self._log(batches, number, found, there)
 
     async def _log(
