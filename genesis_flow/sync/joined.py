@@ -109,6 +109,8 @@ class JoinedThreads:
             impatient = True
         with self._lock:
             if own.taken:
+                # Whoever took it ends in time, unless it was interrupted before it could begin.
+                own.done = own.done or time.monotonic() > own.deadline
                 return []
             if impatient:
                 self._expected = max(1, self._callers)

@@ -20,8 +20,9 @@ from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from genesis_flow.database import connection
 from genesis_flow.database.operation import Area, direct, operation
-from genesis_flow.database.waiting import both, pause
+from genesis_flow.database.waiting import both, finish, pause
 from genesis_flow.sync.direct import run
+from genesis_flow.sync.joined import JoinedThreads
 from genesis_flow.sync.portal import portal
 from tests.commands import CommandRecorder
 from tests.faults import failing
@@ -149,6 +150,37 @@ def test_a_lost_connection_loses_and_doubles_nothing(mongod: Mongod, database_na
     assert outcomes == [None] * (CALLERS - 1)
     assert [point.step for point in store.get_metric_history(run_id, "loss")] == list(range(CALLERS))
     store.close()
+
+
+class _Interrupted(JoinedThreads):
+    """The first thread that is to send for others is interrupted just before it does."""
+
+    interrupted = False
+
+    def _send(self, together: list[Any]) -> None:
+        if not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+        super()._send(together)
+
+
+def test_a_thread_that_is_interrupted_holds_nobody_up_for_ever(mongod: Mongod, database_name: str) -> None:
+    with pymongo.MongoClient[dict[str, Any]](mongod.database_uri(database_name)) as client:
+        collection = client.get_default_database()["documents"]
+        collection.insert_many([{"_id": number} for number in range(8)])
+        joined = _Interrupted(collection, timeout=0.5)
+        joined._expected = 8
+
+        def update(number: int) -> object:
+            try:
+                return finish(joined.update_one({"_id": number}, {"$set": {"seen": True}}))
+            except KeyboardInterrupt:
+                return "interrupted"
+
+        outcomes = at_once(*(partial(update, number) for number in range(8)))
+        assert sorted(map(str, outcomes)) == ["True"] * 7 + ["interrupted"]
+        assert finish(joined.update_one({"_id": 0}, {"$set": {"seen": False}})), "and it goes on"
+        client.drop_database(database_name)
 
 
 def test_batches_of_many_threads_are_whole(blocking_store: MongoDBStore) -> None:
