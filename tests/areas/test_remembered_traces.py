@@ -11,12 +11,12 @@ from mlflow.entities import Span
 from mlflow.entities.trace_state import TraceState
 from mlflow.exceptions import MlflowException
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
-from pymongo.server_description import ServerDescription
 
 from genesis_flow import MongoDBStore as BlockingStore
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.documents import SpanFields, TraceFields, TraceSumsFields
 from genesis_flow.documents.trace_sums import note_key
+from genesis_flow.sync.driver import BlockingDatabase
 from genesis_flow.tracking.traces.remembered import KnownTraces
 from tests.areas.test_traces import plain
 from tests.commands import CommandRecorder
@@ -92,18 +92,18 @@ def test_blocking_calls_share_what_they_know(
         assert [name for name, _ in sent] == FAST
 
 
-@pytest.mark.parametrize(("round_trip", "on_loop"), [(None, True), (0.02, True), (0.0003, False)])
+@pytest.mark.parametrize(("round_trip", "on_loop"), [(0.02, True), (0.0003, False)])
 def test_a_new_trace_goes_by_the_loop_where_the_server_is_far(
     blocking_store: BlockingStore,
     commands: CommandRecorder,
     monkeypatch: pytest.MonkeyPatch,
-    round_trip: float | None,
+    round_trip: float,
     on_loop: bool,
 ) -> None:
     """There it saves a round trip."""
     store = blocking_store
     store.start_trace(stated(ONE))
-    monkeypatch.setattr(ServerDescription, "round_trip_time", round_trip)
+    monkeypatch.setattr(BlockingDatabase, "_ping", lambda database: round_trip)
     ways: list[Any] = []
     monkeypatch.setattr(
         store, "_in_portal", lambda work, in_portal=store._in_portal: ways.append(work) or in_portal(work)
