@@ -60,7 +60,8 @@ def page(result: dict[str, Any], plots: list[Plot]) -> str:
         INTRODUCTION,
         _pause(figures),
         _origin(parts),
-        "## Bars\n\nWhat the project wants to reach; *missed* wherever one of the places misses.",
+        "## Bars\n\nWhat the project wants to reach; *missed* wherever one of the places misses. "
+        "[Why what misses does so](why.md).",
         bars.table(figures),
         _growth(figures),
         *(
