@@ -85,23 +85,20 @@ def test_threads_share_commands(blocking_store: MongoDBStore, commands: CommandR
         assert [point.step for point in store.get_metric_history(run_id, "loss")] == list(range(11))
 
 
-def test_who_stays_away_holds_nobody_up_for_long(
+def test_a_thread_that_is_alone_sends_a_command_a_call(
     blocking_store: MongoDBStore, commands: CommandRecorder
 ) -> None:
+    """Also if nothing matches, which the answer says, and after there were others."""
     store = blocking_store
     runs = [new_run(store) for _ in range(4)]
-    for run_id in runs:
-        store.log_metric(run_id, Metric("loss", 1.0, 0, 0))
-
-    def train(run_id: str, steps: range) -> None:
-        for step in steps:
-            store.log_metric(run_id, Metric("loss", 1.0, step, step))
-
-    at_once(*(lambda run_id=run_id: train(run_id, range(1, 11)) for run_id in runs))
+    at_once(*(partial(store.set_tag, run_id, RunTag("t", "1")) for run_id in runs))
     with commands.recording() as sent:
-        train(runs[0], range(11, 31))
-    assert len(sent) == 20, "alone again, a command a call"
-    assert len(store.get_metric_history(runs[0], "loss")) == 31
+        for number in range(10):
+            store.set_tag(runs[0], RunTag("t", str(number)))
+    assert [name for name, _ in sent] == ["update"] * 10
+    with commands.recording() as sent, pytest.raises(MlflowException):
+        store.set_tag("0" * 32, RunTag("t", "1"))
+    assert [name for name, _ in sent] == ["update", "find"]
 
 
 def test_who_fails_fails_alone(blocking_store: MongoDBStore) -> None:
@@ -168,8 +165,8 @@ def test_a_thread_that_is_interrupted_holds_nobody_up_for_ever(mongod: Mongod, d
     with pymongo.MongoClient[dict[str, Any]](mongod.database_uri(database_name)) as client:
         collection = client.get_default_database()["documents"]
         collection.insert_many([{"_id": number} for number in range(8)])
-        joined = _Interrupted(collection, timeout=0.5)
-        joined._expected = 8
+        joined = _Interrupted(collection, timeout=1.0)
+        joined._under_way.update(range(4))  # so all wait for each other
 
         def update(number: int) -> object:
             try:
@@ -177,6 +174,7 @@ def test_a_thread_that_is_interrupted_holds_nobody_up_for_ever(mongod: Mongod, d
             except KeyboardInterrupt:
                 return "interrupted"
 
+        threading.Timer(0.2, joined._under_way.clear).start()
         outcomes = at_once(*(partial(update, number) for number in range(8)))
         assert sorted(map(str, outcomes)) == ["True"] * 7 + ["interrupted"]
         assert finish(joined.update_one({"_id": 0}, {"$set": {"seen": False}})), "and it goes on"
