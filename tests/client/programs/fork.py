@@ -3,10 +3,14 @@
 import json
 import os
 import sys
+import warnings
 
 import mlflow
 
 CHILDREN = 3
+
+# What Python says of every fork beside a thread since 3.12.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 uri, name = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
