@@ -15,15 +15,19 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 
 from genesis_flow.core.settings import Settings
-from genesis_flow.database.operation import Area
+from genesis_flow.database.operation import Area, operation
 from genesis_flow.registry.store import AsyncModelRegistryStore
 from genesis_flow.tracking.store import AsyncTrackingStore
 
 
 class _AsContextManager(Area):
     async def __aenter__(self) -> Self:
-        await self.open()
+        await self._connect()
         return self
+
+    @operation
+    async def _connect(self) -> None:
+        """What every call does first, with its retries and its errors: open the database."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

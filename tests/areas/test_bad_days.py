@@ -36,6 +36,31 @@ async def test_unreachable_server_is_named_without_password_and_soon(monkeypatch
     assert time.monotonic() - started < 20
 
 
+async def test_a_context_fails_as_a_call_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGODB_SERVER_SELECTION_TIMEOUT", "500")
+    with pytest.raises(MlflowException) as caught:
+        async with MongoDBStore(f"mongodb://127.0.0.1:{free_port()}/db"):
+            raise AssertionError("there is no server")
+    assert caught.value.error_code == "TEMPORARILY_UNAVAILABLE"
+
+
+async def test_a_context_outlives_a_connection_that_is_lost_while_it_opens(
+    mongod: Mongod, database_name: str
+) -> None:
+    name = "opening"
+    uri = f"{mongod.database_uri(database_name)}&appName={name}"
+    async with MongoDBStore(uri) as first:
+        await first.get_experiment("0")
+    failure = {"failCommands": ["find"], "closeConnection": True, "appName": name}
+    with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
+        client.admin.command({"configureFailPoint": "failCommand", "mode": {"times": 2}, "data": failure})
+        try:
+            async with MongoDBStore(uri) as store:
+                assert (await store.get_experiment("0")).experiment_id == "0"
+        finally:
+            client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
 async def test_database_name_is_required(mongod: Mongod) -> None:
     with pytest.raises(MlflowException, match="database") as caught:
         MongoDBStore(mongod.uri)
