@@ -77,6 +77,7 @@ class Bar:
 
 
 BATCH = "log_batch 200 metrics, 50 params, 20 tags"
+BACK_TO_BACK = "trace of 10 spans back to back"
 
 
 def _against_time(operation: str) -> Callable[[Figures], Found]:
@@ -100,6 +101,15 @@ def _milliseconds(operation: str) -> Callable[[Figures], Found]:
 
 def _to(operation: str, other: str) -> Callable[[Figures], Found]:
     return lambda figures: figures.to("writes", operation, other)
+
+
+def _trace_to(other: str) -> Callable[[Figures], Found]:
+    def found(figures: Figures) -> Found:
+        for operation, where in (("trace of 10 spans", "after a pause"), (BACK_TO_BACK, "back to back")):
+            for _, figure in figures.to("writes", operation, other):
+                yield (where, figure)
+
+    return found
 
 
 def _newest_to_plugin(figures: Figures) -> Found:
@@ -204,8 +214,8 @@ BARS = (
     Bar("16 threads: calls a second, to mlflow-mongodb", _threads, least=3),
     Bar("64 threads: calls lost", _lost, most=0, unit=""),
     Bar("history: points a second, to mlflow-mongodb", _history, least=10),
-    Bar("trace of 10 spans, to SQLite", _to("trace of 10 spans", SQLITE), most=1 / 3),
-    Bar("trace of 10 spans, to mlflow-mongodb", _to("trace of 10 spans", PLUGIN), most=1),
+    Bar("trace of 10 spans, to SQLite", _trace_to(SQLITE), most=1 / 3),
+    Bar("trace of 10 spans, to mlflow-mongodb", _trace_to(PLUGIN), most=1),
     Bar("metrics of all traces, to SQLite", _trace_metrics, most=1),
     Bar("disk of a history point", _bytes_of_points, most=40, unit=" bytes"),
 )

@@ -19,6 +19,8 @@ TEMPLATES = 40
 START = 1_700_000_000_000
 SPANS = 10
 PAGES = (1, 10, 100)
+# As an agent that answers one question after the other logs it, and as a server that many agents log to.
+TRACE = ("trace of 10 spans", "trace of 10 spans back to back")
 
 
 class Operations:
@@ -149,7 +151,7 @@ class Operations:
             "log_batch 50 params": fresh_run,
             "log_batch 200 metrics, 50 params, 20 tags": fresh_run,
             "log_batch 1,000 new keys": few_keys,
-            "trace of 10 spans": make_trace,
+            **dict.fromkeys(TRACE, make_trace),
             **{f"page {number} by a metric": find_page(number) for number in PAGES},
         }
 
@@ -255,7 +257,7 @@ class Operations:
 
         day = {"time_interval_seconds": 86_400, "start_time_ms": START, "end_time_ms": START + 10**10}
         return {
-            "trace of 10 spans": ingest,
+            **dict.fromkeys(TRACE, ingest),
             "search_traces newest 100": lambda: store.search_traces(first, max_results=100),
             "search_traces of a team": lambda: store.search_traces(
                 first, filter_string="tags.team = 't3'", max_results=100

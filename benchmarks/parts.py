@@ -26,6 +26,7 @@ WRITES = (
     "log_batch 50 params",
     "log_batch 200 metrics, 50 params, 20 tags",
     "trace of 10 spans",
+    "trace of 10 spans back to back",
 )
 REGISTRY = (
     "get_registered_model",

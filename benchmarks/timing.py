@@ -24,6 +24,7 @@ CALLS = {
     "log_batch 200 metrics, 50 params, 20 tags": 2,
     "log_batch 1,000 points": 2,
     "trace of 10 spans": 5,
+    "trace of 10 spans back to back": 5,
     "get_registered_model": 10,
     "get_model_version": 10,
     "search_registered_models": 10,
