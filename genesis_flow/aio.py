@@ -20,14 +20,15 @@ from genesis_flow.registry.store import AsyncModelRegistryStore
 from genesis_flow.tracking.store import AsyncTrackingStore
 
 
+@operation
+async def _connect(store: Area) -> None:
+    """What every call does first, with its retries and its errors: open the database."""
+
+
 class _AsContextManager(Area):
     async def __aenter__(self) -> Self:
-        await self._connect()
+        await _connect(self)
         return self
-
-    @operation
-    async def _connect(self) -> None:
-        """What every call does first, with its retries and its errors: open the database."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
