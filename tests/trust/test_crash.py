@@ -23,6 +23,7 @@ from genesis_flow.aio import MongoDBStore as AsyncStore
 from genesis_flow.database.connection import Session
 from genesis_flow.database.consistency import Inconsistency, inconsistencies
 from tests.contract.trace_scenes import span
+from tests.doctor.helpers import examine
 from tests.mongod import Mongod, running_mongod
 from tests.trust.soak import amount
 from tests.trust.tour import ONE, STEPS, World
@@ -151,12 +152,20 @@ async def test_kills_at_random_moments(server: Mongod, tmp_path: Path) -> None:
     check_acknowledged(crew.journals(), store, registry)
     check_whole(store, server.replica_set)
     seen += await findings(uri)
+    assert await half_done(uri) == {}
     print(len(crew.journals()), "acknowledged;", Counter(each.text for each in seen))
     assert [each for each in seen if each.visible] == []
     if server.replica_set:  # there, traces and their spans are the only ones written in several steps
         assert {each.collection for each in seen} <= {"spans"}
     store.close()
     registry.close()
+
+
+async def half_done(uri: str) -> dict[str, list[str]]:
+    """Changes that were cut in two, by kind: what the doctor would finish."""
+    check = (await asyncio.to_thread(examine, "--deep", uri=uri)).checks["half-done"]
+    assert check["verdict"] in ("ok", "warn"), check
+    return dict(check["details"])
 
 
 async def findings(uri: str) -> list[Inconsistency]:
@@ -222,14 +231,18 @@ async def test_every_kind_of_inconsistency_is_found(store_uri: str, tmp_path: Pa
     world = World(store_uri, str(tmp_path / "artifacts"))
     for make in STEPS.values():
         await make(world)
-    assert await findings(store_uri) == []
+    assert (await findings(store_uri), await half_done(store_uri)) == ([], {})
     database = world.store.database.client[world.store.settings.database]
+    await database["experiments"].update_one({"name": "renamed"}, {"$set": {"pending": "deleted"}})
     await database["runs"].delete_one({"_id": world["second"]})
     await database["latest_metrics"].delete_one({"_id": f"{world['run']}|long"})
     head = {"_id": f"{world['run']}|m"}
     await database["latest_metrics"].update_one(head, {"$set": {"latest.step": -1}})
+    await database["registered_models"].delete_one({"name": "copied"})
     await database["model_versions"].delete_one({"name": "renamed", "version": 2})
-    await database["registered_models"].update_one({"name": "renamed"}, {"$set": {"last_version": 0}})
+    await database["registered_models"].update_one(
+        {"name": "renamed"}, {"$set": {"last_version": 0, "renamed_from": "m"}}
+    )
     await database["span_payloads"].insert_one({"_id": f"{ONE}|00000000000000ff|x|0000"})
     await database["traces"].delete_one({"_id": ONE})
     found = Counter((each.collection, each.text.split("'")[-1].strip()) for each in await findings(store_uri))
@@ -244,7 +257,31 @@ async def test_every_kind_of_inconsistency_is_found(store_uri: str, tmp_path: Pa
         ("assessments", "judges a trace that is not there"): 1,
     }
     assert all(each.remedy for each in await findings(store_uri))
+    assert await half_done(store_uri) == {
+        "experiments whose runs did not all follow them": ["renamed"],
+        "models whose versions did not all take their new name": ["m > renamed"],
+        "models that are deleted but for some versions": ["copied"],
+    }
     await world.close()
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"),
+    [
+        ("deleted", "deleted runs whose metrics can still be written"),
+        ("active", "active runs some of whose metrics cannot be written"),
+    ],
+)
+async def test_a_head_that_mistakes_its_run_is_found(
+    store: AsyncStore, store_uri: str, stage: str, kind: str
+) -> None:
+    run_id = (await store.create_run("0", "me", 1, [], None)).info.run_id
+    await store.log_metric(run_id, Metric("m", 1, 1, 1))
+    if stage == "active":
+        await store.delete_run(run_id)
+    runs = store.database.client[store.settings.database]["runs"]
+    await runs.update_one({"_id": run_id}, {"$set": {"lifecycle_stage": stage}})
+    assert await half_done(store_uri) == {kind: [run_id]}
 
 
 async def test_a_connection_that_knows_no_sessions_does_without(store: AsyncStore) -> None:
