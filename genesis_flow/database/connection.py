@@ -64,7 +64,7 @@ class Database:
         return self.documents.collection(declared)
 
     def joined(self, declared: type[BaseModel]) -> Joined:
-        """For updates that many threads make at once and that may be sent twice."""
+        """For updates that many callers make at once and that may be sent twice."""
         if declared not in self._joined:
             self._joined[declared] = JoinedUpdates(self.collection(declared), self.settings.timeout)
         return self._joined[declared]

@@ -66,6 +66,7 @@ class SyncFacade:
 
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""
+        self._directs.pop(portal.generation, None)
         store = self._stores.pop(portal.generation, None)
         if store is not None:
             self._in_portal(store.close)
@@ -120,12 +121,11 @@ class SyncFacade:
 
     def _direct_store(self) -> "Area | None":
         """The twin of the async store for direct calls, unless the store needs more than plain commands."""
-        store = self._store()
-        if not isinstance(store, Area) or self._settings.portable or self._settings.audit:
-            return None
         generation = portal.generation
         twin = self._directs.get(generation)
-        if twin is None:
+        if twin is None and not (self._settings.portable or self._settings.audit):
+            store = self._store()
+            assert isinstance(store, Area)  # nothing else has direct calls
             twin = self._directs.setdefault(generation, direct.direct_store(store, self._in_portal))
         return twin
 

@@ -94,6 +94,15 @@ async def _write(write: Callable[[Session | None], Awaitable[T]], session: Clien
     return await write(cast(Session, _Session(session)))
 
 
+def _command(name: str) -> Callable[..., "_Done[Any]"]:
+    """The driver's method of this name."""
+
+    def send(self: "BlockingCollection", *args: Any, **options: Any) -> "_Done[Any]":
+        return _Done(getattr(self.driven, name)(*args, **_passed(options)))
+
+    return send
+
+
 class BlockingCollection:
     """The commands of a collection."""
 
@@ -101,35 +110,20 @@ class BlockingCollection:
         self.driven = driven
         self.name = driven.name
 
-    def find_one(self, *args: Any, **options: Any) -> "_Done[Document | None]":
-        return _Done(self.driven.find_one(*args, **_passed(options)))
+    find_one = _command("find_one")
+    find_one_and_update = _command("find_one_and_update")
+    insert_one = _command("insert_one")
+    insert_many = _command("insert_many")
+    update_one = _command("update_one")
+    update_many = _command("update_many")
+    replace_one = _command("replace_one")
+    bulk_write = _command("bulk_write")
 
     def find(self, *args: Any, **options: Any) -> "_Cursor":
         return _Cursor(self.driven.find(*args, **_passed(options)))
 
     def aggregate(self, *args: Any, **options: Any) -> "_Done[_Cursor]":
         return _Done(_Cursor(self.driven.aggregate(*args, **_passed(options))))
-
-    def insert_one(self, *args: Any, **options: Any) -> "_Done[Any]":
-        return _Done(self.driven.insert_one(*args, **_passed(options)))
-
-    def insert_many(self, *args: Any, **options: Any) -> "_Done[Any]":
-        return _Done(self.driven.insert_many(*args, **_passed(options)))
-
-    def update_one(self, *args: Any, **options: Any) -> "_Done[Any]":
-        return _Done(self.driven.update_one(*args, **_passed(options)))
-
-    def update_many(self, *args: Any, **options: Any) -> "_Done[Any]":
-        return _Done(self.driven.update_many(*args, **_passed(options)))
-
-    def replace_one(self, *args: Any, **options: Any) -> "_Done[Any]":
-        return _Done(self.driven.replace_one(*args, **_passed(options)))
-
-    def bulk_write(self, *args: Any, **options: Any) -> "_Done[Any]":
-        return _Done(self.driven.bulk_write(*args, **_passed(options)))
-
-    def find_one_and_update(self, *args: Any, **options: Any) -> "_Done[Document | None]":
-        return _Done(self.driven.find_one_and_update(*args, **_passed(options)))
 
 
 def _passed(options: dict[str, Any]) -> dict[str, Any]:

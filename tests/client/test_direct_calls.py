@@ -101,54 +101,6 @@ def test_a_thread_that_is_alone_sends_a_command_a_call(
     assert [name for name, _ in sent] == ["update", "find"]
 
 
-def test_who_fails_fails_alone(blocking_store: MongoDBStore) -> None:
-    store = blocking_store
-    good = [new_run(store) for _ in range(CALLERS)]
-    deleted = new_run(store)
-    store.delete_run(deleted)
-    wrong = {7: deleted, 20: "0" * 32}
-    runs = [wrong.get(number, run_id) for number, run_id in enumerate(good)]
-    for call in (
-        lambda run_id: store.log_metric(run_id, Metric("first", 1.0, 1, 1)),
-        lambda run_id: store.log_param(run_id, Param("p", "1")),
-        lambda run_id: store.set_tag(run_id, RunTag("t", "1")),
-    ):
-        outcomes = at_once(*(lambda run_id=run_id, call=call: call(run_id) for run_id in runs))
-        assert {number for number, outcome in enumerate(outcomes) if outcome is not None} == set(wrong)
-        assert [outcomes[number].error_code for number in wrong] == [
-            "INVALID_PARAMETER_VALUE",
-            "RESOURCE_DOES_NOT_EXIST",
-        ]
-
-
-def test_of_two_values_of_a_param_one_wins(blocking_store: MongoDBStore) -> None:
-    store = blocking_store
-    for _ in range(10):
-        run_id = new_run(store)
-        params = [Param("p", str(n % 2)) for n in range(CALLERS)]
-        outcomes = at_once(*(partial(store.log_param, run_id, param) for param in params))
-        value = store.get_run(run_id).data.params["p"]
-        assert {n % 2 for n, outcome in enumerate(outcomes) if outcome is None} == {int(value)}
-        refused = [outcome for outcome in outcomes if outcome is not None]
-        assert len(refused) == CALLERS // 2
-        assert all(isinstance(each, MlflowException) for each in refused)
-
-
-@pytest.mark.parametrize("times", [1, 3])
-def test_a_lost_connection_loses_and_doubles_nothing(mongod: Mongod, database_name: str, times: int) -> None:
-    name = f"threads-{times}"
-    store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}", "s3://bucket")
-    run_id = new_run(store)
-    store.log_metric(run_id, Metric("loss", 0.0, 0, 0))
-    with failing(mongod.uri, "update", times=times, app=name, closeConnection=True):
-        outcomes = at_once(
-            *(lambda n=n: store.log_metric(run_id, Metric("loss", float(n), n, n)) for n in range(1, CALLERS))
-        )
-    assert outcomes == [None] * (CALLERS - 1)
-    assert [point.step for point in store.get_metric_history(run_id, "loss")] == list(range(CALLERS))
-    store.close()
-
-
 class _Interrupted(JoinedThreads):
     """The first thread that is to send for others is interrupted just before it does."""
 
@@ -241,6 +193,7 @@ def test_a_closed_store_opens_again_and_leaves_no_client(blocking_store: MongoDB
     assert client_of(other) is client is not None, "stores share it"
     store.close()
     assert client_of(store) is None
+    assert store._directs == {}, "its twin goes with the store that it is the twin of"
     with pytest.raises(pymongo.errors.InvalidOperation):
         client.admin.command("ping")
     other.log_metric(run_id, Metric("m", 2.0, 2, 2))
@@ -289,7 +242,12 @@ class _Waiters(Area):
         async def one() -> int:
             return 1
 
+        async def fail() -> int:
+            raise LookupError
+
         await pause(0.01)
+        with pytest.raises(LookupError):
+            await both(fail(), one())
         return await both(one(), one())
 
 
