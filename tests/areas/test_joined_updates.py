@@ -1,6 +1,8 @@
 """Calls that come together share commands, and each is told of its own result."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,11 +10,26 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
+from genesis_flow.database import joined
 from tests.commands import CommandRecorder
 from tests.faults import failing
 from tests.mongod import Mongod
+from tests.threads import InThreads
 
 CALLERS = 64
+
+
+@pytest.fixture(params=[MongoDBStore, InThreads])
+def kind(request: pytest.FixtureRequest) -> Any:
+    """Callers on a loop, and in threads."""
+    return request.param
+
+
+@pytest.fixture
+async def callers(kind: Any, store_uri: str, tmp_path: Path) -> AsyncIterator[Any]:
+    made = kind(store_uri, str(tmp_path / "artifacts"))
+    yield made
+    await made.close()
 
 
 async def _new_run(store: MongoDBStore) -> str:
@@ -47,8 +64,9 @@ async def test_callers_share_commands(store: MongoDBStore, commands: CommandReco
 
 
 async def test_who_stays_away_holds_nobody_up_for_long(
-    store: MongoDBStore, commands: CommandRecorder
+    store: MongoDBStore, commands: CommandRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(joined, "_PATIENCE_SECONDS", 0.1)  # however slow the machine is
     runs = [await _new_run(store) for _ in range(4)]
     for run in runs:
         await store.log_metric(run, Metric("loss", 1.0, 0, 0))
@@ -61,14 +79,15 @@ async def test_who_stays_away_holds_nobody_up_for_long(
         await asyncio.gather(*(train(run, range(1, 11)) for run in runs))
         together = len(sent)
         await train(runs[0], range(11, 21))
-    assert together < 4 * 10
+    assert together < 4 * 10 / 2
     assert len(sent) - together == 10, "alone again, a command a call"
     for run in runs[1:]:
         assert len(await store.get_metric_history(run, "loss")) == 11
     assert len(await store.get_metric_history(runs[0], "loss")) == 21
 
 
-async def test_who_fails_fails_alone(store: MongoDBStore) -> None:
+async def test_who_fails_fails_alone(callers: Any) -> None:
+    store = callers
     good = [await _new_run(store) for _ in range(CALLERS)]
     deleted = await _new_run(store)
     await store.delete_run(deleted)
@@ -87,7 +106,8 @@ async def test_who_fails_fails_alone(store: MongoDBStore) -> None:
         ]
 
 
-async def test_of_two_values_of_a_param_one_wins(store: MongoDBStore) -> None:
+async def test_of_two_values_of_a_param_one_wins(callers: Any) -> None:
+    store = callers
     for _ in range(20):
         run = await _new_run(store)
         outcomes = await _together(*(store.log_param(run, Param("p", str(n % 2))) for n in range(CALLERS)))
@@ -101,10 +121,10 @@ async def test_of_two_values_of_a_param_one_wins(store: MongoDBStore) -> None:
 
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_lost_connection_loses_and_doubles_nothing(
-    mongod: Mongod, database_name: str, times: int
+    mongod: Mongod, database_name: str, kind: Any, times: int
 ) -> None:
-    name = f"joined-{times}"
-    store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}", "s3://bucket")
+    name = f"joined-{kind.__name__}-{times}"
+    store = kind(f"{mongod.database_uri(database_name)}&appName={name}", "s3://bucket")
     run = await _new_run(store)
     await store.log_metric(run, Metric("loss", 0.0, 0, 0))
     with failing(mongod.uri, "update", times=times, app=name, closeConnection=True):

@@ -3,8 +3,6 @@
 The steps are the same each time, ids and times apart, so what a database holds afterwards can be compared.
 """
 
-import asyncio
-import functools
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -33,11 +31,11 @@ from mlflow.entities.model_registry import ModelVersionTag, PromptVersion, Regis
 from mlflow.entities.webhook import WebhookEvent
 from pymongo.database import Database
 
-from genesis_flow import MongoDBStore as BlockingStore
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.documents.keys import children_of
 from genesis_flow.documents.points import Point, distinct, unpack
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
+from tests.threads import InThreads
 
 ONE, TWO, THREE = (trace_id(number) for number in (1, 2, 3))
 EVENT = WebhookEvent.from_str("prompt.created")
@@ -59,23 +57,12 @@ class World:
         await self.registry.close()
 
 
-class InThreads:
-    """A blocking store in the place of an asynchronous one: each call runs in a thread."""
-
-    def __init__(self, store: BlockingStore) -> None:
-        self.settings = store._settings
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        return functools.partial(asyncio.to_thread, getattr(self._store, name))
-
-
 class WorldOfThreads(World):
     """The same with a blocking tracking store."""
 
     def __init__(self, uri: str, artifacts: str) -> None:
         super().__init__(uri, artifacts)
-        self.store: Any = InThreads(BlockingStore(uri, artifacts))
+        self.store: Any = InThreads(uri, artifacts)
 
 
 Step = Callable[[World], Awaitable[Any]]
