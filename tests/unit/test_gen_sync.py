@@ -41,7 +41,7 @@ def operation(function):
     return function
 
 
-long_mutation = operation
+long_mutation = direct = operation
 
 
 class Toys(Area):
@@ -74,6 +74,11 @@ class Toys(Area):
         self, *, limit: int = LIMIT, unset: Any = _UNSET, color: str = names.COLOR
     ) -> tuple[int, bool, str]:
         return limit, unset is _UNSET, color
+
+    @direct
+    @operation
+    async def quick(self, name: str) -> str:
+        return name
 
     @long_mutation
     async def _hard_delete(self, name: str) -> None:
@@ -187,7 +192,7 @@ def test_only_operations_of_areas_get_a_twin(toys: tuple[ModuleType, ModuleType]
         "SyncSpecial",
     }
     own = {name for name in vars(generated.SyncToys) if not name.startswith("__")}
-    assert own == {"every_kind", "defaults", "_hard_delete"}
+    assert own == {"every_kind", "defaults", "quick", "_hard_delete"}
     assert not hasattr(generated.SyncSpecial, "every_kind")
 
 
@@ -203,6 +208,13 @@ def test_long_mutations_get_the_long_backstop(project: Project) -> None:
     text = project.generated.read_text()
     assert "return self._run_long(_area.Toys._hard_delete, name)" in text
     assert text.count("_run_long") == 1
+
+
+def test_direct_calls_are_run_by_their_callers(project: Project) -> None:
+    project.run()
+    text = project.generated.read_text()
+    assert "return self._run_direct(_area.Toys.quick, name)" in text
+    assert text.count("_run_direct") == 1
 
 
 def test_imports_are_those_that_signatures_need(project: Project) -> None:
