@@ -61,7 +61,7 @@ def page(result: dict[str, Any], plots: list[Plot]) -> str:
         _pause(figures),
         _origin(parts),
         "## Bars\n\nWhat the project wants to reach; *missed* wherever one of the places misses. "
-        "[Why what misses does so](why.md).",
+        "`docs/benchmarks/why.md` says why what misses does so.",
         bars.table(figures),
         _growth(figures),
         *(
