@@ -11,6 +11,7 @@ mind that, which conditional and repeatable updates do not.
 
 import threading
 import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -67,19 +68,26 @@ class JoinedThreads:
         except BaseException:
             with self._lock:
                 if not own.taken:
-                    self._waiting.remove(own)
+                    self._leave(own)
             raise
         return self._send_alone(own) if own.matched is None else own.matched
 
     def _wait(self, own: _Waiting) -> list[_Waiting]:
         """Wait until the own update is done, or for the turn to send: then what is to be sent."""
-        try:
+        with suppress(Empty):
             own.woken.get(timeout=_DOUBT_SECONDS)
-        except Empty:
-            # Whoever took it ends in time, unless it was interrupted before it could begin.
-            own.done = own.done or time.monotonic() > own.deadline
         with self._lock:
-            return [] if own.taken else self._take()
+            if time.monotonic() <= own.deadline:
+                return [] if own.taken else self._take()
+            # Whoever took it ends in time, unless it was interrupted before it could begin.
+            own.done = True
+            if not own.taken:
+                self._leave(own)
+            return []
+
+    def _leave(self, own: _Waiting) -> None:
+        self._waiting.remove(own)
+        own.taken = True
 
     def _take(self) -> list[_Waiting]:
         """Those who wait, if a command more may be under way."""

@@ -133,6 +133,23 @@ def test_a_thread_that_is_interrupted_holds_nobody_up_for_ever(mongod: Mongod, d
         client.drop_database(database_name)
 
 
+def test_a_thread_whose_time_is_up_waits_no_more(mongod: Mongod, database_name: str) -> None:
+    with pymongo.MongoClient[dict[str, Any]](mongod.database_uri(database_name)) as client:
+        collection = client.get_default_database()["documents"]
+        collection.insert_one({"_id": 0})
+        joined = JoinedThreads(collection, timeout=0.2)
+        joined._under_way.update(range(4))  # and they do not end
+
+        def wait(change: dict[str, Any]) -> object:
+            with pymongo.timeout(0.2):
+                return finish(joined.update_one({"_id": 0}, change))
+
+        outcomes = at_once(*(partial(wait, {"$set": {"seen": number}}) for number in range(8)))
+        assert {type(each) for each in outcomes} <= {bool, pymongo.errors.ExecutionTimeout}, outcomes
+        assert joined._waiting == [], "nobody sends later what was given up"
+        client.drop_database(database_name)
+
+
 def test_batches_of_many_threads_are_whole(blocking_store: MongoDBStore) -> None:
     store = blocking_store
     run_id = new_run(store)
