@@ -27,6 +27,8 @@ _BACKSTOP_MARGIN_SECONDS = 15.0
 class AsyncStore(Protocol):
     """What the facade needs of an async store besides the operations."""
 
+    def __init__(self, settings: "Settings") -> None: ...
+
     async def close(self) -> None: ...
 
 
@@ -37,7 +39,7 @@ class SyncFacade:
     them on, because a copy or an unpickled store is made from the settings alone.
     """
 
-    _async_store: "ClassVar[Callable[[Settings], AsyncStore]]"
+    _async_store: ClassVar[type[AsyncStore]]
 
     def __init__(self, settings: "Settings", *base_args: Any, **base_kwargs: Any) -> None:
         """Arguments after ``settings`` go to the next class, MLflow's base of the store."""

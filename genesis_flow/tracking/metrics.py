@@ -1,7 +1,8 @@
 """Logging metrics, and batches of metrics, params and tags.
 
 Round trips: log_metric one. log_batch with params and tags alone, or with points of one known metric: one;
-with more metrics two (the points and the commit); four to six the first time that a run's metrics appear.
+with more metrics two (the points and the commit). The first time that metrics of a run appear three (the run,
+the heads, the commit), if this store has made the run and written none of them; else four to six.
 Metrics that name a logged model: two more, one before (is the model there) and one behind (its points).
 
 A point is appended to the tail of its metric's head, which also keeps the latest point and a copy of
@@ -10,8 +11,6 @@ is packed into a block. Many points of one metric at once go to a block directly
 """
 
 import functools
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,7 +28,7 @@ from pymongo.errors import BulkWriteError
 
 from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, direct, mutation
+from genesis_flow.database.operation import Area, direct, is_repetition, mutation
 from genesis_flow.database.scoping import current_workspace
 from genesis_flow.database.writes import only_duplicates
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields, RunFields
@@ -45,21 +44,14 @@ from genesis_flow.tracking.params_tags import (
     tag_update,
     within_limit,
 )
+from genesis_flow.tracking.remembered_metrics import MetricMemory
 
 _FULL = f"tail.{TAIL_LIMIT - 1}"
-_REMEMBERED_HEADS = 100_000
 
 Points = dict[str, list[Point]]
 
 
-class Metrics(Area):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        # Metrics that this store has written, by run: their heads exist most likely, so try that first.
-        self._written: OrderedDict[str, set[str]] = OrderedDict()
-        self._remembered = 0
-        self._memory_lock = threading.Lock()
-
+class Metrics(MetricMemory, Area):
     @property
     def _metric_heads(self) -> Collection:
         return self.database.collection(MetricHeadFields)
@@ -75,7 +67,9 @@ class Metrics(Area):
         models = await experiments_of_models(self.database, [metric])
         points = _by_key([metric])
         (update,) = _appends(run_id, points)
-        if not await self.database.joined(MetricHeadFields).update_one(*update):
+        if self._known_metrics.has_none(run_id, points) or not (
+            await self.database.joined(MetricHeadFields).update_one(*update)
+        ):
             await self._log_batch(run_id, points, [], [])
         # Behind the run's, which tells whether the run may be written; both are safe to repeat.
         await write_model_metrics(self.database, run_id, [metric], models)
@@ -93,8 +87,8 @@ class Metrics(Area):
         models = await experiments_of_models(self.database, metrics)
         points = _by_key(metrics)
         small = all(len(each) < BLOCK_FROM for each in points.values())
-        written = self._written.get(run_id, set())
-        likely_known = points and small and not params and not tags and points.keys() <= written
+        known = self._known_metrics.has_all(run_id, points)
+        likely_known = points and small and not params and not tags and known
         if not (likely_known and await self._append_to_known(run_id, points)):
             await self._log_batch(run_id, points, params, tags)
         await write_model_metrics(self.database, run_id, metrics, models)
@@ -124,9 +118,11 @@ class Metrics(Area):
         full: list[str] | None = None
 
         async def write(session: Session | None) -> list[str] | None:
-            return await self._write_batch(run_id, points, params, tags, session)
+            found = [] if are_new else await self._heads_of(run_id, points, session)
+            return await self._write_batch(run_id, points, found, params, tags, session)
 
         async with self.database.lock(run_id):
+            are_new = not is_repetition() and self._known_metrics.has_none(run_id, points)
             while full is None:
                 try:
                     full = await self.database.atomically(write)
@@ -134,24 +130,35 @@ class Metrics(Area):
                     if not only_duplicates(error):
                         raise
                     # Another client made the same metric's head first: it is there now.
-        self._remember(run_id, points)
+                    are_new = False
+            self._known_metrics.add(run_id, points)
         for key in full:
             await self._pack_tail(run_id, key)
 
+    async def _heads_of(
+        self, run_id: str, keys: Iterable[str], session: Session | None
+    ) -> list[dict[str, Any]]:
+        """The heads of metrics that are there, with a tail only where it is full."""
+        return await self._metric_heads.find(
+            {"_id": {"$in": [head_id(run_id, key) for key in keys]}},
+            {"key": 1, "active": 1, "tail": {"$slice": [TAIL_LIMIT - 1, 1]}},
+            session=session,
+        ).to_list()
+
     async def _write_batch(
-        self, run_id: str, points: Points, params: list[Param], tags: list[RunTag], session: Session | None
+        self,
+        run_id: str,
+        points: Points,
+        found: list[dict[str, Any]],
+        params: list[Param],
+        tags: list[RunTag],
+        session: Session | None,
     ) -> list[str] | None:
-        """The steps of a batch, in the order in which a repetition finds them.
+        """The steps of a batch, in the order in which a repetition finds them; its heads were read before.
 
         Returns the metrics whose tails are full, or None if it must be repeated: without a transaction the
         run may have been deleted or restored between reading the heads and writing them.
         """
-        ids = {head_id(run_id, key): key for key in points}
-        found = await self._metric_heads.find(
-            {"_id": {"$in": list(ids)}},
-            {"key": 1, "active": 1, "tail": {"$slice": [TAIL_LIMIT - 1, 1]}},
-            session=session,
-        ).to_list()
         known = {head["key"]: head["active"] for head in found}
         new = [key for key in points if key not in known]
         if params or tags or new:
@@ -236,16 +243,6 @@ class Metrics(Area):
         # Tails only grow until they are packed: the same count of both is the tail that was read.
         unchanged = {**query, "packed": head["packed"], "tail": {"$size": len(head["tail"])}}
         await self._metric_heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
-
-    def _remember(self, run_id: str, keys: Iterable[str]) -> None:
-        with self._memory_lock:
-            known = self._written.pop(run_id, set())
-            self._remembered -= len(known)
-            known.update(keys)
-            self._written[run_id] = known
-            self._remembered += len(known)
-            while self._remembered > _REMEMBERED_HEADS and len(self._written) > 1:
-                self._remembered -= len(self._written.popitem(last=False)[1])
 
 
 def _checked(

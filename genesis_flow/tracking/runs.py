@@ -39,6 +39,7 @@ from genesis_flow.tracking.guards import (
     refuse_unknown_experiment,
     refuse_unknown_run,
 )
+from genesis_flow.tracking.remembered_metrics import MetricMemory
 from genesis_flow.tracking.traces.closure import erase_assessments_of_runs
 
 RUN_NAME_FIELD = f"tags.{escape(MLFLOW_RUN_NAME)}"
@@ -46,7 +47,7 @@ _INFO = {"params": 0, "tags": 0, "inputs": 0, "model_inputs": 0, "model_outputs"
 ARTIFACTS_FOLDER = "artifacts"
 
 
-class Runs(Area):
+class Runs(MetricMemory, Area):
     @property
     def _runs(self) -> Collection:
         return self.database.collection(RunFields)
@@ -89,6 +90,7 @@ class Runs(Area):
         # Made before it is stored: what MLflow refuses to represent must not be kept either.
         run = run_entity(document, [], {}, with_model_inputs=True)
         await insert_once(self._runs, document)
+        self._known_metrics.begin(run_id)
         return Run(run.info, run.data, RunInputs(dataset_inputs=[]))
 
     @direct

@@ -12,13 +12,16 @@ from mlflow.exceptions import MlflowException
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.tracking.metrics import BLOCK_FROM, TAIL_LIMIT
+from genesis_flow.tracking.remembered_metrics import KnownMetrics
 from tests.commands import CommandRecorder
 from tests.mongod import Mongod
 
 
-@pytest.fixture
-async def run_id(store: MongoDBStore) -> str:
+@pytest.fixture(params=["own", "of another store"])
+async def run_id(store: MongoDBStore, request: pytest.FixtureRequest) -> str:
     run = await store.create_run("0", "me", 1000, [], "a run")
+    if request.param != "own":
+        store._known_metrics = KnownMetrics()
     return str(run.info.run_id)
 
 
@@ -223,8 +226,10 @@ async def test_writes_to_a_deleted_run_are_refused(store: MongoDBStore, run_id: 
 
 
 async def test_deleting_while_metrics_are_logged_leaves_no_writable_head(store: MongoDBStore) -> None:
-    for _ in range(10):
+    for attempt in range(10):
         run_id = (await store.create_run("0", "me", 1, [], None)).info.run_id
+        if attempt % 2:
+            store._known_metrics = KnownMetrics()
 
         async def log(run_id: str = run_id) -> None:
             for step in range(30):

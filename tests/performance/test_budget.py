@@ -105,7 +105,7 @@ CALLS: dict[str, tuple[Call, Budget]] = {
     ),
     "log_batch 50 metrics, 20 params, 10 tags": (
         _batch,
-        Budget(("find", "findAndModify", "insert", "commitTransaction"), 23, 1.3),
+        Budget(("findAndModify", "insert", "commitTransaction"), 20, 1.1),
     ),
     "log_batch 1,000 points": (_points, Budget(("find", "update", "update", "commitTransaction"), 29, 1.4)),
     "get_run": (lambda scene: scene.store.get_run(scene.run), Budget(("aggregate",), 0.7, 8)),
