@@ -14,6 +14,7 @@ from bson.regex import Regex
 from mlflow.entities import LifecycleStage, Run
 from mlflow.utils.validation import _parse_experiment_ids
 
+from genesis_flow.core.memory import collector_paused
 from genesis_flow.core.numbers import INT64
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
@@ -85,11 +86,12 @@ class RunSearch(Area):
         heads, datasets = await asyncio.gather(
             self._heads(list(documents)), self._datasets(list(documents.values()))
         )
-        return [
-            run_entity(document, heads.get(found.run_id, []), datasets, with_model_inputs=False)
-            for found in page
-            if (document := documents.get(found.run_id)) is not None  # deleted for good meanwhile
-        ]
+        with collector_paused():
+            return [
+                run_entity(document, heads.get(found.run_id, []), datasets, with_model_inputs=False)
+                for found in page
+                if (document := documents.get(found.run_id)) is not None  # deleted for good meanwhile
+            ]
 
     async def _heads(self, run_ids: list[str]) -> dict[str, list[Document]]:
         """The metric heads of runs. A prefix of ``_id`` is a range of its index, however many runs."""
@@ -101,7 +103,8 @@ class RunSearch(Area):
                 # Not re.compile: its Unicode flag would make the server walk the whole index.
                 query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in some]}}
             projection = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1}
-            async for head in heads.find(query, projection, batch_size=BATCH):
+            # Not one by one: there are some for each run, and each would be awaited.
+            for head in await heads.find(query, projection, batch_size=BATCH).to_list():
                 by_run.setdefault(head["run_uuid"], []).append(head)
         return by_run
 
