@@ -83,6 +83,7 @@ UNFILTERED = [
     pytest.param({"order_by": ["metrics.accuracy"]}, id="worst"),
     pytest.param({"order_by": ["metrics.loss DESC"]}, id="ties"),
     pytest.param({"order_by": ["metrics.other DESC"]}, id="all-equal"),
+    pytest.param({"order_by": ["metrics.nobody DESC"]}, id="metric-of-none"),
     pytest.param({"view": ViewType.ALL}, id="newest-with-deleted"),
     pytest.param({"filter_string": "metrics.accuracy > 0.1"}, id="metric-of-most"),
     pytest.param(
@@ -135,6 +136,13 @@ async def test_heads_of_a_page_are_prefix_ranges(ours: RunSearch) -> None:
     assert heads.returned == METRIC_KEYS * PAGE
     assert heads.documents == heads.returned
     assert heads.keys <= heads.returned + 3 * PAGE  # a seek or two for each prefix
+
+
+async def test_behind_the_last_run_with_a_metric_heads_are_looked_for_and_not_read(ours: RunSearch) -> None:
+    answer = await searched(ours, EXPERIMENTS[:1], order_by=["metrics.accuracy"], max_results=2 * RUNS)
+    *_, looked_for, page = answer.on("latest_metrics")
+    assert looked_for.returned == len(answer.run_ids) == page.returned // METRIC_KEYS
+    assert looked_for.documents == 0
 
 
 @pytest.mark.parametrize(

@@ -290,12 +290,19 @@ class RunFinder:
         scan = Scan(self._runs, self._match, "_id", {START_TIME: 1}, self._run_index())
 
         async def keep(rows: list[Document]) -> list[Found]:
-            run_ids = [row["_id"] for row in rows]
-            having = await self._values(key, [], run_ids)
-            kept = set(await self._satisfying([run_id for run_id in run_ids if run_id not in having], others))
+            without = await self._lacking(key, [row["_id"] for row in rows])
+            kept = set(await self._satisfying(without, others))
             return [Found([None, row.get(START_TIME), row["_id"]]) for row in rows if row["_id"] in kept]
 
-        return await _collect(scan.newest_first, keep, _run_place, after, limit, CHUNK)
+        return await _collect(scan.newest_first, keep, _run_place, after, limit, limit * 2)
+
+    async def _lacking(self, key: str, run_ids: list[str]) -> list[str]:
+        """The runs among ``run_ids`` without a metric. Only the index of the heads' ids is read."""
+        heads = {head_id(run_id, key): run_id for run_id in run_ids}
+        found = await self._heads.find({"_id": {"$in": list(heads)}}, {"_id": 1}, batch_size=BATCH).to_list()
+        for head in found:
+            del heads[head["_id"]]
+        return list(heads.values())
 
 
 async def _collect(
