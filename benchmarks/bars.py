@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from parts import DEEP, SEARCHES
+from parts import DEEP, OWN_UPDATE, SEARCHES
 from processes import BARE, OURS, PLUGIN, SQLITE
 
 # What counts as flat: medians of the same call differ by this much from run to run.
@@ -119,9 +119,10 @@ def _newest_to_plugin(figures: Figures) -> Found:
 
 
 def _facade(figures: Figures) -> Found:
-    ours, bare = (figures.p50("writes", "log_metric", 0, store) for store in (OURS, BARE))
-    if ours is not None and bare is not None:
-        yield ("", ours - bare)
+    for operation, than in (("log_metric", "another update"), (OWN_UPDATE, "its own update")):
+        ours, bare = (figures.p50("writes", operation, 0, store) for store in (OURS, BARE))
+        if ours is not None and bare is not None:
+            yield (than, ours - bare)
 
 
 def _threads(figures: Figures) -> Found:

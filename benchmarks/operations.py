@@ -19,6 +19,8 @@ TEMPLATES = 40
 START = 1_700_000_000_000
 SPANS = 10
 PAGES = (1, 10, 100)
+# PyMongo sends the update that log_metric consists of: the difference is what the store's own code takes.
+OWN_UPDATE = "log_metric beside its own update"
 # As an agent that answers one question after the other logs it, and as a server that many agents log to.
 TRACE = ("trace of 10 spans", "trace of 10 spans back to back")
 
@@ -188,7 +190,8 @@ class Operations:
         return {
             "create_run": self.new_run,
             **dict.fromkeys(
-                ("log_metric", "log_metric back to back"), lambda: self.log_point(self.run, next_step())
+                ("log_metric", "log_metric back to back", OWN_UPDATE),
+                lambda: self.log_point(self.run, next_step()),
             ),
             "log_param": lambda: store.log_param(self.run, Param(f"p{next_step() % 100}", "value")),
             "set_tag": lambda: store.set_tag(self.run, RunTag(f"t{next_step() % 100}", f"{self.step}")),
@@ -314,7 +317,8 @@ class Bare:
         import pymongo
 
         client: Any = pymongo.MongoClient(uri, w="majority")
-        self.collection = client.get_default_database()["floor"]
+        database = client.get_default_database()
+        self.collection, self.heads = database["floor"], database["floor_heads"]
         self.step = 0
 
     def before(self) -> dict[str, Call]:
@@ -324,12 +328,34 @@ class Bare:
         read = {"params": {f"p{index}": "value" for index in range(10)}}
         for _id, document in ((0, {"value": 0}), ("read", read)):
             self.collection.replace_one({"_id": _id}, document, upsert=True)
+        self.heads.create_index(
+            {"experiment_id": 1, "key": 1, "latest.value": 1, "start_time": -1, "run_uuid": 1}
+        )
+        latest = {"step": 0, "timestamp": START, "value": 0.0}
+        head = {
+            "experiment_id": 1,
+            "key": "loss",
+            "run_uuid": "r",
+            "start_time": START,
+            "workspace": "default",
+        }
+        self.heads.replace_one({"_id": 0}, head | {"active": True, "latest": latest, "tail": []}, upsert=True)
         return {}
 
     def calls(self) -> dict[str, Call]:
         def update() -> None:
             self.step += 1
             self.collection.update_one({"_id": 0}, {"$set": {"value": self.step}})
+
+        def own_update() -> None:
+            """What genesis_flow sends for log_metric, to a document like its own."""
+            self.step += 1
+            latest = {"step": self.step, "timestamp": START + self.step, "value": self.step / 7}
+            point = [latest["timestamp"], self.step, latest["value"]]
+            self.heads.update_one(
+                {"_id": 0, "active": True, "workspace": "default", "tail.127": {"$exists": False}},
+                {"$max": {"latest": latest}, "$addToSet": {"tail": {"$each": [point]}}},
+            )
 
         def insert() -> None:
             self.collection.insert_one({"value": 1, "tags": {"a": "b"}})
@@ -338,6 +364,7 @@ class Bare:
         return {
             "create_run": insert,
             **dict.fromkeys(updates, update),
+            OWN_UPDATE: own_update,
             "get_run": lambda: self.collection.find_one({"_id": "read"}),
         }
 

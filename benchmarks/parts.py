@@ -14,9 +14,11 @@ from processes import BARE, OURS, POSTGRESQL, SQLITE, Subject, environment
 from servers import disk_of
 from timing import Timing, tell
 
+OWN_UPDATE = "log_metric beside its own update"
 WRITES = (
     "create_run",
     "log_metric",
+    OWN_UPDATE,
     "log_metric back to back",
     "log_param",
     "set_tag",
@@ -121,7 +123,8 @@ class Part:
 def writes(part: Part) -> None:
     for operation in WRITES:
         pause = 0.0 if operation.endswith("back to back") else STEP
-        part.timing.of(operation, 0, pause=pause)
+        others = frozenset(part.found) - {OURS, BARE} if operation == OWN_UPDATE else frozenset[str]()
+        part.timing.of(operation, 0, pause=pause, without=others)
 
 
 def registry(part: Part) -> None:

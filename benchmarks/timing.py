@@ -14,6 +14,7 @@ SLOW_FIRST_CALL = 5_000
 CALLS = {
     "create_run": 10,
     "log_metric": 10,
+    "log_metric beside its own update": 10,
     "log_metric back to back": 10,
     "log_param": 10,
     "set_tag": 10,
