@@ -14,7 +14,7 @@ from genesis_flow.sync.tracking import MongoDBStore
 from genesis_flow.tracking.store import AsyncTrackingStore
 
 # Area's hooks, which a store calls in every area that has them.
-HOOKS = {"open", "opened", "close", "database", "connected", "settings"}
+HOOKS = {"open", "opened", "close", "remember_with", "database", "connected", "settings"}
 
 
 def defined_by_us(cls: type) -> Iterator[str]:
