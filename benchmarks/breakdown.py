@@ -13,6 +13,7 @@ Every way takes turns with the others, in one process, on one mongod, with major
 - "async update" and "aio log_metric": PyMongo's asynchronous client, and the asynchronous store on it.
 - "bridge": a call that does nothing on the event loop's thread, and "log_metric by the loop" such a call with
   the asynchronous store: the way of blocking calls that are not direct (ADR 14).
+- "our code": log_metric of a blocking store whose update is answered at once and never sent.
 - "log_metric": the blocking store, whose caller's thread does all of it, back to back.
 - "log_metric after a pause": as a training step calls it, which is how side_by_side.py times single calls.
 """
@@ -30,6 +31,7 @@ from pauses import STEP, work
 
 from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
+from genesis_flow.documents import MetricHeadFields
 from genesis_flow.documents.keys import head_id
 from genesis_flow.sync.portal import portal
 from genesis_flow.tracking.store import AsyncTrackingStore
@@ -97,6 +99,26 @@ class Points:
         return {"$max": {"latest": latest}, "$addToSet": {"tail": {"$each": [tail]}}}
 
 
+class Answered:
+    """A collection whose updates are done before they are sent."""
+
+    matched_count = 1
+
+    def update_one(self, *_: object) -> "Answered":
+        return self
+
+
+def idle_store(uri: str, run: str) -> MongoDBStore:
+    """A store whose log_metric sends nothing."""
+    store = MongoDBStore(uri)
+    store.log_metric(run, Metric(KEY, 1.0, 0, 0))
+    twin = store._direct_store()
+    assert twin is not None
+    joined: Any = twin.database.joined(MetricHeadFields)
+    joined._collection = Answered()
+    return store
+
+
 def measure(server: Mongod, rounds: int, calls: int) -> str:
     uri = server.database_uri("breakdown")
     store, async_store = MongoDBStore(uri), AsyncStore(uri)
@@ -107,6 +129,7 @@ def measure(server: Mongod, rounds: int, calls: int) -> str:
     ]
     for run in runs:
         store.log_metric(run, Metric(KEY, 1.0, 0, 0))
+    idle = idle_store(uri, runs[1])
     clock, points, loop = Clock(calls), Points(), asyncio.new_event_loop()
     acknowledged: dict[str, Any] = {"w": "majority"}
     with pymongo.MongoClient[dict[str, Any]](uri, **acknowledged) as client:
@@ -129,6 +152,7 @@ def measure(server: Mongod, rounds: int, calls: int) -> str:
                 "our update", lambda: heads.update_one({"_id": head_id(runs[0], KEY)}, points.update())
             )
             loop.run_until_complete(asynchronously())
+            clock.turn("our code", lambda: idle.log_metric(runs[1], points.metric()))
             clock.turn("log_metric", lambda: store.log_metric(runs[1], points.metric()))
             clock.turn("log_metric after a pause", lambda: store.log_metric(runs[3], points.metric()), STEP)
             clock.turn("bridge", lambda: portal.run(_nothing, 60))
@@ -138,6 +162,7 @@ def measure(server: Mongod, rounds: int, calls: int) -> str:
             )
         loop.run_until_complete(async_store.close())
         store.close()
+        idle.close()
     return clock.report()
 
 
