@@ -25,7 +25,9 @@ PATIENCE = 1500 if LONG else 120
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 
 PREAMBLE = """
-import asyncio, json, os, sys, threading, time
+import asyncio, json, os, sys, threading, time, warnings
+# What Python says of every fork beside a thread since 3.12.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 from mlflow.entities import Metric, Param
 from genesis_flow import MongoDBModelRegistryStore, MongoDBStore
 
