@@ -185,10 +185,13 @@ def test_calls_wait_for_a_primary_that_comes_back(store: MongoDBStore, cluster: 
 def test_past_the_deadline_there_is_one_clear_error(
     cluster: ReplicaSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "3")
     cluster.bring_back()
-    store = MongoDBStore(cluster.database_uri(f"test_{uuid.uuid4().hex[:12]}"))
-    run_id = store.create_run("0", "me", 1, [], None).info.run_id
+    uri = cluster.database_uri(f"test_{uuid.uuid4().hex[:12]}")
+    patient = MongoDBStore(uri)
+    run_id = patient.create_run("0", "me", 1, [], None).info.run_id
+    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "3")
+    store = MongoDBStore(uri)
+    store.get_run(run_id)
     for member in cluster.members[:2]:
         member.kill()
     for call in (
@@ -204,9 +207,11 @@ def test_past_the_deadline_there_is_one_clear_error(
         assert caught.value.__cause__ is not None
         assert str(cluster.members[0].port) in str(caught.value)
     cluster.bring_back()
+    patient.set_tag(run_id, RunTag("back", "yes"))  # takes as long as the members need to catch up
     store.log_metric(run_id, Metric("m", 1, 2, 2))  # the same store works again
     assert [metric.step for metric in store.get_metric_history(run_id, "m")][-1] == 2
     store.close()
+    patient.close()
 
 
 @pytest.mark.skipif(not SOAK, reason="a frozen primary is noticed after 20 to 30 s: set GENESIS_FLOW_LONG")
