@@ -48,6 +48,8 @@ FEW = 2_000
 MOST_LOOKUPS = 2_000
 # The most entries that one step of such a walk reads.
 CHUNK = 1_000
+# To read fewer, where most may not count, saves less than another step costs.
+LEAST_CHUNK = 200
 # MongoDB merges the scans of so many experiments (times two stages) in index order; beyond, it would sort.
 MOST_MERGED_EXPERIMENTS = 100
 
@@ -294,7 +296,8 @@ class RunFinder:
             kept = set(await self._satisfying(without, others))
             return [Found([None, row.get(START_TIME), row["_id"]]) for row in rows if row["_id"] in kept]
 
-        return await _collect(scan.newest_first, keep, _run_place, after, limit, limit * 2)
+        size = max(limit * 2, LEAST_CHUNK)
+        return await _collect(scan.newest_first, keep, _run_place, after, limit, size)
 
     async def _lacking(self, key: str, run_ids: list[str]) -> list[str]:
         """The runs among ``run_ids`` without a metric. Only the index of the heads' ids is read."""
