@@ -20,7 +20,7 @@ from mlflow.utils.validation import (
 )
 
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, direct, is_repetition, mutation, operation
+from genesis_flow.database.operation import Area, is_repetition, mutation, operation
 from genesis_flow.documents.registry import version_id
 from genesis_flow.documents.registry_entities import version_entity
 from genesis_flow.registry.changes import change_model, if_version_exists
@@ -83,7 +83,6 @@ class Aliases(Area):
             others["version"] = {"$ne": number}
         await versions.update_many({**others, "aliases": alias}, {"$pull": {"aliases": alias}})
 
-    @direct
     @operation
     async def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
         _validate_model_name(name)

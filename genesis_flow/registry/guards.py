@@ -1,7 +1,8 @@
 """Reads and checks that the areas of the registry share."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+import asyncio
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from mlflow.entities.model_registry.model_version_stages import ALL_STAGES, get_canonical_stage
 from mlflow.exceptions import MlflowException
@@ -11,13 +12,11 @@ from pymongo import DESCENDING, ReturnDocument
 
 from genesis_flow.database.connection import Database, Session
 from genesis_flow.database.scoping import scoped
-from genesis_flow.database.waiting import both, prefer_loop
 from genesis_flow.documents import ModelVersionFields, RegisteredModelFields
 from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.registry import version_id
 
 Document = dict[str, Any]
-T = TypeVar("T")
 
 # The largest that a version number can be in MLflow's SQL store as well.
 LARGEST_VERSION = 2**31 - 1
@@ -66,10 +65,9 @@ async def look_up_version(
 ) -> tuple[Document | None, Document | None]:
     """The same, where what is missing is None."""
     _validate_model_name(name)
-    model, candidates = await _with_model(
-        database,
-        name,
-        lambda: versions_in(database).find(scoped({"name": name, "version": number})).to_list(),
+    model, candidates = await asyncio.gather(
+        models_in(database).find_one(scoped({"name": name})),
+        versions_in(database).find(scoped({"name": name, "version": number})).to_list(),
     )
     return model, await _own(database, model, candidates, number) if model else None
 
@@ -91,10 +89,9 @@ async def find_version_by_alias(
     ``check`` may refuse the model before the alias is looked at.
     """
     _validate_model_name(name)
-    model, candidates = await _with_model(
-        database,
-        name,
-        lambda: versions_in(database).find(scoped({"name": name, "aliases": alias})).to_list(),
+    model, candidates = await asyncio.gather(
+        models_in(database).find_one(scoped({"name": name})),
+        versions_in(database).find(scoped({"name": name, "aliases": alias})).to_list(),
     )
     if model is None:
         refuse_unknown_model(name)
@@ -109,29 +106,14 @@ async def find_version_by_alias(
 async def find_model_and_newest(database: Database, name: str) -> tuple[Document, Document | None]:
     """A model with its newest version: two reads side by side."""
     _validate_model_name(name)
-    model, version = await _with_model(
-        database,
-        name,
-        lambda: versions_in(database).find_one(scoped({"name": name}), sort=[("version", DESCENDING)]),
-    )
+    newest = versions_in(database).find_one(scoped({"name": name}), sort=[("version", DESCENDING)])
+    model, version = await asyncio.gather(models_in(database).find_one(scoped({"name": name})), newest)
     if model is None:
         refuse_unknown_model(name)
     if version is not None and version["model"] == model["_id"]:
         return model, version
     # No versions, or a rename has not reached them yet.
     return model, await versions_in(database).find_one(scoped({"_id": versions_of(model)}), sort=NEWEST_ID)
-
-
-async def _with_model(
-    database: Database, name: str, read: Callable[[], Awaitable[T]]
-) -> tuple[Document | None, T]:
-    """A model, if it is there, and what another read finds, side by side; the first reads of a call.
-
-    A blocking caller makes them itself, one after the other, where the server is near.
-    """
-    if not database.is_near():
-        prefer_loop()
-    return await both(models_in(database).find_one(scoped({"name": name})), read())
 
 
 async def _own(

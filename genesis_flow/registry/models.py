@@ -34,7 +34,6 @@ from genesis_flow.database.connection import Session
 from genesis_flow.database.operation import (
     Area,
     call_token,
-    direct,
     is_repetition,
     long_mutation,
     mutation,
@@ -100,12 +99,10 @@ class RegisteredModels(Area):
             raise refusal from error
         raise AssertionError("MLflow's helper always raises")
 
-    @direct
     @operation
     async def get_registered_model(self, name: str) -> RegisteredModel:
         return model_entity(*await model_with_latest(self.database, name))
 
-    @direct
     @operation
     async def get_latest_versions(self, name: str, stages: list[str] | None = None) -> list[ModelVersion]:
         """The latest version of each stage, or of each of ``stages``, in the order of their numbers."""

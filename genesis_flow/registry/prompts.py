@@ -30,7 +30,7 @@ from mlflow.utils.validation import _validate_model_alias_name
 from pydantic import BaseModel
 
 from genesis_flow.core.errors import invalid
-from genesis_flow.database.operation import Area, direct, mutation, operation
+from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents.registry_entities import prompt_entity, version_entity
 from genesis_flow.documents.tag_values import PROMPT_VALUE
@@ -67,7 +67,6 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
         model = await self.create_registered_model(name, all_tags, description)
         return Prompt(name, model.description, model.creation_timestamp, given)
 
-    @direct
     @operation
     async def get_prompt(self, name: str) -> Prompt | None:
         """The prompt, or None if there is none, or a model, of that name."""
@@ -118,7 +117,6 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
         )
         return model_version_to_prompt_version(version)
 
-    @direct
     @operation
     async def get_prompt_version(self, name: str, version: str | int) -> PromptVersion | None:
         """The version with this number or alias; None if it is not a prompt's version."""
@@ -140,7 +138,6 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
         check(model)
         return model, found or refuse_unknown_version(name, number)
 
-    @direct
     @operation
     async def get_prompt_version_by_alias(self, name: str, alias: str) -> PromptVersion | None:
         return await self.get_prompt_version(name, alias)

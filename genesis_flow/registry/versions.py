@@ -34,7 +34,7 @@ from pymongo.errors import DocumentTooLarge
 
 from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, call_token, direct, is_repetition, mutation, operation
+from genesis_flow.database.operation import Area, call_token, is_repetition, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import ModelVersionFields
@@ -152,12 +152,10 @@ class ModelVersions(Area):
                 f"Unable to fetch model from model URI source artifact location '{source}'.Error: {error}"
             ) from error
 
-    @direct
     @operation
     async def get_model_version(self, name: str, version: str | int) -> ModelVersion:
         return version_entity(*await find_version(self.database, name, version), with_aliases=True)
 
-    @direct
     @operation
     async def get_model_version_download_uri(self, name: str, version: str | int) -> str:
         _, found = await find_version(self.database, name, version)

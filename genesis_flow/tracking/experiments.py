@@ -29,7 +29,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from genesis_flow.database.connection import Database
 from genesis_flow.database.error_edge import is_unauthorized
-from genesis_flow.database.operation import Area, direct, is_repetition, long_mutation, mutation, operation
+from genesis_flow.database.operation import Area, is_repetition, long_mutation, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import CounterFields, ExperimentFields, MetricHeadFields, RunFields
@@ -105,12 +105,10 @@ class Experiments(Area):
             _refuse_taken(name, error)
         return str(experiment_id)
 
-    @direct
     @operation
     async def get_experiment(self, experiment_id: str) -> Experiment:
         return _entity(await self._find(experiment_id, ViewType.ALL))
 
-    @direct
     @operation
     async def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
         document = await self._experiments.find_one(scoped({"name": experiment_name}))
