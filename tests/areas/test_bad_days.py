@@ -51,14 +51,9 @@ async def test_a_context_outlives_a_connection_that_is_lost_while_it_opens(
     uri = f"{mongod.database_uri(database_name)}&appName={name}"
     async with MongoDBStore(uri) as first:
         await first.get_experiment("0")
-    failure = {"failCommands": ["find"], "closeConnection": True, "appName": name}
-    with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
-        client.admin.command({"configureFailPoint": "failCommand", "mode": {"times": 2}, "data": failure})
-        try:
-            async with MongoDBStore(uri) as store:
-                assert (await store.get_experiment("0")).experiment_id == "0"
-        finally:
-            client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+    with failing(mongod.uri, "find", times=2, app=name, closeConnection=True):
+        async with MongoDBStore(uri) as store:
+            assert (await store.get_experiment("0")).experiment_id == "0"
 
 
 async def test_database_name_is_required(mongod: Mongod) -> None:
