@@ -16,9 +16,12 @@ from mlflow.entities.multipart_upload import (
     MultipartUploadPart,
 )
 from mlflow.entities.presigned_download import PresignedDownloadUrlResponse
-from mlflow.exceptions import _UnsupportedMultipartDownloadException, _UnsupportedMultipartUploadException
 from mlflow.store.artifact.artifact_repo import MultipartDownloadMixin, MultipartUploadMixin
 
+from genesis_flow.compat.artifacts import (
+    UnsupportedMultipartDownloadException,
+    UnsupportedMultipartUploadException,
+)
 from genesis_flow.core.errors import invalid
 
 if TYPE_CHECKING:
@@ -119,9 +122,9 @@ class PresignedUrls(MultipartUploadMixin, MultipartDownloadMixin):
             if not hasattr(self.container.credential, "get_token"):
                 # A SAS cannot sign another. MLflow then sends the file through the server.
                 raise (
-                    _UnsupportedMultipartUploadException()
+                    UnsupportedMultipartUploadException()
                     if write
-                    else _UnsupportedMultipartDownloadException()
+                    else UnsupportedMultipartDownloadException()
                 )
             delegation = self.account.service().get_user_delegation_key(begin, end, timeout=self.timeout)
         name = quote(posixpath.basename(blob.blob_name), safe="")

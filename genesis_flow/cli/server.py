@@ -3,12 +3,12 @@
 import os
 import socket
 from contextlib import closing
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 
 from genesis_flow.cli.quickstart import SERVER_REQUIREMENT
+from genesis_flow.compat.packages import is_whole
 
 
 @click.command(
@@ -119,13 +119,11 @@ def server(context: click.Context, /, **options: Any) -> None:
 
 def require_server_packages() -> None:
     """A client installs mlflow-skinny, which has the command `mlflow server` but not what it runs."""
-    try:
-        version("mlflow")
-    except PackageNotFoundError as error:
+    if not is_whole():
         raise click.ClickException(
             "The server needs the whole of MLflow, not only mlflow-skinny: "
             f'pip install "{SERVER_REQUIREMENT}"'
-        ) from error
+        )
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -56,11 +56,9 @@ def _tell_of_rivals(group: str, store_uri: str | None) -> None:
 
 def register_mongodb_stores() -> None:
     """Register everything with MLflow by hand, where entry points are not found (a zipped application)."""
-    from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
-    from mlflow.tracking._model_registry.utils import _get_store_registry
-    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+    from genesis_flow.compat import stores
 
     for scheme in ("mongodb", "mongodb+srv", "genesis"):
-        _tracking_store_registry.register(scheme, tracking_store)
-        _get_store_registry().register(scheme, model_registry_store)
-    _artifact_repository_registry.register("azure", azure_artifact_repository)
+        stores.tracking_store_registry.register(scheme, tracking_store)
+        stores.get_store_registry().register(scheme, model_registry_store)
+    stores.artifact_repository_registry.register("azure", azure_artifact_repository)

@@ -6,9 +6,9 @@ from typing import Any
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchExperimentsUtils
-from mlflow.utils.validation import _parse_experiment_id
 from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.compat.validation import parse_experiment_id
 from genesis_flow.documents.keys import escape
 from genesis_flow.query.compare import EQUALITY, NUMBER, TEXT, allow, condition, whole_number
 from genesis_flow.query.keyset import behind
@@ -76,8 +76,8 @@ def _attribute_value(key: str, comparator: str, value: Any) -> Any:
     if key == "experiment_id":
         allow(comparator, _ID, "experiment_id")
         if isinstance(value, tuple):
-            return [_parse_experiment_id(each) for each in value]
-        return _parse_experiment_id(value)
+            return [parse_experiment_id(each) for each in value]
+        return parse_experiment_id(value)
     if key not in SearchExperimentsUtils.NUMERIC_ATTRIBUTES:
         allow(comparator, TEXT, "string attribute")
         return value

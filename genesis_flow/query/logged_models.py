@@ -11,8 +11,8 @@ from typing import Any
 import sqlparse
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
-from mlflow.utils.search_utils import _join_in_comparison_tokens
 
+from genesis_flow.compat.search import join_in_comparison_tokens
 from genesis_flow.documents.keys import escape
 from genesis_flow.query.compare import condition
 from genesis_flow.query.runs.order import Kind, OrderKey
@@ -113,7 +113,7 @@ def _comparisons(filter_string: str | None) -> list[tuple[str, str, str, str]]:
         )
     comparisons = []
     # Joining slips on some half-written lists.
-    for token in parsed(lambda _: _join_in_comparison_tokens(statements[0].tokens), filter_string, "filter"):
+    for token in parsed(lambda _: join_in_comparison_tokens(statements[0].tokens), filter_string, "filter"):
         if isinstance(token, sqlparse.sql.Comparison):
             comparisons.append(_comparison(token))
         elif not token.is_whitespace and token.value.strip().upper() != "AND":

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
-from mlflow.utils.validation import (
-    _REGISTERED_MODEL_ALIAS_LATEST,
-    _validate_model_alias_name,
-    _validate_model_alias_name_reserved,
-    _validate_model_name,
-)
 
+from genesis_flow.compat.validation import (
+    REGISTERED_MODEL_ALIAS_LATEST,
+    validate_model_alias_name,
+    validate_model_alias_name_reserved,
+    validate_model_name,
+)
 from genesis_flow.database.connection import Session
 from genesis_flow.database.operation import Area, is_repetition, mutation, operation
 from genesis_flow.documents.registry import version_id
@@ -41,9 +41,9 @@ from genesis_flow.registry.guards import (
 class Aliases(Area):
     @mutation
     async def set_registered_model_alias(self, name: str, alias: str, version: str | int) -> None:
-        _validate_model_name(name)
-        _validate_model_alias_name(alias)
-        _validate_model_alias_name_reserved(alias)
+        validate_model_name(name)
+        validate_model_alias_name(alias)
+        validate_model_alias_name_reserved(alias)
         number = version_number(version)
         model, _ = await find_version(self.database, name, number)
 
@@ -58,8 +58,8 @@ class Aliases(Area):
     @mutation
     async def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """Delete an alias; as in MLflow it need not be there, but the model must."""
-        _validate_model_name(name)
-        _validate_model_alias_name(alias)
+        validate_model_name(name)
+        validate_model_alias_name(alias)
         model = await find_model(self.database, name)
 
         async def change(model: Document, session: Session | None) -> dict[str, object]:
@@ -85,14 +85,14 @@ class Aliases(Area):
 
     @operation
     async def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
-        _validate_model_name(name)
-        _validate_model_alias_name(alias)
+        validate_model_name(name)
+        validate_model_alias_name(alias)
         return version_entity(*await self._find_by_alias(name, alias), with_aliases=True)
 
     async def _find_by_alias(
         self, name: str, alias: str, check: Callable[[Document], None] | None = None
     ) -> tuple[Document, Document]:
-        if alias.lower() != _REGISTERED_MODEL_ALIAS_LATEST:
+        if alias.lower() != REGISTERED_MODEL_ALIAS_LATEST:
             return await find_version_by_alias(self.database, name, alias, check)
         model, newest = await find_model_and_newest(self.database, name)
         if check is not None:

@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 from mlflow.entities.model_registry.model_version_stages import ALL_STAGES, get_canonical_stage
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
-from mlflow.utils.validation import _validate_model_name, _validate_model_version
 from pymongo import DESCENDING, ReturnDocument
 
+from genesis_flow.compat.validation import validate_model_name, validate_model_version
 from genesis_flow.database.connection import Database, Session
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import ModelVersionFields, RegisteredModelFields
@@ -37,14 +37,14 @@ async def find_model(
     session: Session | None = None,
 ) -> Document:
     """The model's document, or MLflow's error for a model that is not there."""
-    _validate_model_name(name)
+    validate_model_name(name)
     model = await models_in(database).find_one(scoped({"name": name}), projection, session=session)
     return model or refuse_unknown_model(name)
 
 
 async def update_model(database: Database, name: str, update: dict[str, Any]) -> Document:
     """The model's document after ``update``."""
-    _validate_model_name(name)
+    validate_model_name(name)
     model = await models_in(database).find_one_and_update(
         scoped({"name": name}), update, return_document=ReturnDocument.AFTER
     )
@@ -64,7 +64,7 @@ async def look_up_version(
     database: Database, name: str, number: int
 ) -> tuple[Document | None, Document | None]:
     """The same, where what is missing is None."""
-    _validate_model_name(name)
+    validate_model_name(name)
     model, candidates = await asyncio.gather(
         models_in(database).find_one(scoped({"name": name})),
         versions_in(database).find(scoped({"name": name, "version": number})).to_list(),
@@ -76,7 +76,7 @@ async def find_model_of_version(
     database: Database, name: str, number: int, projection: dict[str, Any] | None = None
 ) -> Document:
     """The model of a version that is about to be written by its id."""
-    _validate_model_name(name)
+    validate_model_name(name)
     model = await models_in(database).find_one(scoped({"name": name}), projection)
     return model or refuse_unknown_version(name, number)
 
@@ -88,7 +88,7 @@ async def find_version_by_alias(
 
     ``check`` may refuse the model before the alias is looked at.
     """
-    _validate_model_name(name)
+    validate_model_name(name)
     model, candidates = await asyncio.gather(
         models_in(database).find_one(scoped({"name": name})),
         versions_in(database).find(scoped({"name": name, "aliases": alias})).to_list(),
@@ -105,7 +105,7 @@ async def find_version_by_alias(
 
 async def find_model_and_newest(database: Database, name: str) -> tuple[Document, Document | None]:
     """A model with its newest version: two reads side by side."""
-    _validate_model_name(name)
+    validate_model_name(name)
     newest = versions_in(database).find_one(scoped({"name": name}), sort=[("version", DESCENDING)])
     model, version = await asyncio.gather(models_in(database).find_one(scoped({"name": name})), newest)
     if model is None:
@@ -141,7 +141,7 @@ def versions_of(model: Document) -> dict[str, str]:
 def version_number(version: Any) -> int:
     """The number in a version argument, which MLflow lets be a string."""
     try:
-        number: int = _validate_model_version(version)
+        number: int = validate_model_version(version)
     except (TypeError, OverflowError) as error:
         raise MlflowException(
             f"Invalid value {version!r} for parameter 'version' supplied. It must be an integer",

@@ -21,15 +21,15 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.model_registry import SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT
 from mlflow.utils.time import get_current_time_millis
-from mlflow.utils.validation import (
-    _validate_model_name,
-    _validate_model_renaming,
-    _validate_registered_model_tag,
-    _validate_tag_name,
-)
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from genesis_flow.compat.validation import (
+    validate_model_name,
+    validate_model_renaming,
+    validate_registered_model_tag,
+    validate_tag_name,
+)
 from genesis_flow.database.connection import Session
 from genesis_flow.database.operation import (
     Area,
@@ -66,9 +66,9 @@ class RegisteredModels(Area):
         description: str | None = None,
         deployment_job_id: str | None = None,
     ) -> RegisteredModel:
-        _validate_model_name(name)
+        validate_model_name(name)
         for tag in tags or []:
-            _validate_registered_model_tag(tag.key, tag.value)
+            validate_registered_model_tag(tag.key, tag.value)
         now = get_current_time_millis()
         fields = RegisteredModelFields(
             _id=uuid.uuid4().hex,
@@ -121,8 +121,8 @@ class RegisteredModels(Area):
 
     @long_mutation
     async def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
-        _validate_model_renaming(new_name)
-        _validate_model_name(name)
+        validate_model_renaming(new_name)
+        validate_model_name(name)
 
         async def write(session: Session | None) -> None:
             now = get_current_time_millis()
@@ -169,7 +169,7 @@ class RegisteredModels(Area):
     @long_mutation
     async def delete_registered_model(self, name: str) -> None:
         """Delete a model with all its versions; a model of that name begins at version 1 again."""
-        _validate_model_name(name)
+        validate_model_name(name)
 
         async def write(session: Session | None) -> dict[str, Any] | None:
             model = await models_in(self.database).find_one(
@@ -214,15 +214,15 @@ class RegisteredModels(Area):
 
     @mutation
     async def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
-        _validate_model_name(name)
-        _validate_registered_model_tag(tag.key, tag.value)
+        validate_model_name(name)
+        validate_registered_model_tag(tag.key, tag.value)
         await self._update_tags(name, set_tag_update(tag.key, tag.value))
 
     @mutation
     async def delete_registered_model_tag(self, name: str, key: str) -> None:
         """Delete a tag; as in MLflow it need not be there, but the model must."""
-        _validate_model_name(name)
-        _validate_tag_name(key)
+        validate_model_name(name)
+        validate_tag_name(key)
         await self._update_tags(name, delete_tag_update(key))
 
     async def _update_tags(self, name: str, update: dict[str, Any]) -> None:

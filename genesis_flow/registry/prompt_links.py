@@ -83,6 +83,6 @@ def _link_to_trace(prompts: list[PromptVersion], trace_id: str) -> None:
 
 
 def _tracking_store() -> Any:
-    from mlflow.tracking import _get_store
+    from genesis_flow.compat.stores import get_store
 
-    return _get_store()
+    return get_store()

@@ -14,7 +14,6 @@ from mlflow.entities.model_registry.prompt import Prompt
 from mlflow.entities.model_registry.prompt_version import PromptModelConfig, PromptVersion
 from mlflow.exceptions import MlflowException
 from mlflow.prompt.constants import (
-    _STORE_PROMPT_SOURCE_PLACEHOLDER,
     IS_PROMPT_TAG_KEY,
     PROMPT_EXPERIMENT_IDS_TAG_KEY,
     PROMPT_MODEL_CONFIG_TAG_KEY,
@@ -26,9 +25,10 @@ from mlflow.prompt.constants import (
 )
 from mlflow.prompt.registry_utils import has_prompt_tag, model_version_to_prompt_version
 from mlflow.store.entities.paged_list import PagedList
-from mlflow.utils.validation import _validate_model_alias_name
 from pydantic import BaseModel
 
+from genesis_flow.compat.prompts import STORE_PROMPT_SOURCE_PLACEHOLDER
+from genesis_flow.compat.validation import validate_model_alias_name
 from genesis_flow.core.errors import invalid
 from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import scoped
@@ -111,7 +111,7 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
     ) -> PromptVersion:
         version = await self.create_model_version(
             name=name,
-            source=_STORE_PROMPT_SOURCE_PLACEHOLDER,
+            source=STORE_PROMPT_SOURCE_PLACEHOLDER,
             tags=_version_tags(template, tags or {}, response_format, model_config),
             description=description,
         )
@@ -129,7 +129,7 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
             _refuse_model(model, "get_model_version() or load_model()")
 
         if not _is_number(version):
-            _validate_model_alias_name(version)
+            validate_model_alias_name(version)
             return await self._find_by_alias(name, version, check)
         number = version_number(version)
         model, found = await look_up_version(self.database, name, number)

@@ -24,14 +24,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.model_registry import SEARCH_MODEL_VERSION_MAX_RESULTS_DEFAULT
 from mlflow.utils.time import get_current_time_millis
-from mlflow.utils.validation import (
-    _validate_model_name,
-    _validate_model_version_tag,
-    _validate_tag_name,
-)
 from pymongo import ReturnDocument
 from pymongo.errors import DocumentTooLarge
 
+from genesis_flow.compat.validation import validate_model_name, validate_model_version_tag, validate_tag_name
 from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.connection import Session
 from genesis_flow.database.operation import Area, call_token, is_repetition, mutation, operation
@@ -71,9 +67,9 @@ class ModelVersions(Area):
         local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
-        _validate_model_name(name)
+        validate_model_name(name)
         for tag in tags or []:
-            _validate_model_version_tag(tag.key, tag.value)
+            validate_model_version_tag(tag.key, tag.value)
         storage_location, source_run_id = await self._locate(source)
         run_id = run_id or source_run_id
         if not run_id and model_id:
@@ -139,9 +135,9 @@ class ModelVersions(Area):
         """Where the files of ``source`` are, and the run behind it if a models:/ URI leads to one."""
         if urlparse(source).scheme != "models":
             return source, None
-        from mlflow.store.artifact.utils.models import _parse_model_uri
+        from genesis_flow.compat.stores import parse_model_uri
 
-        uri = _parse_model_uri(source)
+        uri = parse_model_uri(source)
         try:
             if uri.model_id is not None:
                 model = await in_thread(_logged_model, uri.model_id)
@@ -178,7 +174,7 @@ class ModelVersions(Area):
     @mutation
     async def delete_model_version(self, name: str, version: str | int) -> None:
         """Delete a version with its aliases; its number is not given out again."""
-        _validate_model_name(name)
+        validate_model_name(name)
         number = version_number(version)
 
         async def write(session: Session | None) -> None:
@@ -244,17 +240,17 @@ class ModelVersions(Area):
 
     @mutation
     async def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
-        _validate_model_name(name)
+        validate_model_name(name)
         number = version_number(version)
-        _validate_model_version_tag(tag.key, tag.value)
+        validate_model_version_tag(tag.key, tag.value)
         await self._update_version_tags(name, number, set_tag_update(tag.key, tag.value))
 
     @mutation
     async def delete_model_version_tag(self, name: str, version: str | int, key: str) -> None:
         """Delete a tag; as in MLflow it need not be there, but the version must."""
-        _validate_model_name(name)
+        validate_model_name(name)
         number = version_number(version)
-        _validate_tag_name(key)
+        validate_tag_name(key)
         await self._update_version_tags(name, number, delete_tag_update(key))
 
     async def _update_version_tags(self, name: str, number: int, update: dict[str, Any]) -> None:

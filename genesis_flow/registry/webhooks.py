@@ -16,13 +16,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.time import get_current_time_millis
-from mlflow.utils.validation import (
-    _validate_webhook_events,
-    _validate_webhook_name,
-    _validate_webhook_url,
-)
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 
+from genesis_flow.compat.validation import (
+    validate_webhook_events,
+    validate_webhook_name,
+    validate_webhook_url,
+)
 from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.operation import Area, is_repetition, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
@@ -58,9 +58,9 @@ class Webhooks(Area):
         secret: str | None = None,
         status: WebhookStatus | None = None,
     ) -> Webhook:
-        _validate_webhook_name(name)
+        validate_webhook_name(name)
         await _check_url(url)
-        _validate_webhook_events(events)
+        validate_webhook_events(events)
         now = get_current_time_millis()
         fields = WebhookFields(
             _id=str(uuid.uuid4()),
@@ -142,11 +142,11 @@ class Webhooks(Area):
         status: WebhookStatus | None = None,
     ) -> Webhook:
         if name is not None:
-            _validate_webhook_name(name)
+            validate_webhook_name(name)
         if url is not None:
             await _check_url(url)
         if events is not None:
-            _validate_webhook_events(events)
+            validate_webhook_events(events)
         change = {
             "name": name,
             "description": description,
@@ -179,7 +179,7 @@ class Webhooks(Area):
 
 async def _check_url(url: str) -> None:
     """In a thread, because the check resolves the host name."""
-    await in_thread(_validate_webhook_url, url)
+    await in_thread(validate_webhook_url, url)
 
 
 def _event_names(events: list[WebhookEvent]) -> list[str]:

@@ -17,16 +17,16 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import append_to_uri_path, resolve_uri_if_local
-from mlflow.utils.validation import (
-    _parse_experiment_id,
-    _parse_experiment_ids,
-    _validate_experiment_artifact_location_length,
-    _validate_experiment_name,
-    _validate_experiment_tag,
-)
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
+from genesis_flow.compat.validation import (
+    parse_experiment_id,
+    parse_experiment_ids,
+    validate_experiment_artifact_location_length,
+    validate_experiment_name,
+    validate_experiment_tag,
+)
 from genesis_flow.database.connection import Database
 from genesis_flow.database.error_edge import is_unauthorized
 from genesis_flow.database.operation import Area, is_repetition, long_mutation, mutation, operation
@@ -89,12 +89,12 @@ class Experiments(Area):
     async def create_experiment(
         self, name: str, artifact_location: str | None = None, tags: list[ExperimentTag] | None = None
     ) -> str:
-        _validate_experiment_name(name)
+        validate_experiment_name(name)
         if artifact_location:
             artifact_location = resolve_uri_if_local(artifact_location)
-            _validate_experiment_artifact_location_length(artifact_location)
+            validate_experiment_artifact_location_length(artifact_location)
         for tag in tags or []:
-            _validate_experiment_tag(tag.key, tag.value)
+            validate_experiment_tag(tag.key, tag.value)
         # Asked first only so that a taken name does not use up a number; the unique index decides.
         if await self._experiments.find_one(scoped({"name": name}), {"_id": 1}):
             _refuse_taken(name)
@@ -133,7 +133,7 @@ class Experiments(Area):
 
     @mutation
     async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
-        _validate_experiment_name(new_name)
+        validate_experiment_name(new_name)
         change = {"$set": {"name": new_name, "last_update_time": get_current_time_millis()}}
         try:
             result = await self._experiments.update_one(self._active(experiment_id), change)
@@ -157,7 +157,7 @@ class Experiments(Area):
         ``pending`` says that the runs may not have followed yet: the same call after a crash goes on.
         """
         # Unlike elsewhere no id is not the default experiment: nobody deletes that by forgetting to name one.
-        number = _parse_experiment_id(experiment_id)
+        number = parse_experiment_id(experiment_id)
         there = (
             {"lifecycle_stage": target} if is_repetition() else {"lifecycle_stage": target, "pending": target}
         )
@@ -184,7 +184,7 @@ class Experiments(Area):
 
     @mutation
     async def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:
-        _validate_experiment_tag(tag.key, tag.value)
+        validate_experiment_tag(tag.key, tag.value)
         change = {"$set": {f"tags.{escape(tag.key)}": stored_text(tag.value)}}
         result = await self._experiments.update_one(self._active(experiment_id), change)
         if not result.matched_count:
@@ -208,7 +208,7 @@ class Experiments(Area):
     async def filter_active_experiment_ids(self, experiment_ids: list[str]) -> list[str]:
         if not experiment_ids:
             return []
-        query = {"_id": {"$in": _parse_experiment_ids([*experiment_ids])}, "lifecycle_stage": ACTIVE}
+        query = {"_id": {"$in": parse_experiment_ids([*experiment_ids])}, "lifecycle_stage": ACTIVE}
         return [str(found["_id"]) async for found in self._experiments.find(scoped(query), {"_id": 1})]
 
     async def _find(self, experiment_id: str, view_type: int) -> dict[str, Any]:

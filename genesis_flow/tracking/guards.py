@@ -8,8 +8,8 @@ from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
-from mlflow.utils.validation import _parse_experiment_id
 
+from genesis_flow.compat.validation import parse_experiment_id
 from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Database, Session
 from genesis_flow.database.scoping import scoped
@@ -60,7 +60,7 @@ def refuse_inactive_run(run_id: str, stage: str) -> NoReturn:
 
 def experiment_number(experiment_id: str | int | None) -> int:
     """The number behind an experiment id; none means the default experiment."""
-    return _parse_experiment_id(experiment_id or DEFAULT_EXPERIMENT_ID)
+    return parse_experiment_id(experiment_id or DEFAULT_EXPERIMENT_ID)
 
 
 def refuse_unknown_experiment(number: int) -> NoReturn:

@@ -7,13 +7,13 @@ twice is one input: the first keeps its tags, and the dataset its schema and sou
 from typing import Any
 
 from mlflow.entities import DatasetInput, LoggedModelInput, LoggedModelOutput
-from mlflow.entities.dataset_summary import _DatasetSummary
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
-from mlflow.utils.validation import _parse_experiment_ids, _validate_dataset_inputs, _validate_run_id
 from pymongo import UpdateOne
 
+from genesis_flow.compat.entities import DatasetSummary
+from genesis_flow.compat.validation import parse_experiment_ids, validate_dataset_inputs, validate_run_id
 from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.documents import DatasetFields, RunFields
@@ -37,11 +37,11 @@ class Inputs(Area):
         datasets: list[DatasetInput] | None = None,
         models: list[LoggedModelInput] | None = None,
     ) -> None:
-        _validate_run_id(run_id)
+        validate_run_id(run_id)
         if datasets is not None:
             if not isinstance(datasets, list):
                 raise TypeError(f"Argument 'datasets' should be a list, got '{type(datasets)}'")
-            _validate_dataset_inputs(datasets)
+            validate_dataset_inputs(datasets)
         run = await find_active_run(self.database, run_id, _KNOWN_INPUTS)
         known = {each["id"] for each in run.get("inputs") or []}
         used = _first_of_each(datasets or [], run["experiment_id"])
@@ -77,15 +77,15 @@ class Inputs(Area):
             await find_active_run(self.database, run_id)
 
     @operation
-    async def _search_datasets(self, experiment_ids: list[str]) -> list[_DatasetSummary]:
-        query = scoped({"experiment_id": {"$in": _parse_experiment_ids([*experiment_ids])}})
+    async def _search_datasets(self, experiment_ids: list[str]) -> list[DatasetSummary]:
+        query = scoped({"experiment_id": {"$in": parse_experiment_ids([*experiment_ids])}})
         fields = {"experiment_id": 1, "name": 1, "digest": 1, "contexts": 1}
-        summaries: list[_DatasetSummary] = []
+        summaries: list[DatasetSummary] = []
         found = self._dataset_documents.find(query, fields, limit=_MAX_DATASET_SUMMARIES, batch_size=BATCH)
         async for dataset in found:
             for context in dataset["contexts"]:
                 summaries.append(
-                    _DatasetSummary(
+                    DatasetSummary(
                         experiment_id=str(dataset["experiment_id"]),
                         name=dataset["name"],
                         digest=dataset["digest"],

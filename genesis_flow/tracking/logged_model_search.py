@@ -12,8 +12,8 @@ from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_LOGGED_MODEL_MAX_RESULTS_DEFAULT
-from mlflow.utils.validation import _parse_experiment_ids
 
+from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.numbers import INT64
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
@@ -41,7 +41,7 @@ class LoggedModelSearch(Area):
         limit = _page_size(max_results)
         wanted = parse_model_filter(filter_string, datasets)
         order = parse_model_order(order_by)
-        numbers = sorted(set(_parse_experiment_ids([*(experiment_ids or [])])))
+        numbers = sorted(set(parse_experiment_ids([*(experiment_ids or [])])))
         asked = [numbers, filter_string or "", datasets or [], order_by or []]
         after = parse_token(page_token, asked)
         if after is not None:

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 from mlflow.entities import LoggedModel, LoggedModelParameter, LoggedModelStatus, LoggedModelTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
-from mlflow.utils.name_utils import _generate_random_name
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import append_to_uri_path
-from mlflow.utils.validation import _validate_logged_model_name
 
+from genesis_flow.compat.names import generate_random_name
+from genesis_flow.compat.validation import validate_logged_model_name
 from genesis_flow.database.operation import Area, is_repetition, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
@@ -54,7 +54,7 @@ class LoggedModels(Area):
         params: list[LoggedModelParameter] | None = None,
         model_type: str | None = None,
     ) -> LoggedModel:
-        _validate_logged_model_name(name)
+        validate_logged_model_name(name)
         param_fields, tag_fields = _param_fields(params or []), _tag_fields(tags or [])
         number = experiment_number(experiment_id)
         experiment = await self.database.collection(ExperimentFields).find_one(
@@ -69,7 +69,7 @@ class LoggedModels(Area):
             _id=model_id,
             workspace=current_workspace(),
             experiment_id=number,
-            name=name or _generate_random_name(),
+            name=name or generate_random_name(),
             artifact_location=append_to_uri_path(
                 experiment["artifact_location"], MODELS_FOLDER, model_id, ARTIFACTS_FOLDER
             ),

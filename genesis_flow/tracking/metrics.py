@@ -16,16 +16,16 @@ from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.validation import (
-    _validate_batch_log_data,
-    _validate_batch_log_limits,
-    _validate_metric,
-    _validate_param_keys_unique,
-    _validate_run_id,
-)
 from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
+from genesis_flow.compat.validation import (
+    validate_batch_log_data,
+    validate_batch_log_limits,
+    validate_metric,
+    validate_param_keys_unique,
+    validate_run_id,
+)
 from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
 from genesis_flow.database.operation import Area, direct, is_repetition, mutation
@@ -63,7 +63,7 @@ class Metrics(MetricMemory, Area):
     @direct
     @mutation
     async def log_metric(self, run_id: str, metric: Metric) -> None:
-        _validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
+        validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
         models = await experiments_of_models(self.database, [metric])
         points = _by_key([metric])
         (update,) = _appends(run_id, points)
@@ -79,10 +79,10 @@ class Metrics(MetricMemory, Area):
     async def log_batch(
         self, run_id: str, metrics: list[Metric], params: list[Param], tags: list[RunTag]
     ) -> None:
-        _validate_run_id(run_id)
+        validate_run_id(run_id)
         metrics, params, tags = _checked(metrics, params, tags)
-        _validate_batch_log_limits(metrics, params, tags)
-        _validate_param_keys_unique(params)
+        validate_batch_log_limits(metrics, params, tags)
+        validate_param_keys_unique(params)
         params = within_limit(params, self.settings.max_param_value_length)
         models = await experiments_of_models(self.database, metrics)
         points = _by_key(metrics)
@@ -253,9 +253,9 @@ def _checked(
     It looks at the name of each point anew: most of the time of a batch of many points of a few metrics.
     """
     if all(map(_is_plain, metrics)) and all(map(_is_name, {metric.key for metric in metrics})):
-        _, params, tags = _validate_batch_log_data([], params, tags)
+        _, params, tags = validate_batch_log_data([], params, tags)
         return metrics, params, tags
-    checked: tuple[list[Metric], list[Param], list[RunTag]] = _validate_batch_log_data(metrics, params, tags)
+    checked: tuple[list[Metric], list[Param], list[RunTag]] = validate_batch_log_data(metrics, params, tags)
     return checked
 
 
@@ -272,7 +272,7 @@ def _is_plain(metric: Metric) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _is_name(key: str) -> bool:
     try:
-        _validate_metric(key, 0.0, 0, 0)
+        validate_metric(key, 0.0, 0, 0)
     except MlflowException:
         return False
     return True

@@ -10,8 +10,8 @@ from mlflow.entities import Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_MODELS, MLFLOW_RUN_NAME
-from mlflow.utils.validation import _validate_length_limit, _validate_param, _validate_tag
 
+from genesis_flow.compat.validation import validate_length_limit, validate_param, validate_tag
 from genesis_flow.database.operation import Area, direct, is_repetition, mutation
 from genesis_flow.documents import RunFields
 from genesis_flow.documents.binding import Collection
@@ -28,7 +28,7 @@ class ParamsTags(Area):
     @mutation
     async def log_param(self, run_id: str, param: Param) -> None:
         (param,) = within_limit(
-            [_validate_param(param.key, param.value)], self.settings.max_param_value_length
+            [validate_param(param.key, param.value)], self.settings.max_param_value_length
         )
         conditions, change = param_update([param])
         while True:
@@ -41,7 +41,7 @@ class ParamsTags(Area):
     @direct
     @mutation
     async def set_tag(self, run_id: str, tag: RunTag) -> None:
-        tag = _validate_tag(tag.key, tag.value)
+        tag = validate_tag(tag.key, tag.value)
         change = tag_update([tag])
         if not change:
             await find_active_run(self.database, run_id)
@@ -77,7 +77,7 @@ class ParamsTags(Area):
             before = run.get("tags", {}).get(escape(MLFLOW_LOGGED_MODELS))
             models = json.loads(before) if before else []
             value = json.dumps([*models, mlflow_model.get_tags_dict()])
-            _validate_tag(MLFLOW_LOGGED_MODELS, value)
+            validate_tag(MLFLOW_LOGGED_MODELS, value)
             # Only over the list that was read: of two who append at once, one reads again.
             result = await self._run_documents.update_one(
                 {**active(run_id), field: before}, {"$set": {field: value}}
@@ -91,7 +91,7 @@ def within_limit(params: list[Param], limit: int) -> list[Param]:
     return [
         Param(
             param.key,
-            _validate_length_limit("Param value", limit, stored_text(param.value), truncate=True),
+            validate_length_limit("Param value", limit, stored_text(param.value), truncate=True),
         )
         for param in params
     ]

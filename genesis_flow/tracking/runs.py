@@ -11,13 +11,13 @@ from typing import Any
 from mlflow.entities import Run, RunInfo, RunInputs, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, _get_run_name_from_tags
-from mlflow.utils.name_utils import _generate_random_name
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import append_to_uri_path
 from mlflow.utils.validation import missing_value
 from pymongo import ReturnDocument
 
+from genesis_flow.compat.names import generate_random_name, get_run_name_from_tags
 from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
 from genesis_flow.database.operation import Area, direct, mutation, operation
@@ -77,7 +77,7 @@ class Runs(MetricMemory, Area):
             "_id": run_id,
             "workspace": current_workspace(),
             "experiment_id": number,
-            "name": _get_run_name_from_tags(tags),
+            "name": get_run_name_from_tags(tags),
             "user_id": user_id,
             "status": RunStatus.to_string(RunStatus.RUNNING),
             "start_time": milliseconds("start_time", start_time),
@@ -175,7 +175,7 @@ def _with_name(tags: list[RunTag] | None, run_name: str | None) -> list[RunTag]:
         raise invalid(missing_value("tags.key"))
     # An empty name is none, as when it is set later.
     tags = [tag for tag in tags or [] if tag.key != MLFLOW_RUN_NAME or tag.value]
-    tagged = _get_run_name_from_tags(tags)
+    tagged = get_run_name_from_tags(tags)
     if run_name and tagged and run_name != tagged:
         raise MlflowException(
             "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
@@ -184,4 +184,4 @@ def _with_name(tags: list[RunTag] | None, run_name: str | None) -> list[RunTag]:
         )
     if tagged:
         return tags
-    return [*tags, RunTag(MLFLOW_RUN_NAME, run_name or _generate_random_name())]
+    return [*tags, RunTag(MLFLOW_RUN_NAME, run_name or generate_random_name())]

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from bson.regex import Regex
 from mlflow.entities import LifecycleStage, Run
-from mlflow.utils.validation import _parse_experiment_ids
 
+from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.memory import collector_paused
 from genesis_flow.core.numbers import INT64
 from genesis_flow.database.operation import Area, operation
@@ -56,7 +56,7 @@ class RunSearch(Area):
         validate_max_results(max_results, allow_null=True)
         run_filter = parse_filter(filter_string)
         order = parse_order(order_by)
-        experiments = sorted(set(_parse_experiment_ids([*(experiment_ids or [])])))
+        experiments = sorted(set(parse_experiment_ids([*(experiment_ids or [])])))
         asked = [experiments, filter_string or "", run_view_type, list(order_by or [])]
         after = parse_token(page_token, asked)
         if after is not None:

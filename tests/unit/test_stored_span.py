@@ -21,8 +21,9 @@ from mlflow.tracing.utils import build_otel_context
 from mlflow.version import VERSION
 from opentelemetry.sdk.trace import Event, ReadableSpan
 
+from genesis_flow.compat.version import SPANS_COMPARED
 from genesis_flow.tracking.traces import stored_span as subject
-from genesis_flow.tracking.traces.stored_span import COMPARED_VERSIONS, OWN, is_final, shortened, translated
+from genesis_flow.tracking.traces.stored_span import OWN, is_final, shortened, translated
 
 Attributes = dict[str, Any]
 INPUTS, OUTPUTS = SpanAttributeKey.INPUTS, SpanAttributeKey.OUTPUTS
@@ -75,7 +76,7 @@ OWN_KEYS = sorted(value for name, value in vars(SpanAttributeKey).items() if nam
 
 
 def test_this_version_was_compared() -> None:
-    assert VERSION in COMPARED_VERSIONS, __doc__
+    assert VERSION in SPANS_COMPARED, __doc__
 
 
 def test_no_translator_looks_at_an_attribute_of_mlflow() -> None:

@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.search_utils import SearchTraceUtils
 
+from genesis_flow.compat.search import trim_backticks
 from genesis_flow.core.numbers import storable
 from genesis_flow.documents.traces import metadata_path, tag_path
 from genesis_flow.documents.usage import NUMBER_FIELDS, json_object, numbers
@@ -153,7 +154,7 @@ def _add_span_condition(span: SpanCondition, key: str, comparator: str, value: A
     if key == "content":
         span.contents.append(TextCondition(comparator, value))
     elif key.startswith("attributes."):
-        name = SearchTraceUtils._trim_backticks(key.removeprefix("attributes."))
+        name = trim_backticks(key.removeprefix("attributes."))
         span.contents.append(_span_attribute(name, comparator, value))
     else:
         span.fields.append({key: TextCondition(comparator, value).query()})

@@ -17,21 +17,21 @@ from mlflow.entities.trace_state import TraceState
 from mlflow.exceptions import MlflowException, MlflowTraceArchivalMalformedTrace
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.tracking.utils.trace_archival import (
-    _ArchiveNowRequest,
-    _parse_trace_archival_duration_millis,
-    _resolve_effective_trace_archival_retention,
-)
 from mlflow.tracing.constant import SpansLocation, TraceArchivalFailureReason, TraceExperimentTagKey
 from mlflow.tracing.otel.otel_archival import TRACE_ARCHIVAL_FILENAME, spans_to_traces_data_pb
 from mlflow.tracing.otel.translation import translate_loaded_span
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import append_to_uri_path
-from mlflow.utils.validation import (
-    _validate_trace_archival_location,
-    _validate_trace_archival_retention_string,
-)
 
+from genesis_flow.compat.archival import (
+    ArchiveNowRequest,
+    parse_trace_archival_duration_millis,
+    resolve_effective_trace_archival_retention,
+)
+from genesis_flow.compat.validation import (
+    validate_trace_archival_location,
+    validate_trace_archival_retention_string,
+)
 from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.operation import Area, long_mutation
 from genesis_flow.database.scoping import scoped
@@ -79,10 +79,10 @@ class TraceArchive(Area):
             _refuse("`resolved_trace_archival_location` must be provided.")
         if not broader_retention:
             _refuse("`broader_retention` must be provided.")
-        location = _validate_trace_archival_location(
+        location = validate_trace_archival_location(
             resolved_trace_archival_location, parameter_name="resolved_trace_archival_location"
         )
-        retention = _validate_trace_archival_retention_string(
+        retention = validate_trace_archival_retention_string(
             broader_retention, parameter_name="broader_retention"
         )
         urgent, cutoffs = await self._archival_plan(
@@ -125,8 +125,8 @@ class TraceArchive(Area):
         async for experiment in experiments.sort("_id", 1):
             number, stored = experiment["_id"], experiment.get("tags") or {}
             tags = {key: stored[map_field(key)] for key in keys if map_field(key) in stored}
-            own = _parse_trace_archival_duration_millis(
-                _resolve_effective_trace_archival_retention(
+            own = parse_trace_archival_duration_millis(
+                resolve_effective_trace_archival_retention(
                     experiment_id=str(number),
                     experiment_tags=tags,
                     broader_retention=retention,
@@ -134,7 +134,7 @@ class TraceArchive(Area):
                 )
             )
             tag = tags.get(TraceExperimentTagKey.ARCHIVE_NOW)
-            request = _ArchiveNowRequest.from_tag_value(tag)
+            request = ArchiveNowRequest.from_tag_value(tag)
             age = request.older_than_millis if request is not None else None
             if request is not None and tag is not None:
                 urgent.append(_Urgent(number, tag, None if age is None else now - age))

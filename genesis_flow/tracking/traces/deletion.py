@@ -12,8 +12,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracing.constant import SpansLocation
 from mlflow.tracing.otel.otel_archival import TRACE_ARCHIVAL_FILENAME
-from mlflow.utils.validation import _parse_experiment_id
 
+from genesis_flow.compat.validation import parse_experiment_id
 from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.operation import Area, long_mutation
 from genesis_flow.database.scoping import scoped
@@ -54,7 +54,7 @@ class TraceDeletion(Area):
         max_traces: int | None = None,
         trace_ids: list[str] | None = None,
     ) -> int:
-        query: Document = {"experiment_id": _parse_experiment_id(experiment_id)}
+        query: Document = {"experiment_id": parse_experiment_id(experiment_id)}
         if max_timestamp_millis is not None:
             query["request_time"] = {"$lte": max_timestamp_millis}
         if trace_ids:

@@ -16,8 +16,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracing.constant import SpansLocation, TraceSizeStatsKey
 from mlflow.tracing.utils.artifact_utils import get_archive_uri_for_trace
-from mlflow.utils.validation import _parse_experiment_ids
 
+from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.connection import Database
 from genesis_flow.database.operation import Area, operation
@@ -99,7 +99,7 @@ class TraceReads(Area):
         """The documents of traces that are there, in the order of ``trace_ids``."""
         where: Document = KNOWN
         if experiment_ids is not None:
-            where = {"experiment_id": {"$in": _parse_experiment_ids([*experiment_ids])}}
+            where = {"experiment_id": {"$in": parse_experiment_ids([*experiment_ids])}}
         query = scoped({"_id": {"$in": list(trace_ids)}, **where})
         cursor = self.database.collection(TraceFields).find(query, batch_size=BATCH)
         found = {trace["_id"]: trace async for trace in cursor}

@@ -4,9 +4,10 @@ import logging
 
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
-from mlflow.store.tracking.utils.trace_archival import _resolve_effective_trace_archival_retention
 from mlflow.tracing.trace_archival_config import get_trace_archival_server_config
-from mlflow.utils.validation import _validate_trace_archival_retention_string
+
+from genesis_flow.compat.archival import resolve_effective_trace_archival_retention
+from genesis_flow.compat.validation import validate_trace_archival_retention_string
 
 _logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ def with_retention(experiment: Experiment) -> Experiment:
         config = get_trace_archival_server_config()
         if config is None or not config.enabled:
             return experiment
-        broader = _validate_trace_archival_retention_string(config.retention)
+        broader = validate_trace_archival_retention_string(config.retention)
     except MlflowException:
         _logger.warning(
             "The trace archival configuration is not valid, so experiments do not say how long their spans "
@@ -25,7 +26,7 @@ def with_retention(experiment: Experiment) -> Experiment:
             exc_info=True,
         )
         return experiment
-    experiment.effective_trace_archival_retention = _resolve_effective_trace_archival_retention(
+    experiment.effective_trace_archival_retention = resolve_effective_trace_archival_retention(
         experiment_id=experiment.experiment_id,
         experiment_tags=experiment.tags,
         broader_retention=broader,

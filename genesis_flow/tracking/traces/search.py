@@ -11,12 +11,12 @@ from mlflow.entities import TraceInfo
 from mlflow.store.analytics import trace_correlation
 from mlflow.store.tracking import SEARCH_TRACES_DEFAULT_MAX_RESULTS
 from mlflow.tracing.analysis import TraceFilterCorrelationResult
-from mlflow.utils.validation import (
-    _parse_experiment_id,
-    _parse_experiment_ids,
-    _resolve_experiment_ids_and_locations,
-)
 
+from genesis_flow.compat.validation import (
+    parse_experiment_id,
+    parse_experiment_ids,
+    resolve_experiment_ids_and_locations,
+)
 from genesis_flow.core.numbers import INT64
 from genesis_flow.database.connection import Database
 from genesis_flow.database.operation import Area, operation
@@ -49,9 +49,9 @@ class TraceSearch(Area):
         model_id: str | None = None,
         locations: list[str] | None = None,
     ) -> tuple[list[TraceInfo], str | None]:
-        locations = _resolve_experiment_ids_and_locations(experiment_ids, locations)
+        locations = resolve_experiment_ids_and_locations(experiment_ids, locations)
         validate_max_results(max_results)
-        numbers = None if locations is None else sorted({_parse_experiment_id(each) for each in locations})
+        numbers = None if locations is None else sorted({parse_experiment_id(each) for each in locations})
         order = parse_trace_order(order_by)
         asked = [numbers, filter_string or "", list(order_by or [])]
         after = parse_token(page_token, asked)
@@ -94,7 +94,7 @@ class TraceSearch(Area):
         base_filter: str | None = None,
     ) -> TraceFilterCorrelationResult:
         """How much two filters have to do with each other, among the traces that satisfy ``base_filter``."""
-        numbers = _parse_experiment_ids([*experiment_ids])
+        numbers = parse_experiment_ids([*experiment_ids])
         first, second = (
             f"{base_filter} and {each}" if base_filter else each for each in (filter_string1, filter_string2)
         )

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlflow.utils.validation import _parse_experiment_id
-
+from genesis_flow.compat.validation import parse_experiment_id
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import TraceFields
@@ -36,7 +35,7 @@ class TraceSessions(Area):
         """Sessions whose last trace began within a time window, and whose first one satisfies a filter."""
         from mlflow.genai.scorers.online.entities import CompletedSession
 
-        number = _parse_experiment_id(experiment_id)
+        number = parse_experiment_id(experiment_id)
         parse_trace_filter(filter_string)  # refuses a bad one even if there are no sessions
         traces = self.database.collection(TraceFields)
         recent = {"$gte": min_last_trace_timestamp_ms}

@@ -20,13 +20,12 @@ from typing import Any, cast
 from mlflow.entities import Span
 from mlflow.tracing.constant import SpanAttributeKey
 from mlflow.tracing.otel.translation import translate_span_when_storing
-from mlflow.version import VERSION
+
+from genesis_flow.compat.version import SPANS_COMPARED, VERSION
 
 Document = dict[str, Any]
 
-# tests/unit/test_stored_span.py says what to look at before a version comes into this list.
-COMPARED_VERSIONS = frozenset({"3.17.0", "3.17.1", "3.17.2"})
-_COMPARED = VERSION in COMPARED_VERSIONS
+_COMPARED = VERSION in SPANS_COMPARED
 
 OWN = "mlflow."
 # The beginning of JSON text that spells a string which may be JSON text of a string, an object or an array.

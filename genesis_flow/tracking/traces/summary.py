@@ -17,9 +17,9 @@ from mlflow.tracing.constant import (
     TraceTagKey,
 )
 from mlflow.tracing.utils import TraceJSONEncoder
-from mlflow.tracing.utils.truncation import _get_truncated_preview
-from mlflow.utils.validation import _validate_length_limit, _validate_trace_tag
 
+from genesis_flow.compat.previews import get_truncated_preview
+from genesis_flow.compat.validation import validate_length_limit, validate_trace_tag
 from genesis_flow.documents.spans import NANOSECONDS_PER_MILLISECOND, SpanCore, span_document, spelled
 from genesis_flow.tracking.traces.stored_span import stored_span
 
@@ -124,7 +124,7 @@ def _note_root(batch: TraceBatch, span: SpanCore, attributes: Document) -> None:
 
 def _preview(value: Any, role: str) -> str | None:
     try:
-        return _get_truncated_preview(value, role)
+        return get_truncated_preview(value, role)
     except (TypeError, ValueError, AttributeError, LookupError):
         _logger.debug("No preview can be made of a span's %s message", role, exc_info=True)
         return None
@@ -147,7 +147,7 @@ def _resource_tags(spans: list[Span]) -> dict[str, str]:
 def _add_tag(tags: dict[str, str], key: str, value: str) -> None:
     """Add a tag that arrived with a span; a span is worth more than a tag that breaks a rule."""
     try:
-        key, value = _validate_trace_tag(key, value)
+        key, value = validate_trace_tag(key, value)
         if key == TraceTagKey.TRACE_NAME:
             checked_name(value)
     except MlflowException:
@@ -157,10 +157,10 @@ def _add_tag(tags: dict[str, str], key: str, value: str) -> None:
 
 
 def checked_name(value: str | None) -> str | None:
-    name: str | None = _validate_length_limit("Trace name", MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE, value)
+    name: str | None = validate_length_limit("Trace name", MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE, value)
     return name
 
 
 def checked_session(value: Any) -> str | None:
-    session: str | None = _validate_length_limit("Session ID", MAX_CHARS_IN_TRACE_INFO_METADATA, value)
+    session: str | None = validate_length_limit("Session ID", MAX_CHARS_IN_TRACE_INFO_METADATA, value)
     return session

@@ -12,10 +12,10 @@ from mlflow.entities.model_registry import PromptVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.tracing.constant import TraceTagKey
-from mlflow.utils.validation import _validate_trace_tag
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
+from genesis_flow.compat.validation import validate_trace_tag
 from genesis_flow.database.operation import Area, is_repetition, mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.database.writes import only_duplicates
@@ -30,7 +30,7 @@ MOST_LINKS = 100
 class TraceTags(Area):
     @mutation
     async def set_trace_tag(self, trace_id: str, key: str, value: str) -> None:
-        key, value = _validate_trace_tag(key, value)
+        key, value = validate_trace_tag(key, value)
         if key == TraceTagKey.TRACE_NAME:
             checked_name(value)
         result = await self.database.collection(TraceFields).update_one(

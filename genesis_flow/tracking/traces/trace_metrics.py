@@ -16,9 +16,9 @@ from mlflow.entities.trace_metrics import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
-from mlflow.utils.validation import _parse_experiment_ids
 from pydantic import BaseModel
 
+from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.numbers import INT64
 from genesis_flow.database.operation import Area, operation
 from genesis_flow.database.scoping import scoped
@@ -73,7 +73,7 @@ class TraceMetrics(Area):
             raise MlflowException.invalid_parameter_value(
                 "start_time_ms and end_time_ms are required if time_interval_seconds is set"
             )
-        numbers = [number for number in _parse_experiment_ids([*experiment_ids]) if number in INT64]
+        numbers = [number for number in parse_experiment_ids([*experiment_ids]) if number in INT64]
         scope: Document = {"experiment_id": {"$in": numbers}}
         asked = parse_metric_filters(filters or [], view_type)
         grouping = Grouping(view_type, metric, dimensions, time_interval_seconds or None)

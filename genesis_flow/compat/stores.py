@@ -1,0 +1,17 @@
+"""Where MLflow finds stores. Loads most of a client, so import it in the function that needs it."""
+
+from mlflow.store.artifact.artifact_repository_registry import (
+    _artifact_repository_registry as artifact_repository_registry,
+)
+from mlflow.store.artifact.utils.models import _parse_model_uri as parse_model_uri
+from mlflow.tracking import _get_store as get_store
+from mlflow.tracking._model_registry.utils import _get_store_registry as get_store_registry
+from mlflow.tracking._tracking_service.utils import _tracking_store_registry as tracking_store_registry
+
+__all__ = [
+    "artifact_repository_registry",
+    "get_store",
+    "get_store_registry",
+    "parse_model_uri",
+    "tracking_store_registry",
+]

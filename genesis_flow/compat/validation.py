@@ -1,0 +1,78 @@
+"""Which names, keys and values are allowed."""
+
+from mlflow.utils.validation import (
+    _REGISTERED_MODEL_ALIAS_LATEST as REGISTERED_MODEL_ALIAS_LATEST,
+    _parse_experiment_id as parse_experiment_id,
+    _parse_experiment_ids as parse_experiment_ids,
+    _resolve_experiment_ids_and_locations as resolve_experiment_ids_and_locations,
+    _validate_batch_log_data as validate_batch_log_data,
+    _validate_batch_log_limits as validate_batch_log_limits,
+    _validate_dataset_inputs as validate_dataset_inputs,
+    _validate_experiment_artifact_location_length as validate_experiment_artifact_location_length,
+    _validate_experiment_name as validate_experiment_name,
+    _validate_experiment_tag as validate_experiment_tag,
+    _validate_length_limit as validate_length_limit,
+    _validate_logged_model_name as validate_logged_model_name,
+    _validate_metric as validate_metric,
+    _validate_model_name as validate_model_name,
+    _validate_model_renaming as validate_model_renaming,
+    _validate_model_version as validate_model_version,
+    _validate_model_version_tag as validate_model_version_tag,
+    _validate_param as validate_param,
+    _validate_param_keys_unique as validate_param_keys_unique,
+    _validate_registered_model_tag as validate_registered_model_tag,
+    _validate_run_id as validate_run_id,
+    _validate_tag as validate_tag,
+    _validate_tag_name as validate_tag_name,
+    _validate_trace_archival_location as validate_trace_archival_location,
+    _validate_trace_archival_retention_string as validate_trace_archival_retention_string,
+    _validate_trace_tag as validate_trace_tag,
+    _validate_webhook_events as validate_webhook_events,
+    _validate_webhook_name as validate_webhook_name,
+    _validate_webhook_url as validate_webhook_url,
+)
+
+try:  # since MLflow 3.18, where skills have aliases too
+    from mlflow.utils.validation import (
+        _validate_alias_name as validate_model_alias_name,
+        _validate_alias_name_reserved as validate_model_alias_name_reserved,
+    )
+except ImportError:
+    from mlflow.utils.validation import (
+        _validate_model_alias_name as validate_model_alias_name,
+        _validate_model_alias_name_reserved as validate_model_alias_name_reserved,
+    )
+
+__all__ = [
+    "REGISTERED_MODEL_ALIAS_LATEST",
+    "parse_experiment_id",
+    "parse_experiment_ids",
+    "resolve_experiment_ids_and_locations",
+    "validate_batch_log_data",
+    "validate_batch_log_limits",
+    "validate_dataset_inputs",
+    "validate_experiment_artifact_location_length",
+    "validate_experiment_name",
+    "validate_experiment_tag",
+    "validate_length_limit",
+    "validate_logged_model_name",
+    "validate_metric",
+    "validate_model_alias_name",
+    "validate_model_alias_name_reserved",
+    "validate_model_name",
+    "validate_model_renaming",
+    "validate_model_version",
+    "validate_model_version_tag",
+    "validate_param",
+    "validate_param_keys_unique",
+    "validate_registered_model_tag",
+    "validate_run_id",
+    "validate_tag",
+    "validate_tag_name",
+    "validate_trace_archival_location",
+    "validate_trace_archival_retention_string",
+    "validate_trace_tag",
+    "validate_webhook_events",
+    "validate_webhook_name",
+    "validate_webhook_url",
+]
