@@ -8,7 +8,7 @@ They connect on the running event loop at the first call::
 """
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from mlflow.entities import Run, Span
 from mlflow.store.entities.paged_list import PagedList
@@ -26,6 +26,19 @@ async def _connect(store: Area) -> None:
 
 
 class _AsContextManager(Area):
+    def __getattr__(self, name: str) -> Any:
+        """What MLflow's stores have and ours do not yet: a method that refuses in words."""
+        if not name.startswith("_"):
+            from genesis_flow.sync.missing import missing_methods, refusal_awaited
+
+            if name in missing_methods(self._blocking_store()):
+                return refusal_awaited(name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _blocking_store(self) -> type:
+        """The store that MLflow knows, which shows what its interface has."""
+        raise NotImplementedError
+
     async def __aenter__(self) -> Self:
         await _connect(self)
         return self
@@ -61,12 +74,22 @@ class MongoDBStore(AsyncTrackingStore, _AsContextManager):
         """MLflow's name for what ``log_spans`` is here anyway."""
         return await self.log_spans(location, spans)
 
+    def _blocking_store(self) -> type:
+        from genesis_flow.sync import tracking
+
+        return tracking.MongoDBStore
+
 
 class MongoDBModelRegistryStore(AsyncModelRegistryStore, _AsContextManager):
     """MLflow's model registry store on MongoDB, awaitable."""
 
     def __init__(self, db_uri: str) -> None:
         super().__init__(Settings.resolve(db_uri))
+
+    def _blocking_store(self) -> type:
+        from genesis_flow.sync import registry
+
+        return registry.MongoDBModelRegistryStore
 
 
 __all__ = ["MongoDBModelRegistryStore", "MongoDBStore"]

@@ -10,6 +10,7 @@ from genesis_flow.database.operation import LONG, Area
 from genesis_flow.database.waiting import PrefersLoop
 from genesis_flow.sync import direct
 from genesis_flow.sync.client import SyncClient
+from genesis_flow.sync.missing import refusals
 from genesis_flow.sync.portal import PortalTimeout, portal
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class SyncFacade:
         # to the parent process, and must not be closed from here, not even by the garbage collector.
         self._stores: dict[int, AsyncStore] = {}
         self._directs: dict[int, Area] = {}
+        # On the instance and not the class: what a class of ours defines counts as there.
+        self.__dict__.update(refusals(type(self)))
         super().__init__(*base_args, **base_kwargs)
 
     @classmethod
