@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import pymongo
@@ -39,11 +39,14 @@ Answer = tuple[int, dict[str, Any]]
 
 def create_app() -> Application:
     """MLflow's application for uvicorn, made anew in each worker."""
+    from genesis_flow.plugins.server_gaps import hide_gaps, refused_paths
+
+    hide_gaps()
     from mlflow.server.fastapi_app import app
 
     settings = Settings.resolve(os.environ.get(BACKEND_STORE_URI_ENV_VAR))
     prefix = os.environ.get(_STATIC_PREFIX_VARIABLE, "").rstrip("/")
-    return HealthEndpoints(app, Readiness(settings), prefix)
+    return HealthEndpoints(app, Readiness(settings), prefix, refused_paths(prefix))
 
 
 class Readiness:
@@ -92,10 +95,17 @@ class Readiness:
 
 
 class HealthEndpoints:
-    """Answers its two paths and hands everything else to ``application``."""
+    """Answers its two paths and those that are ``refused``, and hands everything else to ``application``."""
 
-    def __init__(self, application: Application, readiness: Readiness, prefix: str = "") -> None:
+    def __init__(
+        self,
+        application: Application,
+        readiness: Readiness,
+        prefix: str = "",
+        refused: Mapping[str, Answer] | None = None,
+    ) -> None:
         self._application = application
+        self._refused = refused or {}
         self._answers: dict[str, Callable[[], Awaitable[Answer]]] = {
             prefix + LIVE: _alive,
             prefix + READY: readiness.answer,
@@ -103,7 +113,9 @@ class HealthEndpoints:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._answers.get(scope["path"]) if scope["type"] == "http" else None
-        if answer is None:
+        if scope["type"] == "http" and scope["path"] in self._refused:
+            await _send_json(send, self._refused[scope["path"]], with_body=True)
+        elif answer is None:
             await self._application(scope, receive, send)
         elif scope["method"] in ("GET", "HEAD"):
             await _send_json(send, await answer(), with_body=scope["method"] == "GET")

@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from genesis_flow import MongoDBStore, embedded
 from genesis_flow.cli import server as command
 from genesis_flow.cli.main import cli
+from genesis_flow.sync.missing import missing_methods
 from tests.client.conftest import PATIENCE_SECONDS, user_environment
 from tests.mongod import Mongod, free_port, guarded_mongod
 
@@ -184,8 +185,21 @@ def test_an_embedded_database_without_any_option(start: Callable[..., Server], t
     assert run.info.artifact_uri.startswith(f"file://{tmp_path}/genesis-data/artifacts/")
     shown = server.get(f"/ml/get-artifact?run_id={run.info.run_id}&path=note.txt")
     assert shown.text == "kept"
+    _offers_what_it_has(f"{server.address}/ml", client)
     assert server.stop(signal.SIGINT) == 0
     assert server.process.poll() is not None
+
+
+def _offers_what_it_has(address: str, client: MlflowClient) -> None:
+    """The pages show no gateway without one, and MLflow's demo writes nothing where it cannot finish."""
+    missing = missing_methods(MongoDBStore)
+    server_info = requests.get(f"{address}/api/3.0/mlflow/server-info", timeout=10).json()
+    assert server_info["features_enabled"]["gateway"] == ("list_gateway_endpoints" not in missing)
+    if "create_issue" in missing:
+        answer = requests.post(f"{address}/ajax-api/3.0/mlflow/demo/generate", json={}, timeout=10)
+        assert (answer.status_code, answer.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
+        assert "create_issue" in answer.json()["message"]
+        assert [found.name for found in client.search_experiments()] == ["over http", "Default"]
 
 
 def test_a_server_that_ends_by_itself(start: Callable[..., Server], tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""What the server's pages offer and the stores cannot do yet: hidden where MLflow can hide it, or refused."""
+
+import os
+from typing import Any
+
+from mlflow.environment_variables import MLFLOW_ENABLE_AI_GATEWAY
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import NOT_IMPLEMENTED
+
+from genesis_flow.sync.missing import missing_methods
+from genesis_flow.sync.tracking import MongoDBStore
+
+# MLflow's demo writes traces, prompts and datasets before it comes to these.
+_DEMO_NEEDS = ("register_scorer", "create_issue", "create_label_schema", "create_review_queue")
+_DEMO_PATH = "/ajax-api/3.0/mlflow/demo/generate"
+
+
+def hide_gaps() -> None:
+    """Switch off what the pages would offer in vain, unless the environment has an opinion."""
+    if "list_gateway_endpoints" in missing_methods(MongoDBStore):
+        os.environ.setdefault(MLFLOW_ENABLE_AI_GATEWAY.name, "false")
+
+
+def refused_paths(prefix: str) -> dict[str, tuple[int, dict[str, Any]]]:
+    """Answers, by path, to requests that would fail when half of their work is done."""
+    lacking = [name for name in _DEMO_NEEDS if name in missing_methods(MongoDBStore)]
+    if not lacking:
+        return {}
+    error = MlflowException(
+        f"The demo needs {', '.join(lacking)}, which genesis_flow does not have yet. Nothing was written.",
+        NOT_IMPLEMENTED,
+    )
+    content = {"error_code": error.error_code, "message": error.message}
+    return {prefix + _DEMO_PATH: (error.get_http_status_code(), content)}
