@@ -49,12 +49,17 @@ class Database:
         self.loop = asyncio.get_running_loop()
         self.has_transactions = False
         self.closed = False
+        self.embedded: EmbeddedServer | None = None
         self._joined: dict[type[BaseModel], JoinedUpdates] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def is_usable(self) -> bool:
         """Whether whoever asks may use it: it is bound to the loop on which it was opened."""
-        return not self.closed and self.loop is asyncio.get_running_loop()
+        return self.is_open() and self.loop is asyncio.get_running_loop()
+
+    def is_open(self) -> bool:
+        """Not if its embedded server has lost its keeper: to open it again starts another."""
+        return not self.closed and (self.embedded is None or self.embedded.has_keeper())
 
     def is_near(self) -> bool:
         """Whether a direct call may send commands one after the other that the loop would send at once."""
@@ -96,14 +101,10 @@ _clients: dict[tuple[int, object], Client] = {}
 _blocking: dict[tuple[int, object], pymongo.MongoClient[dict[str, Any]]] = {}
 _blocking_lock = threading.Lock()
 _databases: dict[tuple[int, object, str, str, bool], "asyncio.Task[Database]"] = {}
-_servers: "dict[str, EmbeddedServer]" = {}
 
 
 def _forget_in_child() -> None:
-    """A forked child must not touch its parent's sockets or loop; it opens its own on first use.
-
-    The embedded server stays: the child holds the same lock on its use as the parent does.
-    """
+    """A forked child must not touch its parent's sockets or loop; it opens its own on first use."""
     global _clients, _databases, _blocking, _blocking_lock
     _clients, _databases, _blocking, _blocking_lock = {}, {}, {}, threading.Lock()
 
@@ -122,14 +123,20 @@ async def open_database(settings: Settings) -> Database:
         settings.portable,
     )
     task = _databases.get(key)
-    if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+    if task is None or (task.done() and not _is_opened(task)):
         task = _databases[key] = asyncio.create_task(_open(settings))
     return await asyncio.shield(task)
 
 
+def _is_opened(task: "asyncio.Task[Database]") -> bool:
+    return not task.cancelled() and task.exception() is None and task.result().is_open()
+
+
 async def _open(settings: Settings) -> Database:
     with pymongo.timeout(settings.open_timeout):
-        uri, options = settings.client_options(await _embedded_uri(settings))
+        server = await _embedded(settings)
+        uri, options = settings.client_options(server.uri if server else None)
+        options |= server.client_options() if server else {}
         client = _client(settings, uri, options)
         handle = client.get_database(settings.database)
 
@@ -142,6 +149,7 @@ async def _open(settings: Settings) -> Database:
         await ready_schema(settings, handle, connect)
         documents = await bind_documents(handle, settings.prefix, portable=settings.portable)
         database = Database(settings, client, documents, connect)
+        database.embedded = server
         # Azure's RU service has a set's name too, but transactions only within one collection.
         grouped = "setName" in hello or hello.get("msg") == "isdbgrid"
         database.has_transactions = grouped and not settings.portable
@@ -155,18 +163,13 @@ def _client(settings: Settings, uri: str, options: dict[str, Any]) -> Client:
     return _clients[key]
 
 
-async def _embedded_uri(settings: Settings) -> str | None:
+async def _embedded(settings: Settings) -> "EmbeddedServer | None":
     """Start or join the embedded server, and hold it for the rest of this process."""
     if not isinstance(settings.target, Embedded):
         return None
-    from genesis_flow.embedded import acquire  # Unix only, and only for those who want it
+    from genesis_flow.embedded import hold  # Unix only, and only for those who want it
 
-    directory = settings.target.directory
-    server = await asyncio.to_thread(acquire, directory, timeout=settings.open_timeout)
-    held = _servers.setdefault(str(directory), server)
-    if held is not server:
-        server.release()
-    return held.uri
+    return await asyncio.to_thread(hold, settings.target.directory, timeout=settings.open_timeout)
 
 
 def blocking_client(database: Database) -> pymongo.MongoClient[dict[str, Any]]:
@@ -180,7 +183,7 @@ def blocking_client(database: Database) -> pymongo.MongoClient[dict[str, Any]]:
 
 async def revive(settings: Settings) -> None:
     """Bring an embedded server back that died together with its keeper; nothing to do for others."""
-    await _embedded_uri(settings)
+    await _embedded(settings)
 
 
 async def close_database(settings: Settings) -> None:

@@ -231,8 +231,11 @@ async def _within(area: Area, call: Callable[[], Coroutine[Any, Any, T]], timeou
 async def _attempts(area: Area, call: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
     deadline = time.monotonic() + timeout
     attempts = _call.get()
+    lost = False
     while True:
         try:
+            if lost:
+                await area.revive()
             await area.open()
             return await call()
         except MlflowException:
@@ -244,5 +247,5 @@ async def _attempts(area: Area, call: Callable[[], Coroutine[Any, Any, T]], time
         except (*UNSTORABLE, GenesisFlowError) as error:
             raise translate(error, area.settings.store_uri, timeout) from error
         attempts.attempt += 1
+        lost = True
         await pause(delay)
-        await area.revive()

@@ -2,7 +2,8 @@
 
 from genesis_flow.embedded.binary import find_mongod
 from genesis_flow.embedded.errors import EmbeddedInUse, EmbeddedUnavailable
-from genesis_flow.embedded.server import EmbeddedServer, Status, acquire, start, status, stop
+from genesis_flow.embedded.held import EmbeddedServer
+from genesis_flow.embedded.server import Status, acquire, hold, start, status, stop
 
 __all__ = [
     "EmbeddedInUse",
@@ -11,6 +12,7 @@ __all__ = [
     "Status",
     "acquire",
     "find_mongod",
+    "hold",
     "start",
     "status",
     "stop",

@@ -3,12 +3,14 @@
 A program of the standard library alone, started detached as ``python -I -S keeper.py DIRECTORY MONGOD SOCKET
 LINGER``. It outlives whoever started it. Users hold a shared lock on users.lock, which the kernel releases
 however they end; when the keeper gets that lock alone, nobody is left. SIGTERM makes it stop mongod at once.
+It kills mongod when the directory is removed: what would be acknowledged from then on would be lost.
 """
 
 import contextlib
 import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -21,6 +23,8 @@ STOP_SECONDS = 60
 MOST_CRASHES = 5
 QUICK_SECONDS = 10
 LOG_BYTES = 10 * 1024 * 1024
+# A new database takes about 10 MB, and mongod ends where it cannot write.
+LEAST_FREE_BYTES = 32 * 1024 * 1024
 PR_SET_PDEATHSIG = 1
 
 
@@ -33,28 +37,47 @@ class Keeper:
         self.lock = -1
         self.process: subprocess.Popen[bytes] | None = None
         self.stopping = False
+        self.has_data = False
+        # What wakes the keeper: a signal of a user, of mongod's end, of a removed file.
+        self.bell = -1
+        self.state: dict[str, object] = {}
+        self.written: object = None
+        self.program = ""
 
     def path(self, name: str) -> str:
         return os.path.join(self.directory, name)  # noqa: PTH118 - pathlib would cost the keeper memory
 
     def run(self) -> int:
         # Whoever started us may have ignored or blocked signals, and we would inherit that.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._hang_bell()
         signal.signal(signal.SIGTERM, self._stop_soon)  # before there is a lock by which others know of us
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if not self._be_the_one():
             return 0
-        orphan = self._last_pid()
-        self._write_state(state="starting", pid=orphan)  # what the file says from here on is ours
-        self._end_orphan(orphan)
         try:
+            orphan = self._last_mongod()
+            # What the file says from here on is ours.
+            self._write_state(state="starting", **dict(zip(("pid", "program", "began"), orphan or ())))  # noqa: B905
+            if orphan is not None:
+                self._end_orphan(*orphan)
             return self._run_mongod()
-        except OSError as error:  # mongod is no program for this machine, or there is no room for its files
+        except OSError as error:  # mongod is no program for this machine, or there is no room for our files
             self._kill()
-            self._write_state(
-                state="failed", reason=f"{error.strerror} ({error.filename})", log=self._log_end()
-            )
-            return 1
+            return self._fail(f"{error.strerror} ({error.filename})")
+
+    def _hang_bell(self) -> None:
+        self.bell, rope = os.pipe()
+        os.set_blocking(self.bell, False)
+        os.set_blocking(rope, False)
+        signal.set_wakeup_fd(rope, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGIO):
+            signal.signal(number, _ring)
+
+    def _wait(self) -> None:
+        """Until the bell rings, or for LOOK_SECONDS: process.wait() would wake up 20 times a second."""
+        select.select([self.bell], [], [], LOOK_SECONDS)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.bell, 4096)
 
     def _be_the_one(self) -> bool:
         """Take the keeper's lock. Clients that look for a keeper hold it for an instant too."""
@@ -71,21 +94,39 @@ class Keeper:
 
     def _run_mongod(self) -> int:
         crashes = 0
+        watched = self._watch_files()
         while not (self.stopping or self._is_displaced()):
             self._rotate_log()
             started = time.monotonic()
             self._start()
             code = self._watch()
             if code is None or self._is_displaced():
-                return 0
+                break
+            if free_bytes(self.directory) < LEAST_FREE_BYTES:
+                return self._fail("the disk is full")  # to start it again would be no help
             crashes = crashes + 1 if time.monotonic() - started < QUICK_SECONDS else 1
             if crashes >= MOST_CRASHES:
-                self._write_state(
-                    state="failed", reason=f"mongod ended with exit code {code}", log=self._log_end()
-                )
-                return 1
+                return self._fail(f"mongod ended with exit code {code}")
             time.sleep(0.2 * crashes)
+        for folder in watched:
+            os.close(folder)
         return 0
+
+    def _watch_files(self) -> "list[int]":
+        """Have the kernel ring when files are removed here, where it can; elsewhere they are looked at."""
+        folders = []
+        if hasattr(fcntl, "F_NOTIFY"):
+            for path in (self.directory, self.path("db")):
+                folders.append(os.open(path, os.O_RDONLY))
+                with contextlib.suppress(OSError):
+                    fcntl.fcntl(folders[-1], fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
+        return folders
+
+    def _fail(self, reason: str) -> int:
+        # On a full disk even this may not be written; clients see for themselves that it is full.
+        with contextlib.suppress(OSError):
+            self._write_state(state="failed", reason=reason, log=self._log_end())
+        return 1
 
     def _stop_soon(self, *_: object) -> None:
         self.stopping = True
@@ -97,7 +138,13 @@ class Keeper:
         except FileNotFoundError:
             return True
         ours = os.fstat(self.lock)
-        return (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino)
+        if (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino):
+            return True
+        # A removal begins with any file. Of the data this one is there as long as a database is.
+        had_data, self.has_data = self.has_data, os.path.exists(self.path("db/WiredTiger"))  # noqa: PTH110
+        if had_data and not self.has_data:
+            return True
+        return self.written is not None and self._seen_state() is None
 
     def _start(self) -> None:
         with open(self.path("mongod.out"), "wb") as output:  # noqa: PTH123
@@ -107,6 +154,8 @@ class Keeper:
                     *("--dbpath", self.path("db"), "--logpath", self.path("mongod.log"), "--logappend"),
                     # One socket that only its owner may open, and no port.
                     *("--bind_ip", self.socket, "--nounixsocket", "--filePermissions", "0700"),
+                    # Without zlib, by which older versions let strangers read memory (CVE-2025-14847).
+                    *("--networkMessageCompressors", "snappy,zstd"),
                     *("--replSet", "genesis", "--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25"),
                     # Without these an empty database takes 300 MB of journal files.
                     *("--wiredTigerEngineConfigString", "log=(file_max=8MB,prealloc=false)"),
@@ -131,7 +180,7 @@ class Keeper:
         idle_since = None
         try:
             while True:
-                time.sleep(LOOK_SECONDS)  # process.wait() with a timeout would wake up 20 times a second
+                self._wait()
                 code = self.process.poll()
                 if code is not None:
                     return code
@@ -140,6 +189,7 @@ class Keeper:
                     return None
                 if self.stopping:
                     break
+                self._keep_state()
                 try:
                     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -175,38 +225,34 @@ class Keeper:
             self.process.kill()
             self.process.wait()
 
-    def _last_pid(self) -> "int | None":
+    def _last_mongod(self) -> "tuple[int, object, object] | None":
         """The mongod of the last keeper, if that one did not end as it should."""
         try:
             with open(self.path("server.json")) as file:  # noqa: PTH123
-                return int(json.load(file)["pid"])
-        except (OSError, ValueError, KeyError, TypeError):
+                found = json.load(file)
+            return int(found["pid"]), found.get("program"), found.get("began")
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _end_orphan(self, pid: "int | None") -> None:
+    def _end_orphan(self, pid: int, program: object, began: object) -> None:
         """Stop the mongod that a killed keeper left, and wait for its end.
 
         Were it still ending while its successor starts, it would remove the successor's socket.
         """
-        if pid is None:
-            return
         deadline = time.monotonic() + STOP_SECONDS
-        while self._is_our_mongod(pid):
+        while self._is_our_mongod(pid, program, began):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
             time.sleep(LOOK_SECONDS)
 
-    def _is_our_mongod(self, pid: int) -> bool:
-        """Whether ``pid`` runs mongod on our data: a number alone may by now be another program's."""
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
-                command = file.read()
-        except OSError:
-            if sys.platform == "linux":
-                return False
-            listed = ["ps", "-p", str(pid), "-o", "args="]
-            command = subprocess.run(listed, capture_output=True, check=False).stdout
-        return os.fsencode(self.path("db")) in command
+    def _is_our_mongod(self, pid: int, program: object, began: object) -> bool:
+        """Whether it is the process that was noted: a number alone may by now be another program's."""
+        found = describe(pid)
+        if found is None or found.program != (program or self.mongod):
+            return False
+        if began is not None and found.began != began:
+            return False
+        return found.has_arguments("--dbpath", self.path("db"))
 
     def _rotate_log(self) -> None:
         log = self.path("mongod.log")
@@ -223,13 +269,93 @@ class Keeper:
         return said
 
     def _write_state(self, **state: object) -> None:
-        known = {"keeper": os.getpid(), "socket": self.socket, "time": time.time()}
+        known: dict[str, object] = {"keeper": os.getpid(), "socket": self.socket, "time": time.time()}
         if self.process is not None:
             known["pid"] = self.process.pid
+            found = describe(self.process.pid)
+            if found is not None:
+                self.program = found.program
+                known |= {"program": found.program, "began": found.began}
+        self.state = state
         new = self.path("server.json.new")
         with open(new, "w") as file:  # noqa: PTH123
             json.dump({**known, **state}, file)
         os.replace(new, self.path("server.json"))  # noqa: PTH105
+        self.written = self._seen_state()
+
+    def _seen_state(self) -> object:
+        with contextlib.suppress(OSError):
+            found = os.stat(self.path("server.json"))  # noqa: PTH116
+            return found.st_ino, found.st_size, found.st_mtime_ns
+        return None
+
+    def _keep_state(self) -> None:
+        """Write anew what somebody emptied: nobody could join by it, and a successor finds mongod by it.
+
+        Also what was not so yet: a script may have been the program that became mongod.
+        """
+        assert self.process is not None
+        is_script = sys.platform == "linux" and _program(self.process.pid) != self.program
+        if is_script or self._seen_state() != self.written:
+            with contextlib.suppress(OSError):
+                self._write_state(**self.state)
+
+
+class Described:
+    """What tells a process from another that got its number."""
+
+    def __init__(self, program: str, began: str, line: str, separator: str) -> None:
+        self.program = program
+        self.began = began
+        self.line = separator + line + separator
+        self.separator = separator
+
+    def has_arguments(self, *wanted: str) -> bool:
+        """Whether these stand side by side in its command line."""
+        return self.separator + self.separator.join(wanted) + self.separator in self.line
+
+
+def describe(pid: int) -> "Described | None":
+    """The process of this number, or None if there is none, or none that we may ask about."""
+    try:
+        if sys.platform != "linux":
+            told = [_ps(pid, field) for field in ("comm", "lstart", "args")]
+            return Described(told[0], told[1], told[2], " ") if all(told) else None
+        folder = f"/proc/{pid}/"
+        with open(folder + "cmdline", "rb") as file:  # noqa: PTH123
+            line = os.fsdecode(file.read()).removesuffix("\0")
+        with open(folder + "stat", "rb") as file:  # noqa: PTH123
+            began = file.read().rpartition(b")")[2].split()[19].decode()
+        return Described(_program(pid), began, line, "\0")
+    except (OSError, IndexError):
+        return None
+
+
+def _program(pid: int) -> str:
+    # An upgrade may have put another program in its place meanwhile.
+    return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")  # noqa: PTH115
+
+
+def _ps(pid: int, field: str) -> str:
+    listed = ["ps", "-p", str(pid), "-o", f"{field}="]
+    return os.fsdecode(subprocess.run(listed, capture_output=True, check=False).stdout).strip()
+
+
+def is_keeper(pid: int, directory: str) -> bool:
+    """Whether the process is the keeper of a directory; it may be another installation's."""
+    found = describe(pid)
+    if found is None:
+        return False
+    return "/keeper.py" + found.separator + directory + found.separator in found.line
+
+
+def free_bytes(directory: str) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def _ring(*_: object) -> None:
+    """Only so that the signal is passed on to the bell."""
 
 
 def _die_with_keeper() -> None:

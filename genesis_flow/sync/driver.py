@@ -45,7 +45,7 @@ class BlockingDatabase(Database):
         self._thread_locks = [_Lock(self.settings.timeout) for _ in range(_LOCKS)]
 
     def is_usable(self) -> bool:
-        return not self._opened.closed
+        return self._opened.is_open()
 
     def is_near(self) -> bool:
         # Not the driver's own figure: its first one has the noise of a new connection, and ages slowly.

@@ -105,7 +105,7 @@ def test_a_file_that_is_no_program_is_named(directory: Path, monkeypatch: pytest
 def test_a_full_disk_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = shutil.disk_usage("/")._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(EmbeddedUnavailable, match=r"Only 1\.0 MB are free"):
+    with pytest.raises(EmbeddedUnavailable, match=r"only 1\.0 MB are free"):
         embedded.acquire(directory)
 
 
