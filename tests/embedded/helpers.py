@@ -31,3 +31,7 @@ def has_ended(pid: int | None) -> bool:
 
 def client(uri: str) -> "pymongo.MongoClient[dict[str, Any]]":
     return pymongo.MongoClient(uri, w="majority", serverSelectionTimeoutMS=20_000)
+
+
+def uri_of(directory: Path) -> str:
+    return directory.as_uri().replace("file", "genesis")

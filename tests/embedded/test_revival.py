@@ -17,16 +17,12 @@ from mlflow.exceptions import MlflowException
 from genesis_flow import MongoDBStore, embedded
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from genesis_flow.embedded.layout import layout_of
-from tests.embedded.helpers import has_ended, wait_until
+from tests.embedded.helpers import has_ended, uri_of, wait_until
 
 THREADS = 3
 KILLS = 3
 PROGRESS = 15
 VICTIMS = [("keeper",), ("pid",), ("keeper", "pid")]
-
-
-def uri_of(directory: Path) -> str:
-    return directory.as_uri().replace("file", "genesis")
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,13 @@ import ssl
 import statistics
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from genesis_flow.cli.doctor.finding import Finding, fail, ok, skip, warn
 from genesis_flow.cli.doctor.patient import Patient
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.core.uri import MongoUri
+from genesis_flow.embedded.files import is_open_to_all
 
 _PINGS = 5
 _SLOW_MILLISECONDS = 50
@@ -22,7 +24,7 @@ _DAY = 86_400
 def credentials(settings: Settings) -> Finding:
     """Where they come from: what is in a URI ends up in logs and process lists."""
     if isinstance(settings.target, Embedded):
-        return ok("credentials", "None are needed: the directory belongs to its owner alone.")
+        return _directory(settings.target.directory)
     source = settings.sources.get("password")
     if source is None:
         return ok("credentials", "No password is used.")
@@ -33,6 +35,18 @@ def credentials(settings: Settings) -> Finding:
             "Set GENESIS_FLOW_MONGODB_USERNAME and GENESIS_FLOW_MONGODB_PASSWORD_FILE instead.",
         )
     return ok("credentials", f"The password comes from: {source}.", source=source)
+
+
+def _directory(directory: Path) -> Finding:
+    """An embedded server has no users: who may enter its directory, may do everything."""
+    if directory.is_dir() and is_open_to_all(directory):
+        return warn(
+            "credentials",
+            f"Every user of this machine may put files of theirs into {directory}, and so read and change "
+            "what is logged.",
+            f"Close it: chmod o-w {directory}",
+        )
+    return ok("credentials", "None are needed: the directory belongs to its owner alone.")
 
 
 def connection(patient: Patient) -> Finding:
