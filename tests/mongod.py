@@ -16,6 +16,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 from genesis_flow.embedded import find_mongod
 
 START_TIMEOUT = 60
+# Without zlib, for which `genesis-flow doctor` warns about the version that tests run on.
+COMPRESSORS = "--networkMessageCompressors"
 
 
 def free_port() -> int:
@@ -69,6 +71,7 @@ class Mongod:
                 # makes a database for each test runs out of file descriptors.
                 *("--setParameter", "minSnapshotHistoryWindowInSeconds=0"),
                 *(("--replSet", "rs0") if self.replica_set else ()),
+                *(() if COMPRESSORS in self.options else (COMPRESSORS, "snappy,zstd")),
                 *self.options,
             ],
             stdout=subprocess.DEVNULL,

@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 
 from genesis_flow import embedded
+from genesis_flow.cli.directory import DataDirectory
 from genesis_flow.embedded import Status
 
 NOT_RUNNING = 3
 
-_directory = click.argument(
-    "directory", type=click.Path(file_okay=False, path_type=Path), default=Path("genesis-data")
-)
+_directory = click.argument("directory", type=DataDirectory(), default="genesis-data")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -22,7 +21,7 @@ def db() -> None:
     """Start, stop and look at the embedded MongoDB of a directory.
 
     It starts by itself when a program uses genesis:///DIRECTORY, and stops some seconds after the last one
-    has ended. DIRECTORY is ./genesis-data unless given.
+    has ended. DIRECTORY is a folder or its genesis:// URI, ./genesis-data unless given.
     """
 
 
@@ -77,6 +76,9 @@ def status(context: click.Context, directory: Path, as_json: bool) -> None:
 def _report(status: Status, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(status), default=str))
+        return
+    if not status.directory.is_dir():
+        click.echo(f"MongoDB in {status.directory}: no such folder")
         return
     state = "stopped"
     if status.running:

@@ -88,7 +88,8 @@ def target_options() -> list[click.Option]:
             expose_value=False,
             callback=_kept,
             help="The database: mongodb://host/database[#prefix] or genesis:///dir. Else the environment "
-            "(MLFLOW_TRACKING_URI, GENESIS_FLOW_MONGODB_URI), else alembic_like.ini.",
+            "(MLFLOW_TRACKING_URI, GENESIS_FLOW_MONGODB_URI), else alembic_like.ini, else mlflow.conf, else "
+            "./genesis-data.",
         ),
         click.Option(
             ["-c", "--config", "ini"],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from genesis_flow.cli.directory import DataDirectory
 from genesis_flow.cli.training import MOST_CHOICES
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _COLUMNS = ("degree", "learning_rate", "validation_accuracy", "validation_loss",
 
 
 @click.command(epilog="Run it again to add a sweep to the same experiment.")
-@click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default="genesis-data")
+@click.argument("directory", type=DataDirectory(), default="genesis-data")
 @click.option(
     "--runs",
     type=click.IntRange(1, MOST_CHOICES),

@@ -17,6 +17,8 @@ _DATABASE_SCHEMES = frozenset(
     ("mongodb", "genesis", "postgres", "postgresql", "mysql", "mariadb", "mssql", "oracle", "redis")
 )
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+# A slash short: people have to see what they typed. With an "@" the word may also be a user's name.
+_ONE_SLASH = re.compile(r"(genesis|mongodb(?:\+srv)?)(:/)([^/@][^@]*)", re.IGNORECASE)
 _SEPARATORS = frozenset(" \t\n\r\f\v\"'`([{<=,;|")
 _CLEAN_HOSTS = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+(?:%25[\w.\-]+)?\]|[\w.~%\-]+)(?::\d{1,5})?"
@@ -88,6 +90,8 @@ def mask_uri(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     if not separator:
         scheme, rest = "", uri
+        if typo := _ONE_SLASH.fullmatch(uri):
+            scheme, separator, rest = typo.groups()
     return _mask_options(scheme + separator + _mask_authority(scheme, rest))
 
 

@@ -91,6 +91,8 @@ def parse(uri: str, source: str) -> GenesisUri | MongoUri:
         return _parse_genesis(uri, source)
     if scheme in SCHEMES:
         return _parse_mongo(uri, scheme, source)
+    if uri.lower().startswith("genesis:"):
+        raise invalid(_wants_directory(uri, uri.partition(":")[2], source))
     raise invalid(
         f"The store URI {mask_uri(uri)!r} ({source}) must begin with mongodb://, mongodb+srv:// or "
         f"genesis://; for example {EXAMPLE}."
@@ -103,10 +105,7 @@ def _parse_genesis(uri: str, source: str) -> GenesisUri:
     if "?" in rest:
         raise invalid(f"{shown} takes no options: remove what follows '?', or write %3F for one in a path.")
     if rest and not rest.startswith("/"):
-        raise invalid(
-            f"{shown} needs three slashes and an absolute directory, "
-            f"as in genesis:///{rest.lstrip('./') or 'dir'}; genesis:// alone means ./{EMBEDDED_DIRECTORY}."
-        )
+        raise invalid(_wants_directory(uri, rest, source))
     prefix = normalize_prefix(unquote(fragment), f"the fragment of the {source}") if hash_sign else None
     if not rest:
         return GenesisUri(Path.cwd() / EMBEDDED_DIRECTORY, prefix)
@@ -118,6 +117,22 @@ def _parse_genesis(uri: str, source: str) -> GenesisUri:
         path = path.lstrip("/")
     # Normalised without following links, so that a link to a data directory keeps the name the user chose.
     return GenesisUri(Path(os.path.abspath(path)), prefix)  # noqa: PTH100
+
+
+def _wants_directory(uri: str, path: str, source: str) -> str:
+    """What to say of a ``genesis:`` with too few slashes, or with a directory from here."""
+    path = path.partition("#")[0].partition("?")[0]
+    shown = mask_uri(uri)
+    if shown != uri or not path:
+        meant = "/dir"  # what was masked is not repeated
+    elif path.startswith(("/", ".", "~")):
+        meant = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+    else:
+        meant = f"/{path}, or genesis://{os.path.abspath(path)} for a folder here"  # noqa: PTH100
+    return (
+        f"The store URI {shown!r} ({source}) needs three slashes and an absolute directory, as in "
+        f"genesis://{meant}; genesis:// alone means ./{EMBEDDED_DIRECTORY}."
+    )
 
 
 def _parse_mongo(uri: str, scheme: str, source: str) -> MongoUri:

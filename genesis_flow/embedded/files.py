@@ -40,10 +40,18 @@ def _sentence(layout: Layout, error: OSError) -> str:
 
 
 def taken_by_other(layout: Layout, file: Path) -> str:
+    """What to say of a file that this user may not use."""
+    owner, self = _owner(file), _name(os.geteuid())
+    if owner == self:
+        reason, cure = "is closed to you", f"Open it (chmod -R u+rwX {layout.directory})"
+    else:
+        reason, cure = (
+            f"belongs to {owner}",
+            f"Have it made yours (sudo chown -R {self} {layout.directory})",
+        )
     return (
-        f"You may not use the MongoDB in {layout.directory}: {file.name} belongs to {_owner(file)}. Have it "
-        f"made yours (sudo chown -R {_name(os.geteuid())} {layout.directory}), or choose a directory of your "
-        "own: genesis:///path/to/directory."
+        f"You may not use the MongoDB in {layout.directory}: {file.name} {reason}. {cure}, or choose a "
+        "directory of your own: genesis:///path/to/directory."
     )
 
 

@@ -100,8 +100,9 @@ def _make_folders(layout: Layout) -> None:
         layout.data.mkdir(mode=0o700, exist_ok=True)
         layout.users_lock.touch(mode=0o600)
     except OSError as error:
-        if isinstance(error, PermissionError) and os.path.lexists(error.filename):
-            raise EmbeddedUnavailable(taken_by_other(layout, Path(error.filename))) from error
+        for blamed in (Path(error.filename), layout.directory):
+            if isinstance(error, PermissionError) and os.path.lexists(blamed):
+                raise EmbeddedUnavailable(taken_by_other(layout, blamed)) from error
         raise EmbeddedUnavailable(
             f"Cannot keep a MongoDB in {layout.directory}: {error.strerror}. Choose a directory that you may "
             "write to: genesis:///path/to/directory."

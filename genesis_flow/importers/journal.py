@@ -156,7 +156,7 @@ class Journal:
 
 def journals(config: MigrateConfig) -> list[dict[str, Any]]:
     """What was imported into the target, oldest first."""
-    with opened(config) as connected:
+    with opened(config, creates=False) as connected:
         target = ImportTarget(connected.db, config.settings.prefix, current_workspace())
         return [
             {

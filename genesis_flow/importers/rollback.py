@@ -47,7 +47,7 @@ class RolledBack:
 
 def rollback(config: MigrateConfig, key: str) -> RolledBack:
     """Remove what the import created; safe to repeat after a crash."""
-    with opened(config) as connected:
+    with opened(config, creates=False) as connected:
         require_rights(connected)
         with locked(connected) as run:
             target = ImportTarget(

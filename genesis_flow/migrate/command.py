@@ -56,7 +56,7 @@ def up(
     config: MigrateConfig, revision: str = "head", *, dry_run: bool = False, out_of_order: bool = False
 ) -> Outcome:
     """Apply pending steps up to ``revision``: ``head``, a version, a name, or ``+N`` for the next N."""
-    with opened(config) as target:
+    with opened(config, creates=not dry_run) as target:
         found = _sound(_survey(target), out_of_order)
         steps = up_to(found.files, found.pending, revision)
         migrations = [file.load() for file in steps]
@@ -79,7 +79,7 @@ def down(
     config: MigrateConfig, revision: str, *, dry_run: bool = False, accept_data_loss: bool = False
 ) -> Outcome:
     """Revert the steps after ``revision``: a version or name; ``-N``: the last N; ``base``: all."""
-    with opened(config) as target:
+    with opened(config, creates=False) as target:
         found = _sound(_survey(target), True)
         steps = down_to(found, revision)
         migrations = {file.version: file.load() for file in steps}
@@ -122,20 +122,20 @@ def plan(config: MigrateConfig, revision: str = "head", *, out_of_order: bool = 
 
 def current(config: MigrateConfig) -> tuple[str | None, str | None]:
     """The newest applied version, and the newest that there is."""
-    with opened(config) as target:
+    with opened(config, creates=False) as target:
         found = _survey(target)
         return found.current, found.head
 
 
 def at_head(config: MigrateConfig) -> bool:
     """Whether every step is applied and nothing is wrong with the history."""
-    with opened(config) as target:
+    with opened(config, creates=False) as target:
         return not _sound(_survey(target), False).pending
 
 
 def status(config: MigrateConfig) -> Status:
     """Every step with its state, the problems of the history, and who holds the lock."""
-    with opened(config) as target:
+    with opened(config, creates=False) as target:
         found = _survey(target)
         known = [_step_status(found, file) for file in found.files]
         unknown = [
@@ -169,7 +169,7 @@ def _step_status(found: Survey, file: MigrationFile) -> StepStatus:
 
 def history(config: MigrateConfig) -> list[dict[str, Any]]:
     """What was done to this database, oldest first: when, by whom, which step, how long."""
-    with opened(config) as target:
+    with opened(config, creates=False) as target:
         return plain_ledger(target).history()
 
 
@@ -263,13 +263,13 @@ def stamp(config: MigrateConfig, revision: str) -> Outcome:
 
 def check(config: MigrateConfig, declared: Iterable[type[BaseModel]]) -> list[Finding]:
     """How the collections and indexes of the server differ from the declared documents'."""
-    with opened(config) as target:
+    with opened(config, creates=False) as target:
         return compare(target.db, config.settings.prefix, declared, portable=config.settings.portable)
 
 
 def repair(config: MigrateConfig) -> list[str]:
     """Accept the files as they are now for applied steps whose file has changed."""
-    with opened(config) as target:
+    with opened(config, creates=False) as target:
         if not _survey(target).changed:
             return []
         require_rights(target)
@@ -283,7 +283,7 @@ def repair(config: MigrateConfig) -> list[str]:
 
 def unlock(config: MigrateConfig, *, force: bool = False) -> Holder | None:
     """Remove an expired lock, or with ``force`` any; the holder that had it, or None when there was none."""
-    with opened(config) as target:
+    with opened(config, creates=False) as target:
         holder = read_holder(target.db, config.settings.prefix)
         if holder is None:
             return None
@@ -313,7 +313,7 @@ def validate(config: MigrateConfig, *, files_only: bool = False) -> list[Migrati
         return found
     if files_only:
         return [MigrationError(f"{complaint}.") for complaint in misnamed(config.script_location)]
-    with opened(config) as target:
+    with opened(config, creates=False) as target:
         return _survey(target).problems()
 
 

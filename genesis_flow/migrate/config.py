@@ -63,8 +63,8 @@ def load_config(
 ) -> MigrateConfig:
     """Resolve the target from ``uri``, then the environment, then the ini, then ``mlflow.conf``.
 
-    Stores may fall back to an embedded database that nobody named; migrations may not, unless they only
-    read files (``needs_database=False``).
+    Else the embedded database in ./genesis-data, as for every other command; but where nobody named one it
+    has to be there, unless only files are read (``needs_database=False``).
     """
     environ = os.environ if environ is None else environ
     path, values, imports = read_ini(ini, environ)
@@ -93,12 +93,21 @@ def _settings(
             settings = Settings.resolve(in_ini, environ=environ)
     except MlflowException as exc:
         raise MigrationError(exc.message) from exc
-    if needs_database and settings.sources["store_uri"] == "default":
+    unnamed = needs_database and settings.sources["store_uri"] == "default"
+    if unnamed and (absent := _absent(settings)) is not None:
         raise MigrationError(
-            f"No database is named: give --uri mongodb://host/database, set {ENV_URI}, "
-            f"or write uri in {origin}."
+            f"No database is named, and there is none in {absent}: give --uri mongodb://host/database or "
+            f"--uri genesis:///directory, set {ENV_TRACKING_URI} or {ENV_URI}, or write uri in {origin} or "
+            "in [tracking] of mlflow.conf."
         )
     return settings
+
+
+def _absent(settings: Settings) -> Path | None:
+    """The directory of an embedded database that is not there."""
+    if not isinstance(settings.target, Embedded) or (settings.target.directory / "db").is_dir():
+        return None
+    return settings.target.directory
 
 
 def _names_target(environ: Mapping[str, str]) -> bool:
@@ -188,9 +197,17 @@ class Target:
 
 
 @contextlib.contextmanager
-def opened(config: MigrateConfig) -> Iterator[Target]:
-    """Connect for one command; an embedded server is started, or joined, for as long."""
+def opened(config: MigrateConfig, *, creates: bool = True) -> Iterator[Target]:
+    """Connect for one command; an embedded server is started, or joined, for as long.
+
+    A command that only looks at a database, or changes what is there, does not make one (``creates``).
+    """
     settings = config.settings
+    if not creates and (absent := _absent(settings)) is not None:
+        raise MigrationError(
+            f"There is no embedded database in {absent}: name the right one with --uri; `genesis-migrate up` "
+            "or a store's first call makes one."
+        )
     with contextlib.ExitStack() as stack:
         embedded_uri = None
         if isinstance(settings.target, Embedded):

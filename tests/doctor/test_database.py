@@ -18,7 +18,7 @@ from genesis_flow import MongoDBStore
 from genesis_flow.cli.doctor import network, server
 from genesis_flow.cli.main import cli
 from tests.doctor.helpers import CANARY, examine
-from tests.mongod import Mongod, free_port, guarded_mongod
+from tests.mongod import COMPRESSORS, Mongod, free_port, guarded_mongod, running_mongod
 
 Client = pymongo.MongoClient[dict[str, Any]]
 
@@ -69,6 +69,30 @@ def test_a_sound_database(database: str, root: str) -> None:
         *("schema", "indexes", "half-done", "agreement", "artifacts"),
     ]
     assert report.checks["topology"]["details"] == {"kind": "replica set", "members": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "leaks"),
+    [
+        *((text, True) for text in ("6.0.5", "6.0.26", "7.0.0", "8.0.16", "8.2.2", "5.0.31", "4.4.29")),
+        *((text, True) for text in ("4.2.25", "3.6.23", "7.3.4", "8.0.16-rc0")),
+        *((text, False) for text in ("6.0.27", "7.0.28", "8.0.17", "8.2.3", "5.0.32", "4.4.30")),
+        *((text, False) for text in ("8.3.0", "9.0.0", "8.2.10-rc1")),
+    ],
+)
+def test_versions_that_leak_memory_by_zlib(text: str, leaks: bool) -> None:
+    assert server._leaks_memory(text) is leaks
+
+
+@pytest.mark.parametrize("compressors", ["zlib", "snappy,zlib", "zstd", "disabled"])
+def test_a_server_that_leaks_memory_by_zlib(root: str, compressors: str) -> None:
+    """The mongod of the tests is 6.0.5, which has the flaw; zlib is on unless it is turned off."""
+    with running_mongod(replica_set=False, options=(COMPRESSORS, compressors)) as running:
+        report = examine("--artifact-root", root, uri=running.database_uri("doctor"))
+    version = report.checks["server"]["details"]["version"]
+    expected = "zlib" in compressors and server._leaks_memory(version)
+    assert report.verdict("server") == ("warn" if expected else "ok")
+    assert ("CVE-2025-14847" in report.told("server")) is expected
 
 
 def test_documents_that_contradict_each_other_are_named(database: str, root: str) -> None:

@@ -147,6 +147,12 @@ def test_only_its_owner_reaches_it_and_no_port_is_open(directory: Path) -> None:
             assert not inodes & listening
 
 
+def test_it_takes_no_zlib_by_which_strangers_read_memory(directory: Path) -> None:
+    with embedded.acquire(directory) as server, client(server.uri) as mongo:
+        offered = ["zlib", "snappy", "zstd"]
+        assert mongo.admin.command("hello", compression=offered)["compression"] == ["snappy", "zstd"]
+
+
 def test_the_commands(directory: Path) -> None:
     run = CliRunner().invoke
     path = str(directory)

@@ -16,6 +16,7 @@ import requests
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.client.conftest import user_environment
 from tests.mongod import free_port
+from tests.signals import heed_interrupts
 
 ROOT = Path(__file__).parents[2]
 LONG = bool(os.environ.get("GENESIS_FLOW_LONG"))
@@ -269,6 +270,7 @@ except KeyboardInterrupt:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
     assert process.stdout is not None
     run = process.stdout.readline().strip()

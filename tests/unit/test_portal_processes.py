@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.signals import heed_interrupts
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 
 PREAMBLE = """
@@ -105,7 +107,11 @@ print(portal.run(answer, timeout=10))
 """
     )
     process = subprocess.Popen(
-        [sys.executable, "-X", "dev", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-X", "dev", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     try:
         assert process.stdout is not None

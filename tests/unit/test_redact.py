@@ -35,6 +35,11 @@ LINE_PASSWORDS = PASSWORDS.filter(lambda text: "\n" not in text and "://" not in
         ("mongodb://%2Ftmp%2Fx.sock/db", "mongodb://%2Ftmp%2Fx.sock/db"),
         ("user:pw@h/db", "user:***@h/db"),
         ("genesis:///data/a:b@c", "genesis:///data/a:b@c"),
+        ("genesis:/data/x", "genesis:/data/x"),
+        ("mongodb:/localhost/x", "mongodb:/localhost/x"),
+        ("mongodb:/user:S3cret/db", "mongodb:/***"),
+        ("mongodb:S3cret@h/db", "mongodb:***@h/db"),
+        ("genesis:/S3cret@h/db", "genesis:***@h/db"),
         (
             "mongodb://h/db?tlsCertificateKeyFilePassword=pw&w=1",
             "mongodb://h/db?tlsCertificateKeyFilePassword=***&w=1",

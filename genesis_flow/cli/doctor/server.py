@@ -11,6 +11,9 @@ from genesis_flow.core.settings import Embedded
 from genesis_flow.migrate.rights import EVERYTHING, NEEDED, UNAUTHORIZED, explain_missing, granted_actions
 
 _OLDEST_TESTED = (6, 0)
+# From which release of each line on strangers cannot read memory by zlib (CVE-2025-14847); older lines were
+# never mended, newer ones never had it.
+_MENDED = {(8, 2): 3, (8, 0): 17, (7, 0): 28, (6, 0): 27, (5, 0): 32, (4, 4): 30}
 _READ = ("find",)
 _WRITE = ("insert", "update", "remove")
 _DDL = tuple(action for action in NEEDED if action not in (*_READ, *_WRITE))
@@ -80,7 +83,28 @@ def version(patient: Patient) -> Finding:
             f"Upgrade to {wanted} or newer.",
             version=text,
         )
+    if _leaks_memory(text) and _takes_zlib(patient):
+        return warn(
+            "server",
+            f"MongoDB {text}, which lets everybody who reaches it read its memory, because zlib compression "
+            "is on (CVE-2025-14847).",
+            "Upgrade to its line's newest release, or start it with --networkMessageCompressors snappy,zstd.",
+            version=text,
+        )
     return ok("server", f"MongoDB {text}.", version=text)
+
+
+def _leaks_memory(text: str) -> bool:
+    numbers = [int(part) for part in text.split("-")[0].split(".")[:3]]
+    line, release = (numbers[0], numbers[1]), numbers[2]
+    if line in _MENDED:
+        return release < _MENDED[line]
+    return line < max(_MENDED)
+
+
+def _takes_zlib(patient: Patient) -> bool:
+    """What it would agree on with a client that knows nothing else; to ask needs no right."""
+    return "zlib" in (patient.command("hello", compression=["zlib"]).get("compression") or ())
 
 
 def topology(patient: Patient) -> Finding:

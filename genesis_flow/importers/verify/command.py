@@ -100,7 +100,7 @@ def verify_import(
     name = source.name
     source.close()
     workspace = current_workspace()
-    with opened(config) as connected:
+    with opened(config, creates=False) as connected:
         journals = connected.db[f"{config.settings.prefix}import_journals"]
         journal = journals.find_one({"source": name, "workspace": workspace})
         target = Target(connected.db, config.settings.prefix, workspace, _names(journal or {}))
