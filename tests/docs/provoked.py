@@ -1,6 +1,7 @@
 """The troubles of docs/troubleshooting.md, brought about for real: each function returns what is printed."""
 
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -193,6 +194,19 @@ def library_missing(place: Place) -> str:
 
 def no_folder(_: Place) -> str:
     return opening("genesis:///proc/tracking")
+
+
+def full_disk(place: Place) -> str:
+    """Of a disk that is really full: tests/embedded/test_full_disk.py."""
+    full = shutil.disk_usage("/")._replace(free=1_000_000)
+    place.patch.setattr(shutil, "disk_usage", lambda _: full)
+    return opening(f"genesis://{place.folder}/data")
+
+
+def folder_for_file(place: Place) -> str:
+    (place.folder / "data" / "server.json").mkdir(parents=True)
+    (place.folder / "data" / "keeper.lock").touch()
+    return opening(f"genesis://{place.folder}/data")
 
 
 def in_use(place: Place) -> str:
