@@ -56,8 +56,9 @@ class Keeper:
             return 0
         try:
             orphan = self._last_mongod()
-            # What the file says from here on is ours.
-            self._write_state(state="starting", **dict(zip(("pid", "program", "began"), orphan or ())))  # noqa: B905
+            # What the file says from here on is ours; the orphan stays in it until it has ended.
+            named = zip(("pid", "program", "began"), orphan or (), strict=False)
+            self._write_state(state="starting", **dict(named))
             if orphan is not None:
                 self._end_orphan(*orphan)
             return self._run_mongod()
@@ -94,7 +95,7 @@ class Keeper:
 
     def _run_mongod(self) -> int:
         crashes = 0
-        watched = self._watch_files()
+        self._watch_files()
         while not (self.stopping or self._is_displaced()):
             self._rotate_log()
             started = time.monotonic()
@@ -108,19 +109,15 @@ class Keeper:
             if crashes >= MOST_CRASHES:
                 return self._fail(f"mongod ended with exit code {code}")
             time.sleep(0.2 * crashes)
-        for folder in watched:
-            os.close(folder)
         return 0
 
-    def _watch_files(self) -> "list[int]":
+    def _watch_files(self) -> None:
         """Have the kernel ring when files are removed here, where it can; elsewhere they are looked at."""
-        folders = []
         if hasattr(fcntl, "F_NOTIFY"):
             for path in (self.directory, self.path("db")):
-                folders.append(os.open(path, os.O_RDONLY))
+                folder = os.open(path, os.O_RDONLY)  # open as long as it is watched: to our end
                 with contextlib.suppress(OSError):
-                    fcntl.fcntl(folders[-1], fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
-        return folders
+                    fcntl.fcntl(folder, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
 
     def _fail(self, reason: str) -> int:
         # On a full disk even this may not be written; clients see for themselves that it is full.
@@ -185,6 +182,8 @@ class Keeper:
                 if code is not None:
                     return code
                 if self._is_displaced():
+                    # First, or a call may find a keeper and then wait for a mongod that does not come back.
+                    fcntl.flock(self.lock, fcntl.LOCK_UN)
                     self._kill()  # a clean end would remove the socket, which may be a successor's by now
                     return None
                 if self.stopping:
@@ -295,9 +294,9 @@ class Keeper:
         Also what was not so yet: a script may have been the program that became mongod.
         """
         assert self.process is not None
-        is_script = sys.platform == "linux" and _program(self.process.pid) != self.program
-        if is_script or self._seen_state() != self.written:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # if it has just ended, too
+            is_script = sys.platform == "linux" and _program(self.process.pid) != self.program
+            if is_script or self._seen_state() != self.written:
                 self._write_state(**self.state)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pymongo
 import pytest
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
@@ -120,6 +121,34 @@ def test_calls_under_way_go_on_and_nothing_acknowledged_is_lost(store: MongoDBSt
             assert number in history
             assert stored.metrics[f"new {number}"] == 1
             assert stored.params[f"p{number}"] == "x"
+
+
+def test_a_call_that_waits_in_the_driver_has_it_started(directory: Path) -> None:
+    """Nobody else makes a call here, and the driver alone would wait for ever."""
+    server = embedded.hold(directory)
+    patience = {"serverSelectionTimeoutMS": 40_000, "connectTimeoutMS": 40_000}
+    with pymongo.MongoClient[dict[str, Any]](server.uri, **server.client_options(), **patience) as mongo:
+        mongo.db.things.insert_one({"_id": 1})
+        kill(directory, ("keeper", "pid"))
+        wait_until(lambda: not mongo.topology_description.has_readable_server())
+        assert mongo.db.things.find_one() == {"_id": 1}
+
+
+def test_an_idle_client_starts_nothing(directory: Path) -> None:
+    """It looks for a lost server twice at once, and again after ten seconds."""
+    server = embedded.hold(directory)
+    waker = server.client_options()["event_listeners"][0]
+    for _ in range(5):
+        waker.failed(None)
+    assert waker._thread is None, "its keeper is there"
+    embedded.stop(directory, force=True)
+    waker._looks.clear()
+    for _ in range(2):
+        waker.failed(None)
+    assert waker._thread is None
+    waker.failed(None)
+    waker._thread.join(60)
+    assert embedded.status(directory).running
 
 
 def test_the_next_call_starts_one_that_was_made_to_stop(store: MongoDBStore, directory: Path) -> None:
