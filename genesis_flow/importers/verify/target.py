@@ -153,7 +153,8 @@ class Target:
             inputs = document.get("inputs")
             for one in inputs if isinstance(inputs, list) else ():
                 if isinstance(one, dict):
-                    key = dataset_key(document["experiment_id"], str(one.get("name")), str(one.get("digest")))
+                    named = str(one.get("name")), str(one.get("digest"))
+                    key = dataset_key(document.get("experiment_id"), *named)
                     if one.get("id") != key:
                         self.trouble("run", name, f"its input {one.get('name')} names another dataset")
             yield name, fields, document
