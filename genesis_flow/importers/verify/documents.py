@@ -13,7 +13,7 @@ from genesis_flow.importers.verify.entities import (
     input_fields,
     json_value,
 )
-from genesis_flow.importers.verify.stored import Stored
+from genesis_flow.importers.verify.stored import MISSING, Stored
 
 # Tags and metadata that a trace keeps in fields of its own.
 TRACE_TAGS = {
@@ -76,7 +76,7 @@ def _inputs(stored: Stored) -> Fields:
 
 def dataset(stored: Stored) -> Fields:
     names = ("name", "digest", "source_type", "source", "schema", "profile")
-    return {**stored.fields(*names), **stored.counted("contexts")}
+    return {**stored.fields(*names), **stored.counted("contexts", optional=False)}
 
 
 def logged_model(stored: Stored) -> Fields:
@@ -190,7 +190,7 @@ def registered_model(stored: Stored) -> Fields:
     fields["latest_unstaged"] = last if unstaged is None else unstaged
     # It counts changes of aliases and stages, which may have been taken back.
     if not is_whole(revision := stored.take("revision")):
-        fields["revision"] = revision
+        fields["revision"] = MISSING if revision is None else revision
     return fields
 
 

@@ -33,6 +33,19 @@ _OWNERS: dict[str, dict[str, tuple[str, ...]]] = {
     "model_versions": {"model_version_tags": ("name", "version")},
     "webhooks": {"webhook_events": ("webhook_id",)},
 }
+# The same for tables with rows of several owners: the column that names it, its table, what the rows say.
+_LINKS: tuple[tuple[str, str, str, dict[str, tuple[str, ...]]], ...] = (
+    ("inputs", "destination_id", "runs", {"destination_type": ("RUN",)}),
+    ("inputs", "source_id", "runs", {"source_type": ("RUN_INPUT", "RUN_OUTPUT")}),
+    (
+        "entity_associations",
+        "source_id",
+        "trace_info",
+        {"source_type": ("trace",), "destination_type": ("run", "prompt_version")},
+    ),
+    ("entity_associations", "source_id", "evaluation_datasets", {"source_type": ("evaluation_dataset",)}),
+)
+DEFAULT = "default"
 # The owner's columns, where they have another name there.
 _KEYS = {"trace_id": "request_id"}
 # What is compared without belonging to anything.
@@ -50,7 +63,6 @@ _NO_DATA = frozenset(
         "sql_span_cost_daily_rollups",
         "sql_assessment_daily_rollups",
         "sql_trace_rollup_rebuild_queue",
-        "workspaces",
         "job_locks",
         "scheduler_leases",
     }
@@ -65,6 +77,8 @@ def leftovers(
         if name in _COMPARED | _NO_DATA:
             continue
         query = sa.select(sa.func.count()).select_from(table)
+        if name == "workspaces":  # every database has this one
+            query = query.where(table.c.name != DEFAULT)
         if experiments is not None:
             if "experiment_id" not in table.c:
                 continue
@@ -73,6 +87,16 @@ def leftovers(
             yield name, f"{rows} rows: the target has no place for them"
     if experiments is None:
         yield from _orphans(connection, tables)
+        yield from _other_workspaces(connection, tables)
+
+
+def _other_workspaces(connection: sa.Connection, tables: Tables) -> Iterator[tuple[str, str]]:
+    for name in ("experiments", "registered_models", "evaluation_datasets", "webhooks"):
+        if name in tables and "workspace" in tables[name].c:
+            workspace = tables[name].c.workspace
+            query = sa.select(sa.func.count()).select_from(tables[name])
+            if rows := connection.execute(query.where(workspace != DEFAULT)).scalar():
+                yield name, f"{rows} rows are of other workspaces: the target has them all in one"
 
 
 def _orphans(connection: sa.Connection, tables: Tables) -> Iterator[tuple[str, str]]:
@@ -92,6 +116,20 @@ def _orphans(connection: sa.Connection, tables: Tables) -> Iterator[tuple[str, s
                 )
             if rows := connection.execute(query).scalar():
                 yield name, f"{rows} rows belong to nothing: what they name is not in the table {owner}"
+
+    for name, column, owner, says in _LINKS:
+        if name not in tables or owner not in tables:
+            continue
+        key = next(iter(_OWNERS[owner].values()))[0]
+        owners = sa.select(sa.literal(1)).where(tables[owner].c[key] == tables[name].c[column])
+        query = sa.select(sa.func.count()).select_from(tables[name]).where(~sa.exists(owners))
+        for said, values in says.items():
+            query = query.where(tables[name].c[said].in_(values))
+        if rows := connection.execute(query).scalar():
+            yield (
+                name,
+                f"{rows} rows belong to nothing: what their {column} names is not in the table {owner}",
+            )
 
 
 def _owner_column(owner: sa.TableClause, column: str) -> str:

@@ -23,20 +23,17 @@ class Stored:
         return self._left.pop(name, None)
 
     def settle(self, **expected: Any) -> None:
-        """Take fields whose values are known; one with another value stays, and will be among the rest."""
+        """Take fields whose values are known; one with another value, or none, will be among the rest."""
         for name, value in expected.items():
-            if name in self._left and canonical(self._left[name]) == canonical(value):
-                del self._left[name]
+            stored = self._left.pop(name, MISSING)
+            if canonical(stored) != canonical(value):
+                self._left[name] = stored
 
     def fields(self, *names: str, **renamed: str) -> Fields:
         """Values as they are; ``renamed`` are those that the source calls otherwise."""
         return {name: self.take(name) for name in names} | {
             theirs: self.take(ours) for theirs, ours in renamed.items()
         }
-
-    def required(self, *names: str) -> Fields:
-        """Values that readers rely on."""
-        return {name: MISSING if (value := self.take(name)) is None else value for name in names}
 
     def mapped(self, name: str, *, optional: bool = False) -> Fields:
         """The entries of a map under the keys that users gave."""
@@ -45,12 +42,12 @@ class Stored:
             return entries(name, value)
         return {} if value is None and optional else {name: MISSING if value is None else value}
 
-    def counted(self, name: str) -> Fields:
+    def counted(self, name: str, *, optional: bool = True) -> Fields:
         """The items of a list."""
         value = self.take(name)
-        if value is None:
-            return {}
-        return counted(name, value) if isinstance(value, list) else {name: value}
+        if isinstance(value, list):
+            return counted(name, value)
+        return {} if value is None and optional else {name: MISSING if value is None else value}
 
     def json(self, *names: str) -> Fields:
         """JSON texts."""

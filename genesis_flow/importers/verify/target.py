@@ -137,7 +137,7 @@ class Target:
             if number in self.names.joined:
                 tags = {name: fields.get(name) for name in stated[source_id] if name.startswith("tags.")}
                 fields = stated[source_id] | tags
-            elif fields["name"] == self.names.names.get(source_id):
+            elif source_id in self.names.names and fields["name"] == self.names.names[source_id]:
                 fields["name"] = stated[source_id]["name"]
             yield source_id, fields, document
         counter = self.collection("counters").find_one({"_id": "experiments"}) or {}

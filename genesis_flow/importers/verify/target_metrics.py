@@ -10,7 +10,7 @@ from typing import Any
 from genesis_flow.importers.verify.documents import is_whole
 from genesis_flow.importers.verify.entities import Fields, canonical
 from genesis_flow.importers.verify.histories import POINT, Histories, packed
-from genesis_flow.importers.verify.stored import MISSING, Document, Stored
+from genesis_flow.importers.verify.stored import Document, Stored
 from genesis_flow.importers.verify.target import AFTER_SEPARATOR, SEPARATOR, Target
 
 # The order counts: MongoDB compares these fields in turn to keep the latest.
@@ -99,12 +99,10 @@ def _block(run_id: str, key: str, block: Document) -> bytes:
 def head_fields(target: Target, run_id: str, key: str, head: Document) -> Fields:
     """What a head says of its run and of the latest point, beside its points."""
     stored = Stored(head)
-    known = {"run_uuid": run_id, "key": key}
-    stored.settle(_id=f"{run_id}{SEPARATOR}{key}", **known)
+    stored.settle(_id=f"{run_id}{SEPARATOR}{key}", run_uuid=run_id, key=key)
     for name in ("tail", "packed"):
         stored.take(name)
     fields: Fields = {
-        **{name: MISSING for name in known if name not in head},
         "experiment_id": target.names.source_of(stored.take("experiment_id")),
         **stored.fields("workspace", "start_time", "active"),
         **dict(_latest(stored.take("latest"))),
