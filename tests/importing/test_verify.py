@@ -1,6 +1,7 @@
 """``--verify`` compares everything: a single changed digit, on either side, is found and named."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.importing.trees import VERSIONS, unpack
 from tests.importing.verifying import SQL_VERSIONS, bring, changed, check, leaves, unpack_sql, with_change
 from tests.mongod import Mongod
 
-# What a comparison of these kinds reads.
+# What a comparison of these kinds reads; test_hostile_targets.py has what only databases hold.
 COLLECTIONS = {
     "experiments": ("experiment",),
     "runs": ("run",),
@@ -31,29 +32,12 @@ COLLECTIONS = {
     "logged_models": ("logged_model",),
     "logged_model_metrics": ("logged_model",),
     "traces": ("trace",),
-    "spans": ("span",),
-    "span_payloads": ("span",),
     "assessments": ("assessment",),
-    "evaluation_datasets": ("evaluation_dataset",),
-    "evaluation_dataset_records": ("evaluation_record",),
-    "entity_associations": ("entity_association",),
     "registered_models": ("registered_model", "model_version"),
     "model_versions": ("registered_model", "model_version"),
-    "webhooks": ("webhook",),
 }
-# Bookkeeping of a store, which says nothing about the data.
-NOT_DATA = {
-    "registered_models.revision",
-    "traces.generation",
-    "traces.tokens_of",
-    "traces.cost_of",
-    # What is derived from a span's content for metrics and searches.
-    "spans.latency",
-    "spans.model_name",
-    "spans.model_provider",
-    "spans.usage",
-    "spans.cost",
-}
+# Counts changes of a store, which may have been taken back.
+NOT_DATA = {"registered_models.revision"}
 MAPS = ("params", "tags", "texts", "metadata", "expectations", "stages", "aliases")
 
 
@@ -149,32 +133,10 @@ def test_databases_of_each_version_are_equal(store_uri: str, tmp_path: Path, ver
 @pytest.mark.parametrize("part", range(3))
 def test_a_change_of_any_field_in_the_target_is_found(imported: Imported, part: int) -> None:
     uri, source = imported("tree")
-    there = [
-        name for name in COLLECTIONS if not name.startswith(("span", "evaluation", "entity", "webhooks"))
-    ]
-    missed, made = _missed(uri, source, tuple(there[part::3]))
+    missed, made = _missed(uri, source, tuple(COLLECTIONS)[part::3])
     assert missed == []
     assert made > 20
     assert _compare(uri, source).equal
-
-
-def test_the_same_for_what_only_databases_have(imported: Imported) -> None:
-    uri, source = imported("sql")
-    missed, made = _missed(
-        uri,
-        source,
-        (
-            "metrics",
-            "spans",
-            "span_payloads",
-            "evaluation_datasets",
-            "evaluation_dataset_records",
-            "entity_associations",
-            "webhooks",
-        ),
-    )
-    assert missed == []
-    assert made > 40
 
 
 def test_the_difference_is_named_with_both_values(imported: Imported) -> None:
@@ -322,7 +284,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_compared(store_uri: str, tmp_
         map(str, (run / "meta.yaml", param, metric))
     )
     assert found.outcome.counts["run"].source == 9
-    assert "what cannot be read is named above" in found.lines()[-1]
+    assert "what cannot be read of the source (3)" in found.lines()[-1]
+    assert found.exit_code == 3
 
 
 def test_damage_in_a_database_is_named_and_the_rest_compared(store_uri: str, tmp_path: Path) -> None:
@@ -392,3 +355,147 @@ def test_a_password_of_a_source_is_not_shown(store_uri: str) -> None:
     result = CliRunner().invoke(cli, ["--uri", store_uri, "import", source, "--verify"])
     assert result.exit_code == 1
     assert "S3CRET" not in result.output
+
+
+def _executed(source: str, *statements: str) -> None:
+    with sqlite3.connect(source.removeprefix("sqlite:///")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+def test_the_latest_point_counts_where_its_history_was_pruned(store_uri: str, tmp_path: Path) -> None:
+    source = unpack_sql("3.17.2", tmp_path)
+    bring(store_uri, source)
+    run = "run_uuid = (SELECT run_uuid FROM runs WHERE name = 'child') AND key = 'loss'"
+    # The row that latest_metrics keeps is all that tells of the point: it is one of the source's still.
+    _executed(source, f"DELETE FROM metrics WHERE {run} AND step = 19")
+    assert check(store_uri, source).outcome.differences == []
+    # A later one, which no row of the table of points tells of, is what MLflow answers.
+    _executed(source, f"UPDATE latest_metrics SET value = 0.25, step = 500 WHERE {run}")
+    found = check(store_uri, source)
+    assert found.exit_code == 1
+    named = {each.field: (each.source, each.target) for each in found.outcome.differences}
+    assert named["latest.value"] == ("0.25", "0.05")
+    assert named["latest.step"] == ("500", "19")
+
+
+@pytest.mark.parametrize(
+    ("contradiction", "reason"),
+    [
+        (
+            "UPDATE latest_metrics SET value = 0.5, step = 1, timestamp = 1600000000001 WHERE {}",
+            "ends in 0.05",
+        ),
+        ("DELETE FROM latest_metrics WHERE {}", "MLflow shows none"),
+    ],
+)
+def test_a_latest_point_that_contradicts_its_history_is_named(
+    store_uri: str, tmp_path: Path, contradiction: str, reason: str
+) -> None:
+    source = unpack_sql("3.17.2", tmp_path)
+    bring(store_uri, source)
+    metric = "run_uuid = (SELECT run_uuid FROM runs WHERE name = 'child') AND key = 'loss'"
+    _executed(source, contradiction.format(metric))
+    found = check(store_uri, source)
+    assert found.outcome.differences == []
+    (named,) = found.outcome.unreadable
+    assert named.where.endswith(" loss")
+    assert reason in named.reason
+    assert found.exit_code == 3
+
+
+def test_exit_code_0_means_everything(store_uri: str, tmp_path: Path) -> None:
+    source = unpack_sql("3.17.2", tmp_path)
+    nothing_left = ("DELETE FROM scorer_versions", "DELETE FROM scorers", "DELETE FROM issues")
+    bring(store_uri, source)
+    found = check(store_uri, source)
+    assert found.equal
+    assert sorted(each.kind for each in found.outcome.left_out) == ["issues", "scorer_versions", "scorers"]
+    assert found.exit_code == 3
+    assert "LEFT OUT scorers table scorers: 1 rows: the target has no place for them" in found.lines()
+    assert "has no place for (3)" in found.lines()[-1]
+    assert found.plain()["left_out_in_all"] == 3
+    _executed(source, *nothing_left)
+    found = check(store_uri, source)
+    assert found.exit_code == 0
+    assert found.lines()[-1] == "The target has all that the source has, and it is the same."
+
+
+ORPHANS = {
+    "experiment_tags": "INSERT INTO experiment_tags (key, value, experiment_id) VALUES ('k', 'v', 77)",
+    "runs": "UPDATE runs SET experiment_id = 77 WHERE name = 'child'",
+    "metrics": (
+        "INSERT INTO metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES ('k', 1, 1, 1, 0, 'gone')"
+    ),
+    "latest_metrics": (
+        "INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid) "
+        "VALUES ('k', 1, 1, 1, 0, 'gone')"
+    ),
+    "params": "INSERT INTO params (key, value, run_uuid) VALUES ('k', 'v', 'gone')",
+    "tags": "INSERT INTO tags (key, value, run_uuid) VALUES ('k', 'v', 'gone')",
+    "inputs": (
+        "INSERT INTO inputs (input_uuid, source_type, source_id, destination_type, destination_id) "
+        "VALUES ('i', 'DATASET', 'd', 'RUN', 'gone')"
+    ),
+    "logged_models": "UPDATE logged_models SET experiment_id = 77 WHERE name = 'model-1'",
+    "trace_info": "UPDATE trace_info SET experiment_id = 77 WHERE request_preview IS NOT NULL",
+    "trace_tags": "INSERT INTO trace_tags (key, value, request_id) VALUES ('k', 'v', 'gone')",
+    "spans": "UPDATE spans SET trace_id = 'gone' WHERE span_id = '0000000000000004'",
+    "assessments": "UPDATE assessments SET trace_id = 'gone' WHERE name = 'score'",
+    "entity_associations": (
+        "UPDATE entity_associations SET source_id = 'gone' WHERE destination_type = 'prompt_version'"
+    ),
+    "evaluation_dataset_records": (
+        "UPDATE evaluation_dataset_records SET dataset_id = 'gone' WHERE inputs = '{}'"
+    ),
+    "model_versions": "UPDATE model_versions SET name = 'gone' WHERE version = 4",
+    "registered_model_aliases": (
+        "INSERT INTO registered_model_aliases (alias, version, name, workspace) "
+        "VALUES ('a', 1, 'gone', 'default')"
+    ),
+    "webhook_events": "UPDATE webhook_events SET webhook_id = 'gone' WHERE entity = 'model_version'",
+}
+
+
+@pytest.mark.parametrize("table", ORPHANS)
+def test_rows_that_belong_to_nothing_are_left_out(imported: Imported, tmp_path: Path, table: str) -> None:
+    uri, _ = imported("sql")
+    source = unpack_sql("3.17.2", tmp_path)
+    _executed(source, ORPHANS[table])
+    found = check(uri, source)
+    named = {each.kind: each.reason for each in found.outcome.left_out}
+    assert "rows belong to nothing" in named[table]
+
+
+def test_what_the_target_got_since_is_named(store_uri: str, tmp_path: Path) -> None:
+    source = str(unpack("2.22.0", tmp_path))
+    bring(store_uri, source)
+    assert check(store_uri, source).exit_code == 0
+    store = MongoDBStore(store_uri, str(tmp_path / "artifacts"))
+    experiment = store.get_experiment_by_name("kept").experiment_id
+    run = store.create_run(experiment, "someone", 1, [], "later").info.run_id
+    # An experiment that the source does not have is nobody's business.
+    store.create_run(store.create_experiment("mine"), "someone", 1, [], "elsewhere")
+    found = check(store_uri, source)
+    assert found.outcome.differences == []
+    assert [(each.kind, each.where) for each in found.outcome.added] == [("run", f'"{run}"')]
+    assert found.exit_code == 3
+    assert found.lines()[-1] == (
+        "The target has all that the source has, and it is the same. "
+        "Named above: what only the target has (1)."
+    )
+
+
+def test_links_in_a_tree_are_named_and_not_followed(store_uri: str, tmp_path: Path) -> None:
+    source = unpack("2.22.0", tmp_path)
+    bring(store_uri, str(source))
+    (tmp_path / "secret").write_text("of the system")
+    run = next(path.parent for path in source.glob("[0-9]*/*/meta.yaml"))
+    (run / "params").mkdir(exist_ok=True)
+    (run / "params" / "linked").symlink_to(tmp_path / "secret")
+    os.mkfifo(run / "params" / "pipe")
+    found = check(store_uri, str(source))
+    assert found.outcome.differences == []
+    assert {Path(each.where).name for each in found.outcome.unreadable} == {"linked", "pipe"}
+    assert found.exit_code == 3
