@@ -153,9 +153,11 @@ class Target:
             inputs = document.get("inputs")
             for one in inputs if isinstance(inputs, list) else ():
                 if isinstance(one, dict):
-                    named = str(one.get("name")), str(one.get("digest"))
-                    key = dataset_key(document.get("experiment_id"), *named)
-                    if one.get("id") != key:
+                    number, named = (
+                        document.get("experiment_id"),
+                        (str(one.get("name")), str(one.get("digest"))),
+                    )
+                    if not documents.is_whole(number) or one.get("id") != dataset_key(number, *named):
                         self.trouble("run", name, f"its input {one.get('name')} names another dataset")
             yield name, fields, document
 
