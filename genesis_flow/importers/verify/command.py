@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from genesis_flow.core.redact import mask
 from genesis_flow.database.scoping import current_workspace
+from genesis_flow.documents.binding import DECLARED
 from genesis_flow.importers.records import Filters
 from genesis_flow.importers.sources import open_source
 from genesis_flow.importers.verify import verify
@@ -15,7 +16,10 @@ from genesis_flow.importers.verify.compare import Outcome
 from genesis_flow.importers.verify.target import Names, Target
 from genesis_flow.importers.verify.wanted import Wanted
 from genesis_flow.migrate.config import MigrateConfig, opened
+from genesis_flow.migrate.schema_check import compare
 
+# The exit code when all that can be compared is equal, and something is named besides.
+INCOMPLETE = 3
 SHOWN = 20
 _LONGEST = 100
 
@@ -34,7 +38,11 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        return 0 if self.equal else 1
+        """0: all of the source is there, and nothing is left to say; 3: something is, though all is equal."""
+        outcome = self.outcome
+        if not self.equal:
+            return 1
+        return INCOMPLETE if outcome.unreadable or outcome.left_out or outcome.added else 0
 
     def plain(self) -> dict[str, Any]:
         outcome = self.outcome
@@ -52,6 +60,10 @@ class Verification:
             "differences_in_all": outcome.different,
             "unreadable": [trouble._asdict() for trouble in outcome.unreadable],
             "unreadable_in_all": len(outcome.unreadable),
+            "left_out": [trouble._asdict() for trouble in outcome.left_out],
+            "left_out_in_all": len(outcome.left_out),
+            "added": [trouble._asdict() for trouble in outcome.added],
+            "added_in_all": len(outcome.added),
             "damaged": [trouble._asdict() for trouble in outcome.damaged],
         }
 
@@ -70,7 +82,13 @@ class Verification:
             lines.append(f"DIFFERS  {where}: source {_short(found.source)}, target {_short(found.target)}")
         if (more := outcome.different - SHOWN) > 0:
             lines.append(f"         and {more:,} more differences")
-        for name, troubles in (("DAMAGED ", outcome.damaged), ("UNREAD  ", outcome.unreadable)):
+        named = {
+            "DAMAGED ": outcome.damaged,
+            "UNREAD  ": outcome.unreadable,
+            "LEFT OUT": outcome.left_out,
+            "ADDED   ": outcome.added,
+        }
+        for name, troubles in named.items():
             lines += [f"{name} {each.kind} {each.where}: {each.reason}" for each in islice(troubles, SHOWN)]
             if len(troubles) > SHOWN:
                 lines.append(f"         and {len(troubles) - SHOWN:,} more")
@@ -81,12 +99,21 @@ class Verification:
         if not self.equal:
             hint = "" if self.imported else " Nothing was imported from this source into this target so far."
             return f"The target differs from the source.{hint}"
-        if outcome.unreadable:
-            return (
-                "The target has all that can be read of the source; what cannot be read is named above "
-                f"({len(outcome.unreadable):,})."
+        but = [
+            f"{what} ({len(troubles):,})"
+            for what, troubles in (
+                ("what cannot be read of the source", outcome.unreadable),
+                ("what of the source the target has no place for", outcome.left_out),
+                ("what only the target has", outcome.added),
             )
-        return "The target has all that the source has, and it is the same."
+            if troubles
+        ]
+        if not but:
+            return "The target has all that the source has, and it is the same."
+        told = f"{', '.join(but[:-1])} and {but[-1]}" if len(but) > 1 else but[0]
+        if outcome.unreadable or outcome.left_out:
+            return f"The target has the rest of the source, and it is the same. Named above: {told}."
+        return f"The target has all that the source has, and it is the same. Named above: {told}."
 
 
 def verify_import(
@@ -105,7 +132,16 @@ def verify_import(
         journal = journals.find_one({"source": name, "workspace": workspace})
         target = Target(connected.db, config.settings.prefix, workspace, _names(journal or {}))
         wanted = Wanted(filters.experiments, filters.since)
-        outcome = verify(source_uri, target, wanted, report)
+        try:
+            outcome = verify(source_uri, target, wanted, report)
+        finally:
+            target.close()
+        # Without its indexes a target is slow, and names are not kept from being given twice.
+        for found in compare(
+            connected.db, config.settings.prefix, DECLARED, portable=config.settings.portable
+        ):
+            if found.kind in ("missing", "different", "unusable"):
+                outcome.damaged.add("index", found.what, found.detail)
     return Verification(mask(name), config.where, outcome, journal is not None)
 
 

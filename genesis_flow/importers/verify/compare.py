@@ -1,12 +1,11 @@
 """Source against target, entity by entity, in bounded memory."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
-from genesis_flow.importers.verify.documents import Document
 from genesis_flow.importers.verify.entities import (
     KINDS,
     Difference,
@@ -14,12 +13,15 @@ from genesis_flow.importers.verify.entities import (
     Fields,
     Troubles,
     canonical,
+    canonical_object,
     checksum,
     contexts_of,
     differences,
 )
-from genesis_flow.importers.verify.histories import Comparison, Histories, compare
+from genesis_flow.importers.verify.histories import Comparison, Histories, Point, compare
+from genesis_flow.importers.verify.surplus import SCOPES, surplus
 from genesis_flow.importers.verify.target import Target
+from genesis_flow.importers.verify.target_metrics import RunMetrics, head_fields, metrics_of
 
 BATCH = 100
 # Differences that are named; all are counted.
@@ -30,6 +32,10 @@ Report = Callable[[str, int], None]
 
 class SourceReader(Protocol):
     troubles: Troubles
+    # What has no place in a target, and what belongs to nothing.
+    left_out: Troubles
+    # Whether all of the source is compared, or only what is younger than some time.
+    complete: bool
 
     @property
     def kinds(self) -> Iterable[str]: ...
@@ -38,6 +44,10 @@ class SourceReader(Protocol):
 
     def points(self, run: Entity) -> Iterator[tuple[str, bytes]]:
         """The points of all metrics of a run: portions of rows of 24 bytes, by key."""
+        ...
+
+    def latest(self, run: Entity) -> Mapping[str, Point] | None:
+        """What the source tells as the latest points of a run beside its histories, if it keeps such."""
         ...
 
     def close(self) -> None: ...
@@ -64,6 +74,9 @@ class Outcome:
     different: int = 0
     # What could not be read in the source, what contradicts itself in the target.
     unreadable: Troubles = field(default_factory=Troubles)
+    # What of the source the target has no place for, and what the target has beside the source's.
+    left_out: Troubles = field(default_factory=Troubles)
+    added: Troubles = field(default_factory=Troubles)
     damaged: Troubles = field(default_factory=Troubles)
     # Of all entities on both sides, whatever the order: equal if all is equal.
     source_checksum: str = ""
@@ -93,10 +106,25 @@ class Comparer:
                         batch = [self._with_contexts(entity) for entity in batch]
                     self._compare(kind, batch)
                     self._report(kind, self._count(kind).source)
+        self._find_surplus(set(kinds))
         self.outcome.unreadable = self.source.troubles
+        self.outcome.left_out = self.source.left_out
         self.outcome.damaged = self.target.troubles
         self.outcome.source_checksum, self.outcome.target_checksum = (f"{one:032x}" for one in self._sums)
         return self.outcome
+
+    def _find_surplus(self, kinds: set[str]) -> None:
+        for scope in SCOPES:
+            # Of a kind that the source cannot have, there is to be nothing.
+            asked = kinds >= {scope.parent, scope.kind} & set(self.source.kinds)
+            if not asked or (scope.may_be_new and not self.source.complete):
+                continue
+            for found in surplus(self.target, scope):
+                if scope.may_be_new:
+                    self.outcome.added.add(scope.kind, found, "the source has no such thing")
+                else:
+                    self._count(scope.kind).target += 1
+                    self._name([Difference(scope.kind, found, "", "is not there", "is there")])
 
     def _count(self, kind: str) -> Count:
         return self.outcome.counts.setdefault(kind, Count())
@@ -148,7 +176,7 @@ class Comparer:
 
     def _with_contexts(self, dataset: Entity) -> Entity:
         key = dataset.fields["experiment_id"], f"{dataset.fields['name']}.{dataset.fields['digest']}"
-        contexts: Fields = dict.fromkeys(sorted(self._contexts.get(key, ())), True)
+        contexts: Fields = dict.fromkeys(sorted(self._contexts.get(key, ())), 1)
         return dataset._replace(fields=dataset.fields | contexts)
 
     # Metrics
@@ -157,26 +185,46 @@ class Comparer:
         for run in runs:
             for dataset, context in contexts_of(run):
                 key = run.fields["experiment_id"], dataset
-                self._contexts.setdefault(key, set()).add(f"contexts.{context}")
+                self._contexts.setdefault(key, set()).add(f"contexts.{canonical_object(context)}")
             self._compare_run(run, found.get(run.id))
 
     def _compare_run(self, run: Entity, stored: Entity | None) -> None:
-        here, there = Histories(), self.target.metrics(run.id)
+        here, there = Histories(), metrics_of(self.target, run.id)
         for key, rows in self.source.points(run):
             here.add(key, rows)
         results = compare(here, there.histories)
         here.close()
         there.histories.close()
+        self._check_latest(run, results)
         for key, result in results.items():
-            self._add_metric(run, key, result, there.heads.get(key))
-        self.target.check_packing(there)
+            self._add_metric(run, key, result, there)
+        for key in there.heads.keys() - results.keys():
+            self._name([Difference("metric", f"{run.id} {key}", "", "is not there", "has no points")])
         if stored is not None:
             expected = sum(bool(result.source.points) for result in results.values())
-            said = stored.handle.get("metric_keys", 0)
-            if said != expected:
-                self._name([Difference("run", run.id, "metric_keys", str(expected), str(said))])
+            said = canonical(stored.handle.get("metric_keys"))
+            if said != canonical(expected):
+                self._name([Difference("run", run.id, "metric_keys", str(expected), said)])
 
-    def _add_metric(self, run: Entity, key: str, result: Comparison, head: Document | None) -> None:
+    def _check_latest(self, run: Entity, results: dict[str, Comparison]) -> None:
+        """Name where the source contradicts itself: its latest point is not the last of its history."""
+        told = self.source.latest(run)
+        if told is None:
+            return
+        for key, result in results.items():
+            if (last := result.source.latest) is None:
+                continue
+            if (point := told.get(key)) is None:
+                reason = "latest_metrics has no row of it, so that MLflow shows none; the target has the last"
+                self.source.troubles.add("latest_metrics", f"{run.id} {key}", reason)
+            elif not _is_last(point, last):
+                reason = (
+                    f"latest_metrics says {point[2]} (step {point[1]}, timestamp {point[0]}), which MLflow "
+                    f"shows; its history ends in {last[2]} (step {last[0]}, timestamp {last[1]})"
+                )
+                self.source.troubles.add("latest_metrics", f"{run.id} {key}", reason)
+
+    def _add_metric(self, run: Entity, key: str, result: Comparison, there: RunMetrics) -> None:
         points = self._count("metric point")
         points.source += result.source.points
         points.target += result.target.points
@@ -185,21 +233,18 @@ class Comparer:
             self._count("metric").target += 1
             self._name([Difference("metric", name, "", "is not there", f"{result.target.points} points")])
             return
-        stored = Entity("metric", name, self._stored_head(head, result)) if head else None
+        stored = None
+        if (head := there.heads.get(key)) is not None:
+            said = {"points": result.target.points, "checksum": result.target.checksum}
+            stored = Entity("metric", name, said | head_fields(self.target, run.id, key, head))
         self._add(Entity("metric", name, _expected_head(run, result, self.target.workspace)), stored)
         self._name(list(_point_differences(name, result)))
 
-    def _stored_head(self, head: Document, result: Comparison) -> Fields:
-        latest = head["latest"]
-        return {
-            "points": result.target.points,
-            "checksum": result.target.checksum,
-            "experiment_id": self.target.names.source_of(head["experiment_id"]),
-            "start_time": head.get("start_time") or None,
-            "active": head["active"],
-            "workspace": head.get("workspace"),
-            **_latest((latest["step"], latest["timestamp"], latest["value"])),
-        }
+
+def _is_last(point: Point, last: tuple[int, int, float]) -> bool:
+    """Of NaN and a number at one step and time, MLflow takes another than the target: both are the last."""
+    timestamp, step, value = point
+    return (step, timestamp) == last[:2] and (value == last[2] or value != value or last[2] != last[2])
 
 
 def _expected_head(run: Entity, result: Comparison, workspace: str) -> Fields:
@@ -209,7 +254,7 @@ def _expected_head(run: Entity, result: Comparison, workspace: str) -> Fields:
         "points": result.source.points,
         "checksum": result.source.checksum,
         "experiment_id": run.fields["experiment_id"],
-        "start_time": run.fields["start_time"],
+        "start_time": run.fields["start_time"] or 0,
         "active": run.fields["lifecycle_stage"] == "active",
         **_latest(result.source.latest),
     }

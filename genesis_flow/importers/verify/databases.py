@@ -1,44 +1,49 @@
 """An SQL database of MLflow, read once more: entity after entity, each part by a query of its own.
 
-Knows nothing of the importing reader, and no SQL but ``SELECT columns FROM table WHERE column = value``.
-Columns are those that the tables have, whatever the revision of the schema.
+Knows nothing of the importing reader, and no SQL but ``SELECT columns FROM table WHERE column = value`` and
+what ``leftovers`` counts. Columns are those that the tables have, whatever the revision of the schema.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
 
 from genesis_flow.importers.verify.entities import (
+    COSTS,
     KINDS,
+    TOKENS,
     Entity,
     Fields,
     Troubles,
+    Use,
     assessment_meaning,
     canonical_error,
     canonical_json,
     canonical_object,
     context_of,
+    counted,
     hidden,
     input_fields,
     is_prompt,
     json_value,
     mapped,
+    span_meaning,
     trace_metadata,
 )
-from genesis_flow.importers.verify.histories import POINT, rows_of
+from genesis_flow.importers.verify.histories import POINT, Point, rows_of
+from genesis_flow.importers.verify.leftovers import leftovers
 from genesis_flow.importers.verify.sql_values import (
-    COST_COLUMNS,
     STATES,
-    TOKEN_COLUMNS,
     TOKEN_USAGE,
     WHOLE_COLUMNS,
     counts_of,
     number_of,
     snapshot_of,
     unwrapped,
+    whole_of,
 )
 from genesis_flow.importers.verify.wanted import Wanted
 
@@ -55,7 +60,9 @@ class DatabaseSource:
 
     def __init__(self, engine: sa.Engine, wanted: Wanted) -> None:
         self.troubles = Troubles()
+        self.left_out = Troubles()
         self.wanted = wanted
+        self.complete = wanted.from_time is None
         # Datasets of other experiments that older versions of MLflow let runs use: by the run's experiment.
         self._borrowed: dict[int, dict[tuple[str, str], Row]] = {}
         self._connection = engine.connect()
@@ -70,6 +77,9 @@ class DatabaseSource:
             for row in self._pages("experiments", "experiment_id")
             if wanted.experiment(str(row["experiment_id"]), row["name"])
         ]
+        numbers = [row["experiment_id"] for row in self._chosen] if wanted.experiments else None
+        for table, reason in leftovers(self._connection, self._tables, numbers):
+            self.left_out.add(table, f"table {table}", reason)
 
     def close(self) -> None:
         self._connection.close()
@@ -106,28 +116,34 @@ class DatabaseSource:
         query = sa.select(table).where(table.c.run_uuid == run.id)
         options = {"stream_results": True, "yield_per": 20_000}
         rows = self._connection.execute(query, execution_options=options)
-        seen: set[str] = set()
         for portion in rows.mappings().partitions():
-            by_key: dict[str, list[tuple[int, int, float]]] = {}
+            by_key: dict[str, list[Point]] = {}
             for row in portion:
-                try:
-                    value = number_of(row["value"], bool(row.get("is_nan")))
-                    point = int(row["timestamp"]), int(row.get("step") or 0), value
-                    POINT.pack(*point)
-                except (TypeError, ValueError, struct.error):
-                    self._trouble("metrics", str(dict(row)), "it is no point")
-                    seen.add(row["key"])
-                    continue
-                by_key.setdefault(row["key"], []).append(point)
-            seen.update(by_key)
+                if (point := self._point("metrics", row)) is not None:
+                    by_key.setdefault(row["key"], []).append(point)
             for key, points in by_key.items():
                 for packed in rows_of(points):
                     yield key, packed
-        for last in self._rows("latest_metrics", run_uuid=run.id):
-            if last["key"] not in seen:  # its history was cut off
-                value = number_of(last["value"], bool(last.get("is_nan")))
-                for packed in rows_of([(int(last["timestamp"]), int(last["step"] or 0), value)]):
-                    yield last["key"], packed
+        # Histories are pruned in the table of points: the latest is one more, if it is not among them.
+        for key, point in self.latest(run).items():
+            for packed in rows_of([point]):
+                yield key, packed
+
+    def latest(self, run: Entity) -> dict[str, Point]:
+        """What MLflow answers as the latest points."""
+        rows = self._rows("latest_metrics", run_uuid=run.id)
+        points = {row["key"]: self._point("latest_metrics", row) for row in rows}
+        return {key: point for key, point in points.items() if point is not None}
+
+    def _point(self, table: str, row: Mapping[Any, Any]) -> Point | None:
+        try:
+            value = number_of(row["value"], bool(row.get("is_nan")))
+            point = whole_of(row["timestamp"]), whole_of(row.get("step") or 0), value
+            POINT.pack(*point)
+        except (TypeError, ValueError, struct.error):
+            self._trouble(table, str(dict(row)), "it is no point")
+            return None
+        return point
 
     # Rows
 
@@ -202,8 +218,9 @@ class DatabaseSource:
                 "name": row["name"] or tags.get("mlflow.runName"),
                 "deleted_time": deleted,
                 **{name: row[name] for name in names},
-                "user_id": row["user_id"] or None,
-                "start_time": row["start_time"] or None,
+                # The target keeps a text and a number where MLflow refuses to show a run without.
+                "user_id": row["user_id"] or "",
+                "start_time": row["start_time"] or 0,
                 **mapped("params", self._map("params", "key", "value", run_uuid=run_id)),
                 **mapped("tags", tags),
                 **self._inputs(run_id, number),
@@ -211,7 +228,7 @@ class DatabaseSource:
             yield Entity("run", run_id, fields)
 
     def _inputs(self, run_id: str, experiment: int) -> Fields:
-        fields: Fields = {}
+        uses = []
         for used in self._rows("inputs", destination_type="RUN", destination_id=run_id):
             dataset = self._rows("datasets", dataset_uuid=used["source_id"])
             if not dataset:
@@ -221,13 +238,15 @@ class DatabaseSource:
                 borrowed = self._borrowed.setdefault(experiment, {})
                 borrowed[dataset[0]["name"], dataset[0]["digest"]] = dataset[0]
             tags = self._map("input_tags", "name", "value", input_uuid=used["input_uuid"])
-            context = context_of(tags)
-            fields |= input_fields(dataset[0]["name"], dataset[0]["digest"], tags.items(), context)
-        for used in self._rows("inputs", source_type="RUN_INPUT", source_id=run_id):
-            fields[f"model_inputs.{used['destination_id']}"] = True
-        for made in self._rows("inputs", source_type="RUN_OUTPUT", source_id=run_id):
-            fields[f"model_outputs.{made['destination_id']}"] = made.get("step") or 0
-        return fields
+            pairs = [[key, value] for key, value in tags.items()]
+            uses.append(Use(dataset[0]["name"], dataset[0]["digest"], pairs, context_of(tags)))
+        models = self._rows("inputs", source_type="RUN_INPUT", source_id=run_id)
+        made = self._rows("inputs", source_type="RUN_OUTPUT", source_id=run_id)
+        return {
+            **input_fields(uses),
+            **counted("model_inputs", (row["destination_id"] for row in models)),
+            **counted("model_outputs", ([row["destination_id"], row.get("step") or 0] for row in made)),
+        }
 
     def _datasets(self, experiment: Row) -> Iterator[Entity]:
         number = str(experiment["experiment_id"])
@@ -268,11 +287,13 @@ class DatabaseSource:
                 ),
                 **mapped("tags", self._map("logged_model_tags", "tag_key", "tag_value", model_id=model_id)),
             }
+            points = []
             for point in self._rows("logged_model_metrics", model_id=model_id):
                 where = [point["run_id"], point["metric_name"], point["metric_timestamp_ms"]]
                 where += [point["metric_step"], point["dataset_name"], point["dataset_digest"]]
-                value = repr(number_of(point["metric_value"], point["metric_value"] is None))
-                fields[f"metrics.{canonical_object([*where, value])}"] = True
+                value = number_of(point["metric_value"], point["metric_value"] is None)
+                points.append([*where, repr(value)])
+            fields |= counted("metrics", points)
             yield Entity("logged_model", model_id, fields)
 
     # Traces
@@ -301,6 +322,7 @@ class DatabaseSource:
                 **mapped("tags", tags),
                 **trace_metadata(metadata | self._promoted(row, metadata)),
                 **self._links(trace_id),
+                "generation": 1,
             }
             yield Entity("trace", trace_id, fields)
 
@@ -311,27 +333,31 @@ class DatabaseSource:
             counted = self._map("trace_metrics", "key", "value", request_id=row["request_id"])
             return {TOKEN_USAGE: canonical_object(said | counts_of(counted))} if counted else {}
         found: dict[str, Any] = {"mlflow.trace.session": row["session_id"]}
-        for key, columns in ((TOKEN_USAGE, TOKEN_COLUMNS), ("mlflow.trace.cost", COST_COLUMNS)):
+        for key, columns in ((TOKEN_USAGE, TOKENS), ("mlflow.trace.cost", COSTS)):
             values = {name: row[name] for name in columns if row.get(name) is not None}
             found[key] = canonical_object(values) if values else None
         return found
 
     def _links(self, trace_id: str) -> Fields:
         fields: Fields = {}
-        for link in self._rows("entity_associations", source_type="trace", source_id=trace_id):
-            kind = {"run": "linked_runs", "prompt_version": "linked_prompts"}.get(link["destination_type"])
-            if kind is not None:
-                fields[f"{kind}.{link['destination_id']}"] = True
+        for name, kind in (("linked_runs", "run"), ("linked_prompts", "prompt_version")):
+            of_trace = {"source_type": "trace", "source_id": trace_id, "destination_type": kind}
+            fields |= counted(
+                name, {row["destination_id"] for row in self._rows("entity_associations", **of_trace)}
+            )
         return fields
 
     def _spans(self, experiment: Row) -> Iterator[Entity]:
         for trace in self._trace_rows(experiment):
             for row in self._rows("spans", "span_id", trace_id=trace["request_id"]):
                 names = ("trace_id", "parent_span_id", "name", "type", "status")
+                start, end = row["start_time_unix_nano"], row["end_time_unix_nano"]
                 fields: Fields = {
                     **{name: row[name] for name in names},
-                    "start_time_unix_nano": row["start_time_unix_nano"],
-                    "end_time_unix_nano": row["end_time_unix_nano"],
+                    "start_time_unix_nano": start,
+                    "end_time_unix_nano": end,
+                    "latency": None if end is None else (end - start) // 1_000_000,
+                    **span_meaning(row["content"], row),
                     "experiment_id": str(trace["experiment_id"]),
                     "trace_time": trace["timestamp_ms"],
                     "content": canonical_json(row["content"]) or None,
@@ -376,8 +402,10 @@ class DatabaseSource:
         for row in self._pages("evaluation_dataset_records", "dataset_record_id"):
             names = ("dataset_id", "source_id", "created_time", "last_update_time", "created_by")
             fields: Fields = {name: row[name] for name in (*names, "last_updated_by")}
-            for name in ("inputs", "outputs", "source"):
-                fields[name] = canonical_json(unwrapped(row.get(name)))
+            for name in ("inputs", "source"):
+                fields[name] = canonical_json(row.get(name))
+            outputs = unwrapped(row.get("outputs"))
+            fields["outputs"] = None if outputs is None else canonical_object(outputs)
             for name in ("expectations", "tags"):
                 for key, value in (json_value(row[name]) or {}).items():
                     fields[f"{name}.{key}"] = canonical_object(value)
@@ -438,7 +466,7 @@ class DatabaseSource:
                     "last_updated_time": row["last_updated_time"] or created,
                     "is_prompt": is_prompt(tags),
                     **mapped("tags", tags),
-                    **{f"aliases.{alias}": True for alias, at in aliases.items() if at == number},
+                    **counted("aliases", (alias for alias, at in aliases.items() if at == number)),
                 }
                 yield Entity("model_version", f"{name}/{number}", fields)
 
@@ -452,8 +480,8 @@ class DatabaseSource:
                 "last_updated_time": row["last_updated_timestamp"],
                 "secret": hidden(row["secret"]),
             }
-            for event in self._rows("webhook_events", webhook_id=row["webhook_id"]):
-                fields[f"events.{event['entity']}.{event['action']}".lower()] = True
+            events = self._rows("webhook_events", webhook_id=row["webhook_id"])
+            fields |= counted("events", (f"{event['entity']}.{event['action']}".lower() for event in events))
             yield Entity("webhook", row["webhook_id"], fields)
 
     def _trouble(self, kind: str, where: str, reason: str) -> None:

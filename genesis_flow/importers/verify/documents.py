@@ -1,22 +1,19 @@
 """Documents of the target as entities: what every field of them means, said a second time."""
 
-from collections.abc import Mapping
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, TypeGuard
 
 from genesis_flow.importers.verify.entities import (
     Fields,
-    Value,
+    Use,
     canonical_error,
     canonical_json,
     canonical_object,
+    counted,
     hidden,
     input_fields,
     json_value,
-    mapped,
 )
-
-Document = dict[str, Any]
+from genesis_flow.importers.verify.stored import MISSING, Stored
 
 # Tags and metadata that a trace keeps in fields of its own.
 TRACE_TAGS = {
@@ -36,193 +33,205 @@ TRACE_METADATA = {
     "finalized": "mlflow.trace.infoFinalized",
 }
 TRACE_NUMBERS = {"tokens": "mlflow.trace.tokenUsage", "cost": "mlflow.trace.cost"}
+# Of the registry: longer values of tags are not indexed.
+LONGEST_TAG = 1_000
 
 
-def texts(stored: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A map with the keys that users gave: "%" stands for the empty one."""
-    return {"" if key == "%" else unquote(key): value for key, value in (stored or {}).items()}
+def is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-def whole(value: Any) -> Any:
-    """Numbers of BSON as Python's; what is a fraction stays one."""
-    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def plain(document: Document, names: tuple[str, ...]) -> Fields:
-    return {name: whole(document.get(name)) for name in names}
-
-
-def experiment(document: Document) -> Fields:
+def experiment(stored: Stored) -> Fields:
     names = ("name", "artifact_location", "lifecycle_stage", "creation_time", "last_update_time")
-    pending = {"pending": document["pending"]} if document.get("pending") else {}
-    return {**plain(document, names), **mapped("tags", texts(document.get("tags"))), **pending}
+    return {**stored.fields(*names), **stored.mapped("tags")}
 
 
-def run(document: Document) -> Fields:
+def run(stored: Stored) -> Fields:
     names = ("name", "user_id", "status", "start_time", "end_time", "lifecycle_stage", "deleted_time")
-    fields: Fields = {
-        **plain(document, (*names, "artifact_uri")),
-        **mapped("params", texts(document.get("params"))),
-        **mapped("tags", texts(document.get("tags"))),
-        **{f"model_inputs.{model}": True for model in document.get("model_inputs") or ()},
-        **{f"model_outputs.{model}": whole(step) for model, step in document.get("model_outputs") or ()},
+    return {
+        **stored.fields(*names, "artifact_uri"),
+        **stored.mapped("params"),
+        **stored.mapped("tags"),
+        **stored.counted("model_inputs"),
+        **stored.counted("model_outputs"),
+        **_inputs(stored),
     }
-    # MLflow wants a text and a number, so nobody is told as an empty one and no time as zero.
-    fields["user_id"] = fields["user_id"] or None
-    fields["start_time"] = fields["start_time"] or None
-    for used in document.get("inputs") or ():
-        fields |= input_fields(used["name"], used["digest"], used.get("tags") or (), used.get("context"))
-    return fields
 
 
-def dataset(document: Document) -> Fields:
-    fields = plain(document, ("name", "digest", "source_type", "source", "schema", "profile"))
-    contexts = sorted(document.get("contexts") or (), key=str)
-    return fields | {f"contexts.{context}": True for context in contexts}
+def _inputs(stored: Stored) -> Fields:
+    used = stored.take("inputs")
+    if used is None:
+        return {}
+    if not isinstance(used, list) or not all(isinstance(one, dict) for one in used):
+        return {"inputs": used}
+    uses = []
+    for one in used:
+        more = {name: value for name, value in one.items() if name not in Use._fields and name != "id"}
+        tags = one.get("tags")
+        if not isinstance(tags, list):
+            more["no tags"], tags = tags, []
+        uses.append(Use(one.get("name"), one.get("digest"), tags, one.get("context"), more))
+    return input_fields(uses)
 
 
-def logged_model(document: Document, points: list[Document]) -> Fields:
-    names: tuple[str, ...] = (
-        "name",
-        "artifact_location",
-        "creation_timestamp",
-        "last_updated_timestamp",
-        "status",
-    )
-    names += ("status_message", "lifecycle_stage", "model_type", "source_run_id")
-    fields: Fields = {
-        **plain(document, names),
-        **mapped("params", texts(document.get("params"))),
-        **mapped("tags", texts(document.get("tags"))),
-    }
+def dataset(stored: Stored) -> Fields:
+    names = ("name", "digest", "source_type", "source", "schema", "profile")
+    return {**stored.fields(*names), **stored.counted("contexts", optional=False)}
+
+
+def logged_model(stored: Stored) -> Fields:
+    names: tuple[str, ...] = ("name", "artifact_location", "creation_timestamp", "last_updated_timestamp")
+    names += ("status", "status_message", "lifecycle_stage", "model_type", "source_run_id")
+    return {**stored.fields(*names), **stored.mapped("params"), **stored.mapped("tags")}
+
+
+MODEL_POINT = ("run_id", "key", "timestamp", "step", "dataset_name", "dataset_digest")
+
+
+def model_points(points: list[Stored]) -> Fields:
+    """The points of the metrics of a model; each is what it says."""
+    found = []
     for point in points:
-        name, digest = point.get("dataset_name"), point.get("dataset_digest")
-        where = [point["run_id"], point["key"], int(point["timestamp"]), int(point["step"]), name, digest]
-        fields[f"metrics.{canonical_object([*where, repr(point['value'])])}"] = True
-    return fields
+        where = [point.take(name) for name in MODEL_POINT]
+        value = point.take("value")
+        where.append(repr(value) if isinstance(value, float) else {"no float": value})
+        found.append([*where, rest] if (rest := point.rest()) else where)
+    return counted("metrics", found)
 
 
-def trace(document: Document) -> Fields:
+def trace(stored: Stored) -> Fields:
     names = ("request_time", "client_request_id", "request_preview", "response_preview")
-    tags = texts(document.get("tags")) | _own(document, TRACE_TAGS)
-    metadata = texts(document.get("metadata")) | _own(document, TRACE_METADATA)
-    end = document.get("end_time")
-    numbers: Fields = {
-        f"metadata.{key}": canonical_object(document[name])
-        for name, key in TRACE_NUMBERS.items()
-        if document.get(name)
-    }
+    fields = stored.fields(*names, state="status")
+    end, begin = stored.take("end_time"), fields["request_time"]
+    if end is not None:
+        fields["execution_duration"] = (
+            end - begin if is_whole(end) and is_whole(begin) else canonical_object(end)
+        )
+    for part, own in (("tags", TRACE_TAGS), ("metadata", TRACE_METADATA)):
+        fields |= stored.mapped(part, optional=True)
+        for name, key in own.items():
+            _add_own(fields, f"{part}.{key}", stored.take(name))
+    for name, key in TRACE_NUMBERS.items():
+        numbers = stored.take(name)
+        _add_own(fields, f"metadata.{key}", canonical_object(numbers) if numbers else numbers)
+    for name in ("linked_runs", "linked_prompts"):
+        fields |= stored.counted(name)
+    # When it was last written; whatever it says, sums of traces are made anew or not.
+    stored.take("touched")
+    return fields | stored.fields("generation", "tokens_of", "cost_of")
+
+
+def _add_own(fields: Fields, name: str, value: Any) -> None:
+    if value is not None:
+        fields[f"{name} (twice)" if name in fields else name] = value
+
+
+def span(stored: Stored, content: Any) -> Fields:
+    start, end, latency = (stored.take(name) for name in ("start_time", "end_time", "latency"))
+    for name in ("content", "payload", "chunks"):
+        stored.take(name)
     return {
-        **plain(document, names),
-        "state": document.get("status"),
-        "execution_duration": None if end is None else int(end) - int(document["request_time"]),
-        **mapped("tags", tags),
-        **mapped("metadata", metadata),
-        **numbers,
-        **{f"linked_runs.{linked}": True for linked in document.get("linked_runs") or ()},
-        **{f"linked_prompts.{linked}": True for linked in document.get("linked_prompts") or ()},
+        **stored.fields("trace_id", "name", "type", "status", parent_span_id="parent_id"),
+        **stored.fields("trace_time", "model_name", "model_provider"),
+        "start_time_unix_nano": start,
+        "end_time_unix_nano": end,
+        "latency": latency,
+        **{
+            name: canonical_object(numbers)
+            for name in ("usage", "cost")
+            if (numbers := stored.take(name)) is not None
+        },
+        "content": canonical_json(content) if isinstance(content, str) else content,
     }
 
 
-def _own(document: Document, names: dict[str, str]) -> dict[str, Any]:
-    return {key: document[name] for name, key in names.items() if name in document}
-
-
-def span(document: Document, content: str | None) -> Fields:
-    fields = plain(document, ("trace_id", "name", "type", "status"))
-    fields["parent_span_id"] = document.get("parent_id")
-    fields["start_time_unix_nano"] = whole(document.get("start_time"))
-    fields["end_time_unix_nano"] = whole(document.get("end_time"))
-    fields["content"] = canonical_json(content)
-    return fields
-
-
-def assessment(document: Document) -> Fields:
-    names: tuple[str, ...] = (
-        "trace_id",
-        "kind",
-        "name",
-        "last_update_time",
-        "source_type",
-        "source_id",
-        "run_id",
-    )
-    names += ("span_id", "rationale", "overrides", "valid", "trace_time")
-    fields = plain(document, names)
-    fields["create_time"] = whole(document.get("created_time"))
-    fields["value"] = canonical_object(json_value(document.get("value")))
-    fields["metadata"] = canonical_json(document.get("metadata"))
-    fields["error"] = canonical_error(json_value(document.get("error")))
-    kept: Fields = {
-        "number": document.get("number"),
-        "is_number": document.get("is_number", False),
-        "source_run": document.get("source_run"),
-        "of_session": document.get("of_session", False),
+def assessment(stored: Stored) -> Fields:
+    names: tuple[str, ...] = ("trace_id", "kind", "name", "last_update_time", "source_type", "source_id")
+    names += ("run_id", "span_id", "rationale", "overrides", "valid", "trace_time")
+    names += ("number", "is_number", "source_run", "of_session")
+    value, error = stored.take("value"), stored.take("error")
+    return {
+        **stored.fields(*names, create_time="created_time"),
+        **stored.json("metadata"),
+        "value": canonical_json(value) or "null" if isinstance(value, str) else value,
+        "error": canonical_error(json_value(error)) if isinstance(error, str) else error,
     }
-    return fields | kept
 
 
-def evaluation_dataset(document: Document) -> Fields:
+def evaluation_dataset(stored: Stored) -> Fields:
     names = ("name", "digest", "created_time", "last_update_time", "created_by", "last_updated_by")
-    fields = plain(document, names)
-    fields |= {name: canonical_json(document.get(name)) for name in ("schema", "profile")}
-    return fields | mapped("tags", texts(document.get("tags")))
+    return {**stored.fields(*names), **stored.json("schema", "profile"), **stored.mapped("tags")}
 
 
-def evaluation_record(document: Document) -> Fields:
+def evaluation_record(stored: Stored) -> Fields:
     names = ("dataset_id", "source_id", "created_time", "last_update_time", "created_by", "last_updated_by")
-    fields = plain(document, names)
-    fields |= {name: canonical_json(document.get(name)) for name in ("inputs", "outputs", "source")}
+    fields = {**stored.fields(*names), **stored.json("inputs", "outputs", "source")}
     for name in ("expectations", "tags"):
-        for key, text in texts(document.get(name)).items():
-            fields[f"{name}.{key}"] = canonical_json(text)
+        for key, text in stored.mapped(name, optional=name == "expectations").items():
+            fields[key] = canonical_json(text) if isinstance(text, str) and key != name else text
     return fields
 
 
-def entity_association(document: Document) -> Fields:
-    return plain(document, ("source_type", "source_id", "destination_type", "destination_id", "created_time"))
+def entity_association(stored: Stored) -> Fields:
+    return stored.fields("source_type", "source_id", "destination_type", "destination_id", "created_time")
 
 
-def registered_model(document: Document) -> Fields:
+def registered_model(stored: Stored) -> Fields:
     names = ("name", "description", "creation_time", "last_updated_time", "last_version", "is_prompt")
+    fields = {
+        **stored.fields(*names),
+        **_registry_tags(stored),
+        **stored.mapped("aliases"),
+        **stored.mapped("stages"),
+    }
+    unstaged, last = stored.take("latest_unstaged"), fields["last_version"]
+    if isinstance(unstaged, dict) and unstaged.keys() == {"of", "version"} and unstaged["of"] == last:
+        unstaged = unstaged["version"] if is_whole(unstaged["of"]) else unstaged
+    fields["latest_unstaged"] = last if unstaged is None else unstaged
+    # It counts changes of aliases and stages, which may have been taken back.
+    if not is_whole(revision := stored.take("revision")):
+        fields["revision"] = MISSING if revision is None else revision
+    return fields
+
+
+def model_version(stored: Stored) -> Fields:
+    names: tuple[str, ...] = ("name", "version", "creation_time", "last_updated_time", "description")
+    names += ("user_id", "source", "storage_location", "run_id", "run_link", "model_id", "status")
     return {
-        **plain(document, names),
-        **_registry_tags(document),
-        **mapped(
-            "aliases", {alias: whole(number) for alias, number in texts(document.get("aliases")).items()}
-        ),
-        **mapped("stages", document.get("stages")),
-        "latest_unstaged": _latest_unstaged(document),
-        "renamed_from": document.get("renamed_from"),
+        **stored.fields(*names, "status_message", "is_prompt"),
+        **_registry_tags(stored),
+        **stored.counted("aliases"),
     }
 
 
-def _latest_unstaged(document: Document) -> Value:
-    """The last version, unless the model knows better and has given out no number since."""
-    known, last = document.get("latest_unstaged"), document["last_version"]
-    return int(known["version"] if known and known["of"] == last else last)
+def _registry_tags(stored: Stored) -> Fields:
+    """Tags with short values, which are indexed, and texts: neither is where the other belongs."""
+    fields: Fields = {}
+    for part, is_long in (("tags", False), ("texts", True)):
+        for name, value in stored.mapped(part, optional=is_long).items():
+            fits = (isinstance(value, str) and len(value) > LONGEST_TAG) == is_long
+            tag = f"tags.{name.removeprefix(f'{part}.')}" if fits and name != part else f"{name} (misplaced)"
+            fields[f"{tag} (twice)" if tag in fields else tag] = value
+    return fields
 
 
-def model_version(document: Document) -> Fields:
-    names: tuple[str, ...] = (
-        "name",
-        "version",
-        "creation_time",
-        "last_updated_time",
-        "description",
-        "user_id",
-        "source",
-    )
-    names += ("storage_location", "run_id", "run_link", "model_id", "status", "status_message", "is_prompt")
-    aliases: Fields = {f"aliases.{alias}": True for alias in document.get("aliases") or ()}
-    return {**plain(document, names), **_registry_tags(document), **aliases}
-
-
-def _registry_tags(document: Document) -> Fields:
-    return mapped("tags", texts(document.get("tags")) | texts(document.get("texts")))
-
-
-def webhook(document: Document) -> Fields:
+def webhook(stored: Stored) -> Fields:
     names = ("name", "url", "description", "status", "creation_time", "last_updated_time")
-    events: Fields = {f"events.{event}": True for event in document.get("events") or ()}
-    return {**plain(document, names), **events, "secret": hidden(document.get("secret"))}
+    secret = hidden(stored.take("secret"))
+    return {**stored.fields(*names), **stored.counted("events"), "secret": secret}
+
+
+READERS = {
+    "experiment": experiment,
+    "run": run,
+    "dataset": dataset,
+    "logged_model": logged_model,
+    "trace": trace,
+    "assessment": assessment,
+    "evaluation_dataset": evaluation_dataset,
+    "evaluation_record": evaluation_record,
+    "entity_association": entity_association,
+    "registered_model": registered_model,
+    "model_version": model_version,
+    "webhook": webhook,
+}

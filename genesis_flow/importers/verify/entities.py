@@ -1,16 +1,21 @@
 """What both sides of a comparison are made of: entities with flat fields, in one canonical form.
 
 A field is a path such as ``params.lr``, its value a text, a number, a truth value or nothing; a field that
-is nothing counts as absent. The checksum of an entity covers every path and every value.
+is nothing counts as absent. A target may hold anything instead, which then differs from all of these. The
+checksum of an entity covers every path and every value.
 """
 
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-Value = str | int | float | bool | None
+from bson import json_util
+
+# str | int | float | bool | None, or whatever else a target holds in its place.
+Value = Any
 Fields = dict[str, Value]
 
 IS_PROMPT_TAG = "mlflow.prompt.is_prompt"
@@ -88,18 +93,39 @@ def mapped(name: str, values: Mapping[str, Any] | None) -> Fields:
     return {f"{name}.{key}": value for key, value in (values or {}).items()}
 
 
+def counted(name: str, items: Iterable[Any]) -> Fields:
+    """Fields ``name.item``: how often the item is in a list whose order means nothing."""
+    return {f"{name}.{item}": count for item, count in Counter(map(canonical_object, items)).items()}
+
+
 def canonical(value: Value) -> str:
     """One text for each value: ``1``, ``1.0`` and ``"1"`` differ, and every NaN is one."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, float):
         return "NaN" if math.isnan(value) else repr(value)
-    return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, int | str):
+        return json.dumps(value, ensure_ascii=False)
+    return foreign(value)
+
+
+def foreign(value: Any) -> str:
+    """A value that no source has, such as bytes or a map where a text belongs."""
+    try:
+        text = json_util.dumps(value, json_options=json_util.CANONICAL_JSON_OPTIONS)
+    except (TypeError, ValueError, OverflowError):
+        text = repr(value)
+    return f"{type(value).__name__} {text}"
 
 
 def canonical_json(text: Any) -> Value:
     """JSON text without what means nothing in it: blanks, the order of keys, escapes."""
-    value = json_value(text)
+    if not isinstance(text, str):
+        return None if text is None else canonical_object(text)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return f"no JSON: {text}"
     return None if value is None else canonical_object(value)
 
 
@@ -114,7 +140,7 @@ def json_value(text: Any) -> Any:
 
 
 def canonical_object(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=foreign)
 
 
 def canonical_error(error: Any) -> Value:
@@ -145,19 +171,35 @@ def differences(source: Entity, target: Entity) -> Iterable[Difference]:
             yield Difference(source.kind, source.id, name, here, there)
 
 
-def hidden(secret: str | None) -> Value:
+def hidden(secret: Any) -> Value:
     """A secret, so that it can be compared and told without being shown."""
-    return None if secret is None else hashlib.sha256(secret.encode()).hexdigest()
+    if secret is None:
+        return None
+    text = secret if isinstance(secret, str) else foreign(secret)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def is_prompt(tags: Mapping[str, Any] | None) -> bool:
     return (tags or {}).get(IS_PROMPT_TAG) == "true"
 
 
-def input_fields(name: Any, digest: Any, tags: Iterable[Iterable[Any]], context: Any) -> Fields:
-    """A dataset that a run used: its tags, and the context among them, which the target keeps apart."""
-    pairs = sorted([str(key), value] for key, value in tags)
-    return {f"inputs.{name}.{digest}": canonical_object({"tags": pairs, "context": context})}
+class Use(NamedTuple):
+    """A dataset that a run used; the context is among the tags, and the target keeps it apart, too."""
+
+    name: Any
+    digest: Any
+    tags: list[Any]
+    context: Any
+    # What else the target says of it.
+    more: Any = None
+
+
+def input_fields(uses: Iterable[Use]) -> Fields:
+    by_dataset: dict[str, list[Any]] = {}
+    for use in uses:
+        said = {"tags": sorted(use.tags, key=canonical_object), "context": use.context}
+        by_dataset.setdefault(f"inputs.{use.name}.{use.digest}", []).append(said | (use.more or {}))
+    return {name: canonical_object(sorted(all_, key=canonical_object)) for name, all_ in by_dataset.items()}
 
 
 def context_of(tags: Mapping[str, Any]) -> Any:
@@ -168,16 +210,75 @@ def contexts_of(run: Entity) -> Iterable[tuple[str, str | None]]:
     """The datasets that a run used, as ``name.digest``, each with the context."""
     for name, value in run.fields.items():
         if name.startswith("inputs."):
-            yield name.removeprefix("inputs."), json.loads(str(value))["context"]
+            for use in json.loads(str(value)):
+                yield name.removeprefix("inputs."), use["context"]
+
+
+# Numbers of a trace or span that metrics sum up: the metadata that has them, and which there are.
+TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation_input_tokens_above_1hr",
+)
+COSTS = ("input_cost", "output_cost", "total_cost")
+_STATED = 2**62
 
 
 def trace_metadata(metadata: Mapping[str, Any]) -> Fields:
-    """Counts of tokens and costs are JSON that the target keeps as numbers."""
+    """Counts of tokens and costs are JSON that the target keeps as numbers, and says who told them."""
     fields = mapped("metadata", metadata)
-    for name in ("metadata.mlflow.trace.tokenUsage", "metadata.mlflow.trace.cost"):
-        if name in fields:
-            fields[name] = canonical_json(fields[name])
+    for field, key in (("tokens", "mlflow.trace.tokenUsage"), ("cost", "mlflow.trace.cost")):
+        said = json_value(metadata.get(key))
+        if field == "cost" and isinstance(said, dict):
+            said = {name: _amount(value) for name, value in said.items()}
+        if f"metadata.{key}" in fields:
+            fields[f"metadata.{key}"] = None if said is None else canonical_object(said)
+        if said:
+            fields[f"{field}_of"] = _STATED if metadata.get("mlflow.trace.infoFinalized") else 1
     return fields
+
+
+def span_meaning(content: Any, beside: Mapping[str, Any]) -> Fields:
+    """What is derived from a span for metrics and searches: from its attributes, else from columns."""
+    span = json_value(content)
+    attributes = (span.get("attributes") if isinstance(span, dict) else None) or {}
+    usage = json_value(attributes.get("mlflow.chat.tokenUsage"))
+    cost = json_value(attributes.get("mlflow.llm.cost"))
+    if isinstance(cost, dict):
+        cost = {name: number for name in COSTS if (number := _amount(cost.get(name))) is not None}
+    else:
+        cost = {name: beside[name] for name in COSTS if beside.get(name) is not None} or None
+    if isinstance(usage, dict):
+        usage = {name: usage[name] for name in TOKENS if _is_number(usage.get(name))}
+    else:
+        usage = None
+    fields: Fields = {
+        name: None if numbers is None else canonical_object(numbers)
+        for name, numbers in (("usage", usage), ("cost", cost))
+    }
+    for field, key in (("model_name", "mlflow.llm.model"), ("model_provider", "mlflow.llm.provider")):
+        said = attributes.get(key)
+        spelled = json_value(said)
+        name = spelled if isinstance(spelled, str) else said
+        fields[field] = name[:500] if isinstance(name, str) else beside.get(field)
+    return fields
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
+def _amount(value: Any) -> float | None:
+    try:
+        number = math.nan if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def assessment_meaning(value: Any, metadata: Any) -> Fields:

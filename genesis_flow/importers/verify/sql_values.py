@@ -27,18 +27,17 @@ WHOLE_COLUMNS = {
     "last_updated_timestamp",
     "version",
 }
-TOKEN_COLUMNS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "cache_creation_input_tokens_above_1hr",
-)
 TOKEN_USAGE = "mlflow.trace.tokenUsage"
 # MLflow 2 named it so.
 STATES = {"TRACE_STATUS_UNSPECIFIED": "STATE_UNSPECIFIED"}
-COST_COLUMNS = ("input_cost", "output_cost", "total_cost")
+
+
+def whole_of(stored: Any) -> int:
+    """A whole number; databases that check no types may hold a fraction."""
+    number = int(stored)
+    if isinstance(stored, float) and number != stored:
+        raise ValueError(stored)
+    return number
 
 
 def number_of(stored: float | None, is_nan: bool) -> float:

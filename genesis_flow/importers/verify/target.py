@@ -1,19 +1,35 @@
-"""What the target holds of the entities that a source names; reads documents, and nothing of the stores."""
+"""What the target holds of the entities that a source names; reads documents, and nothing of the stores.
 
-from array import array
+How documents are named after their content is the schema's, which the stores rely on, too.
+"""
+
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from genesis_flow.documents.datasets import dataset_key
+from genesis_flow.documents.evaluation import association_key, record_key
 from genesis_flow.importers.verify import documents
-from genesis_flow.importers.verify.documents import Document
-from genesis_flow.importers.verify.entities import Entity, Fields, Troubles
-from genesis_flow.importers.verify.histories import POINT, Histories, packed
+from genesis_flow.importers.verify.entities import Entity, Fields, Troubles, canonical
+from genesis_flow.importers.verify.places import with_places
+from genesis_flow.importers.verify.seen import Seen
+from genesis_flow.importers.verify.stored import Document, Stored
 
 SEPARATOR, AFTER_SEPARATOR = "|", "}"
+# Numbers from here on were drawn at random by MLflow's file store: counting never comes near them.
+_RANDOM_NUMBERS = 10**12
+# Dates that Python cannot hold and texts that are no UTF-8 are differences, not errors.
+_ANYTHING: "CodecOptions[Document]" = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="backslashreplace"
+)
+
+Found = Iterator[tuple[str, Fields, Document]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +48,18 @@ class Names:
     def experiment(self, source_id: Any) -> int:
         return self.experiments.get(str(source_id), int(source_id))
 
-    def source_of(self, number: int) -> str:
-        """The id in the source of an experiment of the target."""
+    def source_of(self, number: Any) -> str:
+        """The id in the source of an experiment of the target; what is no number is told as it is."""
+        if not documents.is_whole(number):
+            return f"no number: {canonical(number)}"
         for source_id, renumbered in self.experiments.items():
             if renumbered == number:
                 return source_id
-        return str(number)
+        # The source's experiment of this number has another one here.
+        return f"{number} of the target" if str(number) in self.experiments else str(number)
 
     def model(self, name: str) -> str:
         return self.models.get(name, name)
-
-
-@dataclass(slots=True)
-class RunMetrics:
-    """What the target has of the metrics of a run."""
-
-    heads: dict[str, Document] = field(default_factory=dict)
-    histories: Histories = field(default_factory=Histories)
-    # The metrics that have blocks.
-    packed: set[str] = field(default_factory=set)
 
 
 class Target:
@@ -60,178 +69,183 @@ class Target:
         self.workspace = workspace
         self.names = names
         self.troubles = Troubles()
+        # The ids of the documents that were found, by kind.
+        self.seen = Seen()
         # Of the registered models that were found, by their names here.
-        self._model_ids: dict[str, str] = {}
+        self._model_ids: dict[Any, Any] = {}
 
-    def _collection(self, name: str) -> Collection[Document]:
-        return self._db[f"{self._prefix}{name}"]
+    def collection(self, name: str) -> Collection[Document]:
+        return self._db.get_collection(f"{self._prefix}{name}", codec_options=_ANYTHING)
+
+    def close(self) -> None:
+        self.seen.close()
+
+    def trouble(self, kind: str, where: str, reason: str) -> None:
+        self.troubles.add(kind, where, reason)
 
     def find(self, kind: str, wanted: Sequence[Entity]) -> dict[str, Entity]:
         """The entities of these ids that there are, under the source's ids."""
-        read: dict[str, Callable[[Sequence[Entity]], Iterator[tuple[str, Fields, Any]]]] = {
+        read: dict[str, Callable[[Sequence[Entity]], Found]] = {
             "experiment": self._experiments,
             "run": self._runs,
             "dataset": self._datasets,
             "logged_model": self._logged_models,
-            "trace": lambda found: self._by_id("traces", found, documents.trace),
+            "trace": lambda some: self._by_id("trace", "traces", some),
             "span": self._spans,
-            "assessment": lambda found: self._by_id("assessments", found, documents.assessment),
-            "evaluation_dataset": lambda found: self._by_id(
-                "evaluation_datasets", found, documents.evaluation_dataset
-            ),
+            "assessment": lambda some: self._by_id("assessment", "assessments", some),
+            "evaluation_dataset": lambda some: self._by_id("evaluation_dataset", "evaluation_datasets", some),
             "evaluation_record": self._records,
             "entity_association": self._associations,
             "registered_model": self._registered_models,
             "model_version": self._model_versions,
-            "webhook": lambda found: self._by_id("webhooks", found, documents.webhook),
+            "webhook": lambda some: self._by_id("webhook", "webhooks", some),
         }
-        return {name: Entity(kind, name, fields, handle) for name, fields, handle in read[kind](wanted)}
+        found: dict[str, Entity] = {}
+        ids = []
+        for name, fields, document in read[kind](wanted):
+            if name in found:
+                self.trouble(kind, name, f"it is there twice, also as {canonical(document['_id'])}")
+            found.setdefault(name, Entity(kind, name, fields, document))
+            ids.append(canonical(document["_id"]))
+        self.seen.add(kind, ids)
+        return found
 
-    def _by_id(
-        self, collection: str, wanted: Sequence[Entity], read: Callable[[Document], Fields]
-    ) -> Iterator[tuple[str, Fields, Any]]:
+    def _fields(self, kind: str, document: Document, **known: Any) -> Fields:
+        """All that a document says; ``known`` are fields that must have these values."""
+        stored = Stored(document)
+        stored.settle(**{"_id": document["_id"], **known})
+        fields = documents.READERS[kind](stored)
+        if "experiment_id" in document:
+            fields["experiment_id"] = self.names.source_of(stored.take("experiment_id"))
+        return fields | stored.rest()
+
+    def _by_id(self, kind: str, collection: str, wanted: Sequence[Entity]) -> Found:
         query = {"_id": {"$in": [entity.id for entity in wanted]}, "workspace": self.workspace}
-        for document in self._collection(collection).find(query):
-            fields = read(document)
-            if "experiment_id" in document:
-                fields["experiment_id"] = self.names.source_of(document["experiment_id"])
-            yield document["_id"], fields, document
+        for document in self.collection(collection).find(query):
+            yield document["_id"], self._fields(kind, document, workspace=self.workspace), document
 
-    def _experiments(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
+    def _experiments(self, wanted: Sequence[Entity]) -> Found:
         by_number = {self.names.experiment(entity.id): entity.id for entity in wanted}
         query = {"_id": {"$in": list(by_number)}, "workspace": self.workspace}
         stated = {entity.id: entity.fields for entity in wanted}
-        for document in self._collection("experiments").find(query):
-            source_id = by_number[document["_id"]]
-            fields = documents.experiment(document)
-            if document["_id"] in self.names.joined:
+        counted = max((number for number in by_number if number < _RANDOM_NUMBERS), default=0)
+        for document in self.collection("experiments").find(query):
+            if (source_id := _looked_up(by_number, document["_id"])) is None:
+                continue
+            number = self.names.experiment(source_id)
+            fields = self._fields("experiment", document, _id=number, workspace=self.workspace)
+            if number in self.names.joined:
                 tags = {name: fields.get(name) for name in stated[source_id] if name.startswith("tags.")}
                 fields = stated[source_id] | tags
-            elif fields["name"] == self.names.names.get(source_id):
+            elif source_id in self.names.names and fields["name"] == self.names.names[source_id]:
                 fields["name"] = stated[source_id]["name"]
             yield source_id, fields, document
+        counter = self.collection("counters").find_one({"_id": "experiments"}) or {}
+        last = counter.get("last")
+        if counted and not (documents.is_whole(last) and last >= counted):
+            reason = f"its last is {canonical(last)}: the next experiment would get a number that is taken"
+            self.trouble("counter", "experiments", reason)
 
-    def _runs(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
-        found = list(self._by_id("runs", wanted, documents.run))
-        used = {
-            one["id"]: (run["experiment_id"], one["name"], one["digest"], run["_id"])
-            for _, _, run in found
-            for one in run.get("inputs") or ()
-        }
-        projection = {"experiment_id": 1, "name": 1, "digest": 1}
-        for dataset in self._collection("datasets").find({"_id": {"$in": list(used)}}, projection):
-            *said, run_id = used.pop(dataset["_id"])
-            if said != [dataset["experiment_id"], dataset["name"], dataset["digest"]]:
-                self._trouble("run", run_id, f"its input {said[1]} names another dataset: {dataset}")
-        for _, name, _, run_id in used.values():
-            self._trouble("run", run_id, f"the dataset of its input {name} is missing")
-        yield from found
+    def _runs(self, wanted: Sequence[Entity]) -> Found:
+        for name, fields, document in self._by_id("run", "runs", wanted):
+            # Compared where the metrics are.
+            fields.pop("metric_keys", None)
+            inputs = document.get("inputs")
+            for one in inputs if isinstance(inputs, list) else ():
+                if isinstance(one, dict):
+                    number, named = (
+                        document.get("experiment_id"),
+                        (str(one.get("name")), str(one.get("digest"))),
+                    )
+                    if not documents.is_whole(number) or one.get("id") != dataset_key(number, *named):
+                        self.trouble("run", name, f"its input {one.get('name')} names another dataset")
+            yield name, fields, document
 
-    def metrics(self, run_id: str) -> RunMetrics:
-        ids = {"$gte": run_id + SEPARATOR, "$lt": run_id + AFTER_SEPARATOR}
-        found = RunMetrics()
-        for head in self._collection("latest_metrics").find({"_id": ids}, batch_size=1000):
-            if head["_id"] != f"{run_id}{SEPARATOR}{head['key']}" or head["run_uuid"] != run_id:
-                self._trouble("metric", head["_id"], "its id, run and key contradict each other")
-            found.heads[head["key"]] = head
-            tail = b"".join(POINT.pack(int(time), int(step), value) for time, step, value in head["tail"])
-            found.histories.add(head["key"], tail)
-        for block in self._collection("metrics").find({"_id": ids}, batch_size=50):
-            _, key, _ = block["_id"].split(SEPARATOR, 2)
-            found.histories.add(key, self._block(block))
-            found.packed.add(key)
-        return found
-
-    def check_packing(self, found: RunMetrics) -> None:
-        """A reader looks for blocks where the head says that there are some."""
-        for key, head in found.heads.items():
-            if bool(head.get("packed")) != (key in found.packed):
-                self._trouble("metric", head["_id"], f"it says {head.get('packed')} blocks, wrongly")
-
-    def _block(self, block: Document) -> bytes:
-        times, steps, values = array("q"), array("q"), array("d")
-        try:
-            times.frombytes(block["timestamps"])
-            steps.frombytes(block["steps"])
-            values.frombytes(block["values"])
-            if not len(times) == len(steps) == len(values) == block["n"]:
-                raise ValueError(f"it says {block['n']} points, its columns hold {len(times)}")
-            if times and (block["first_timestamp"], block["last_timestamp"]) != (times[0], times[-1]):
-                raise ValueError("its bounds are not those of its points")
-        except ValueError as exc:
-            self._trouble("metric", block["_id"], f"a damaged block: {exc}")
-            return b""
-        return packed(times, steps, values)
-
-    def _datasets(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
+    def _datasets(self, wanted: Sequence[Entity]) -> Found:
         keys = {
-            (
+            dataset_key(
                 self.names.experiment(entity.fields["experiment_id"]),
                 entity.fields["name"],
                 entity.fields["digest"],
             ): entity
             for entity in wanted
         }
-        clauses = [{"experiment_id": number, "name": name, "digest": digest} for number, name, digest in keys]
-        query = {"$or": clauses, "workspace": self.workspace}
-        for document in self._collection("datasets").find(query):
-            entity = keys[document["experiment_id"], document["name"], document["digest"]]
-            fields = documents.dataset(document)
-            fields["experiment_id"] = entity.fields["experiment_id"]
-            yield entity.id, fields, document
+        query = {"_id": {"$in": list(keys)}, "workspace": self.workspace}
+        for document in self.collection("datasets").find(query):
+            fields = self._fields("dataset", document, workspace=self.workspace)
+            yield keys[document["_id"]].id, fields, document
 
-    def _logged_models(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
+    def _logged_models(self, wanted: Sequence[Entity]) -> Found:
         points: dict[str, list[Document]] = {}
-        for point in self._collection("logged_model_metrics").find(
+        for point in self.collection("logged_model_metrics").find(
             {"model_id": {"$in": [entity.id for entity in wanted]}}
         ):
-            points.setdefault(point["model_id"], []).append(point)
-        for name, fields, document in self._by_id(
-            "logged_models", wanted, lambda model: documents.logged_model(model, points.get(model["_id"], []))
-        ):
-            for point in points.get(name, []):
-                if point["experiment_id"] != document["experiment_id"]:
-                    self._trouble("logged_model", name, f"its point {point['_id']} is in another experiment")
-            yield name, fields, document
+            if isinstance(point["model_id"], str):
+                points.setdefault(point["model_id"], []).append(point)
+        for name, fields, document in self._by_id("logged_model", "logged_models", wanted):
+            yield name, fields | self._model_points(document, points.get(name, [])), document
 
-    def _spans(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
-        found = list(self._collection("spans").find({"_id": {"$in": [entity.id for entity in wanted]}}))
-        for document in found:
+    def _model_points(self, model: Document, points: list[Document]) -> Fields:
+        stored = []
+        for point in points:
+            stored.append(Stored(point))
+            expected = {"model_id": model["_id"], "experiment_id": model.get("experiment_id")}
+            stored[-1].settle(_id=_model_point_id(point), **expected)
+        return documents.model_points(stored)
+
+    def _spans(self, wanted: Sequence[Entity]) -> Found:
+        for document in self.collection("spans").find({"_id": {"$in": [entity.id for entity in wanted]}}):
             content = document.get("content")
-            if content is None and document.get("payload"):
-                content = self._payload(document)
-            fields = documents.span(document, content)
-            fields["experiment_id"] = self.names.source_of(document["experiment_id"])
-            fields["trace_time"] = documents.whole(document.get("trace_time"))
-            yield document["_id"], fields, document
+            if "payload" in document or "chunks" in document:
+                beside = self._payload(document)
+                content = beside if content is None else {"content": content, "payload": beside}
+            stored = Stored(document)
+            stored.settle(_id=document["_id"])
+            fields = documents.span(stored, content)
+            fields["experiment_id"] = self.names.source_of(stored.take("experiment_id"))
+            yield document["_id"], fields | stored.rest(), document
 
-    def _payload(self, span: Document) -> str:
+    def _payload(self, span: Document) -> Any:
         """The content of a span that was too long for its document."""
-        start = f"{span['_id']}{SEPARATOR}{span['payload']}"
+        said = {"payload": span.get("payload"), "chunks": span.get("chunks")}
+        start = f"{span['_id']}{SEPARATOR}{said['payload']}"
         ids = {"$gte": start + SEPARATOR, "$lt": start + AFTER_SEPARATOR}
-        pieces = [piece["text"] for piece in self._collection("span_payloads").find({"_id": ids}).sort("_id")]
-        if len(pieces) != span.get("chunks"):
-            reason = f"its content has {len(pieces)} pieces, it says {span.get('chunks')}"
-            self._trouble("span", span["_id"], reason)
-        return "".join(pieces)
+        pieces = list(self.collection("span_payloads").find({"_id": ids}).sort("_id"))
+        self.seen.add("span_payload", (canonical(piece["_id"]) for piece in pieces))
+        if not all(piece.keys() == {"_id", "text"} and isinstance(piece["text"], str) for piece in pieces):
+            return {"pieces": pieces, **said}
+        content = "".join(piece["text"] for piece in pieces)
+        digest = hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:16]
+        expected = [f"{start}{SEPARATOR}{number:04d}" for number in range(len(pieces))]
+        whole = said == {"payload": digest, "chunks": len(pieces)} and documents.is_whole(said["chunks"])
+        if not whole or [piece["_id"] for piece in pieces] != expected:
+            return {"pieces": [piece["_id"] for piece in pieces], **said, "digest": digest}
+        return content
 
-    def _records(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
-        by_dataset: dict[Any, list[str]] = {}
+    def _records(self, wanted: Sequence[Entity]) -> Found:
+        by_dataset: dict[Any, dict[str, Entity]] = {}
         for entity in wanted:
-            by_dataset.setdefault(entity.fields["dataset_id"], []).append(entity.id)
-        for dataset, ids in by_dataset.items():
-            query = {"dataset_id": dataset, "record_id": {"$in": ids}}
-            for document in self._collection("evaluation_dataset_records").find(query):
-                yield document["record_id"], documents.evaluation_record(document), document
+            by_dataset.setdefault(entity.fields["dataset_id"], {})[entity.id] = entity
+        for dataset, entities in by_dataset.items():
+            query = {"dataset_id": dataset, "record_id": {"$in": list(entities)}}
+            for document in self.collection("evaluation_dataset_records").find(query):
+                name = document["record_id"]
+                if (entity := _looked_up(entities, name)) is None:
+                    continue
+                known = {"_id": _record_id(entity), "record_id": name}
+                yield name, self._fields("evaluation_record", document, **known), document
 
-    def _associations(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
+    def _associations(self, wanted: Sequence[Entity]) -> Found:
         names = ("source_type", "source_id", "destination_type", "destination_id")
         for entity in wanted:
             ends = {name: self._end(entity, name) for name in names}
-            document = self._collection("entity_associations").find_one(ends | {"workspace": self.workspace})
-            if document is not None:
-                said = {name: entity.fields[name] for name in names}
-                yield entity.id, documents.entity_association(document) | said, document
+            key = association_key(*ends.values())
+            for document in self.collection("entity_associations").find(ends | {"workspace": self.workspace}):
+                fields = self._fields("entity_association", document, _id=key, workspace=self.workspace)
+                for name, value in ends.items():
+                    if canonical(fields[name]) == canonical(value):
+                        fields[name] = entity.fields[name]
+                yield entity.id, fields, document
 
     def _end(self, entity: Entity, name: str) -> Any:
         """An experiment has its number in the target."""
@@ -240,78 +254,68 @@ class Target:
             return str(self.names.experiment(value))
         return value
 
-    def _registered_models(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
+    def _registered_models(self, wanted: Sequence[Entity]) -> Found:
         by_name = {self.names.model(entity.id): entity.id for entity in wanted}
         query = {"name": {"$in": list(by_name)}, "workspace": self.workspace}
-        for document in self._collection("registered_models").find(query):
-            name = by_name[document["name"]]
+        for document in self.collection("registered_models").find(query):
+            if (name := _looked_up(by_name, document["name"])) is None:
+                continue
             self._model_ids[document["name"]] = document["_id"]
-            yield name, documents.registered_model(document) | {"name": name}, document
+            known = {"_id": _model_id(self.workspace, name), "workspace": self.workspace}
+            yield name, self._fields("registered_model", document, **known) | {"name": name}, document
 
-    def _model_versions(self, wanted: Sequence[Entity]) -> Iterator[tuple[str, Fields, Any]]:
+    def _model_versions(self, wanted: Sequence[Entity]) -> Found:
         keys = {
             (self.names.model(str(entity.fields["name"])), entity.fields["version"]): entity
             for entity in wanted
         }
         clauses = [{"name": name, "version": number} for name, number in keys]
-        for document in self._collection("model_versions").find(
-            {"$or": clauses, "workspace": self.workspace}
-        ):
-            entity = keys[document["name"], document["version"]]
-            model = self._model_ids.get(document["name"])
-            said = document["model"], document["_id"]
-            if model is not None and said != (model, f"{model}|{document['version']:010d}"):
-                self._trouble("model_version", entity.id, "it belongs to another model")
-            fields = documents.model_version(document) | {"name": entity.fields["name"]}
-            yield entity.id, fields, document
-
-    # Artifacts that were copied, or left behind
+        for document in self.collection("model_versions").find({"$or": clauses, "workspace": self.workspace}):
+            name = document["name"]
+            if (entity := _looked_up(keys, (name, document["version"]))) is None:
+                continue
+            model = self._model_ids.get(name, document.get("model"))
+            known = {"_id": f"{model}{SEPARATOR}{entity.fields['version']:010d}", "model": model}
+            fields = self._fields("model_version", document, **known, workspace=self.workspace)
+            yield entity.id, fields | {"name": entity.fields["name"]}, document
 
     def with_places(self, entities: Sequence[Entity]) -> list[Entity]:
         """Entities of the source with the places where their artifacts are to be in the target."""
-        above = {
-            value: _above(value)
-            for entity in entities
-            for name in _PLACES.get(entity.kind, ())
-            if isinstance(value := entity.fields.get(name), str)
-        }
-        keys = [f"{self.names.journal}|{place}" for places in above.values() for place in places]
-        if not self.names.journal or not keys:
-            return list(entities)
-        found = self._collection("import_artifacts").find({"_id": {"$in": keys}}, {"target": 1, "kind": 1})
-        moved = {each["_id"].partition(SEPARATOR)[2]: each for each in found}
-        return [_with_places(entity, above, moved) for entity in entities] if moved else list(entities)
-
-    def _trouble(self, kind: str, where: str, reason: str) -> None:
-        self.troubles.add(kind, where, reason)
+        return with_places(self.collection("import_artifacts"), self.names.journal, entities)
 
 
-# The fields that name a place where artifacts are.
-_PLACES = {
-    "experiment": ("artifact_location",),
-    "run": ("artifact_uri",),
-    "logged_model": ("artifact_location",),
-    "trace": ("tags.mlflow.artifactLocation",),
-    "model_version": ("source", "storage_location"),
-}
+def _looked_up(known: Mapping[Any, Any], key: Any) -> Any:
+    """MongoDB finds more than Python would: a list by what is in it, a decimal number by a whole one."""
+    try:
+        return known.get(key)
+    except TypeError:
+        return None
 
 
-def _above(place: str) -> list[str]:
-    """The place itself, then what it lies in."""
-    parts = place.split("/")
-    return [place, *("/".join(parts[:end]) for end in range(len(parts), 0, -1))]
+def _record_id(record: Entity) -> str | None:
+    """Records are named after their inputs."""
+    try:
+        inputs = json.loads(record.fields["inputs"] or "null")
+    except ValueError:
+        return None
+    return record_key(str(record.fields["dataset_id"]), json.dumps(inputs, sort_keys=True))
 
 
-def _with_places(entity: Entity, above: dict[str, list[str]], moved: dict[str, Document]) -> Entity:
-    fields = dict(entity.fields)
-    for name in _PLACES.get(entity.kind, ()):
-        value = fields.get(name)
-        for place in above.get(value, ()) if isinstance(value, str) else ():
-            found = moved.get(place)
-            # A version lies in what a run or a model made, never just somewhere in an experiment.
-            if found is None or (found["kind"] == "experiment" and entity.kind != "experiment"):
-                continue
-            if place == value or entity.kind == "model_version":
-                fields[name] = found["target"] + str(value)[len(place) :]
-            break
-    return entity._replace(fields=fields)
+def _model_id(workspace: str, name: str) -> str:
+    text = f"{workspace}\n{name}".encode()
+    return hashlib.blake2b(text, digest_size=16, person=b"import").hexdigest()
+
+
+_POINT = ("model_id", "experiment_id", "run_id", "key", "value", "timestamp", "step")
+
+
+def _model_point_id(point: Document) -> str:
+    """Points are named after what they say."""
+    names = (*_POINT, "dataset_name", "dataset_digest") if "dataset_name" in point else _POINT
+    said = "\0".join(f"{name}={_plain(point.get(name))!r}" for name in names)
+    digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{point.get('run_id')}{SEPARATOR}{digest}"
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if documents.is_whole(value) else value

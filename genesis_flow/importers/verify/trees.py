@@ -1,11 +1,9 @@
 """An ``mlruns`` tree, read once more: one file after another, with nothing of the importing reader."""
 
-import json
+import stat
 import struct
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -13,19 +11,23 @@ from genesis_flow.importers.verify.entities import (
     Entity,
     Fields,
     Troubles,
-    assessment_meaning,
-    canonical_error,
-    canonical_object,
+    Use,
     context_of,
+    counted,
     input_fields,
     is_prompt,
     mapped,
     trace_metadata,
 )
-from genesis_flow.importers.verify.histories import POINT
+from genesis_flow.importers.verify.histories import POINT, Point
+from genesis_flow.importers.verify.tree_values import (
+    Meta,
+    assessment_of,
+    breaks_off,
+    milliseconds_of,
+    said_in,
+)
 from genesis_flow.importers.verify.wanted import Wanted
-
-Meta = dict[str, Any]
 
 # Whether the file of an experiment could be read: no key of such a file.
 _READABLE = "\0readable"
@@ -59,6 +61,9 @@ class TreeSource:
         self.root = root
         self.wanted = wanted
         self.troubles = Troubles()
+        # A tree holds nothing that a target has no place for.
+        self.left_out = Troubles()
+        self.complete = wanted.from_time is None
         self._experiments = {path: meta for path, meta in self._find_experiments() if self._chosen(meta)}
 
     def entities(self, kind: str) -> Iterator[Entity]:
@@ -81,13 +86,16 @@ class TreeSource:
     def points(self, run: Entity) -> Iterator[tuple[str, bytes]]:
         """The points of all metrics of a run: portions of rows, by key."""
         folder = run.handle / "metrics"
-        for path in _files(folder):
+        for path in self._files(folder):
             key = path.relative_to(folder).as_posix()
             try:
                 for rows in self._rows(path):
                     yield key, rows
             except OSError as exc:
                 self._trouble("metric", path, exc.strerror or str(exc))
+
+    def latest(self, run: Entity) -> dict[str, Point] | None:
+        """A tree keeps histories alone."""
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -96,7 +104,7 @@ class TreeSource:
 
     def _find_experiments(self) -> Iterator[tuple[Path, Meta]]:
         for parent in (self.root, self.root / ".trash"):
-            for folder in _folders(parent):
+            for folder in self._folders(parent):
                 if folder.name in (".trash", "models"):
                     continue
                 if not folder.name.isdigit():
@@ -115,7 +123,7 @@ class TreeSource:
     def _experiment(self, folder: Path, meta: Meta) -> Iterator[Entity]:
         if not meta[_READABLE]:
             return  # what it contains is compared nevertheless
-        fields: Fields = {name: _said(meta, name) for name in ("name", "artifact_location")}
+        fields: Fields = {name: said_in(meta, name) for name in ("name", "artifact_location")}
         fields["lifecycle_stage"] = meta["lifecycle_stage"]
         created = meta.get("creation_time") or 0
         fields["creation_time"] = created
@@ -124,7 +132,7 @@ class TreeSource:
         yield Entity("experiment", meta["experiment_id"], fields)
 
     def _runs(self, folder: Path, experiment: Meta) -> Iterator[Entity]:
-        for path in _folders(folder):
+        for path in self._folders(folder):
             if path.name in NOT_RUNS:
                 continue
             meta = self._meta("run", path / "meta.yaml", "run_id", path.name, "run_uuid")
@@ -146,14 +154,15 @@ class TreeSource:
         stage = meta.get("lifecycle_stage", "active")
         fields: Fields = {
             "experiment_id": experiment["experiment_id"],
-            "name": _said(meta, "run_name") or _said(meta, "name") or tags.get(RUN_NAME),
-            "user_id": _said(meta, "user_id"),
+            "name": said_in(meta, "run_name") or said_in(meta, "name") or tags.get(RUN_NAME),
+            # The target keeps a text and a number where MLflow refuses to show a run without.
+            "user_id": said_in(meta, "user_id") or "",
             "status": STATUSES.get(status, str(status)),
-            "start_time": meta.get("start_time") or None,
+            "start_time": meta.get("start_time") or 0,
             "end_time": meta.get("end_time"),
             "lifecycle_stage": stage,
             "deleted_time": meta.get("deleted_time") if stage == "deleted" else None,
-            "artifact_uri": _said(meta, "artifact_uri"),
+            "artifact_uri": said_in(meta, "artifact_uri"),
             **mapped("params", self._texts("run", path / "params")),
             **mapped("tags", tags),
             **self._inputs(path, path.parent / "datasets"),
@@ -161,32 +170,31 @@ class TreeSource:
         return Entity("run", path.name, fields, path)
 
     def _inputs(self, run: Path, datasets: Path) -> Fields:
-        fields: Fields = {}
-        for folder in _folders(run / "inputs"):
+        uses, models, made = [], [], []
+        for folder in self._folders(run / "inputs"):
             meta = self._meta("input", folder / "meta.yaml")
             if meta is None:
                 continue
             if meta.get("source_type") == "MODEL":
-                fields[f"model_inputs.{meta.get('source_id')}"] = True
+                models.append(meta.get("source_id"))
                 continue
             dataset = self._meta("dataset", datasets / str(meta.get("source_id")) / "meta.yaml")
             if dataset is not None:
                 tags = meta.get("tags") or {}
-                fields |= input_fields(
-                    dataset.get("name"), dataset.get("digest"), tags.items(), context_of(tags)
-                )
-        for folder in _folders(run / "outputs"):
+                pairs = [[str(key), value] for key, value in tags.items()]
+                uses.append(Use(dataset.get("name"), dataset.get("digest"), pairs, context_of(tags)))
+        for folder in self._folders(run / "outputs"):
             meta = self._meta("output", folder / "meta.yaml")
             if meta is not None:
-                fields[f"model_outputs.{meta.get('destination_id') or folder.name}"] = meta.get("step") or 0
-        return fields
+                made.append([meta.get("destination_id") or folder.name, meta.get("step") or 0])
+        return input_fields(uses) | counted("model_inputs", models) | counted("model_outputs", made)
 
     def _datasets(self, folder: Path, experiment: Meta) -> Iterator[Entity]:
-        for path in _folders(folder / "datasets"):
+        for path in self._folders(folder / "datasets"):
             meta = self._meta("dataset", path / "meta.yaml")
             if meta is not None:
                 fields: Fields = {
-                    name: _said(meta, name)
+                    name: said_in(meta, name)
                     for name in ("name", "digest", "source_type", "source", "schema", "profile")
                 }
                 fields["experiment_id"] = experiment["experiment_id"]
@@ -194,7 +202,7 @@ class TreeSource:
                 yield Entity("dataset", name, fields)
 
     def _logged_models(self, folder: Path, experiment: Meta) -> Iterator[Entity]:
-        for path in _folders(folder / "models"):
+        for path in self._folders(folder / "models"):
             meta = self._meta("logged_model", path / "meta.yaml", "model_id", path.name)
             if meta is None or not self._belongs("logged_model", path, meta, experiment):
                 continue
@@ -209,7 +217,7 @@ class TreeSource:
                 "creation_timestamp": times[0],
                 "last_updated_timestamp": times[1],
                 **{
-                    name: _said(meta, name)
+                    name: said_in(meta, name)
                     for name in (
                         "name",
                         "artifact_location",
@@ -225,8 +233,8 @@ class TreeSource:
             yield Entity("logged_model", path.name, fields)
 
     def _model_points(self, folder: Path) -> Fields:
-        fields: Fields = {}
-        for path in _files(folder):
+        points = []
+        for path in self._files(folder):
             key = path.relative_to(folder).as_posix()
             for number, line in enumerate(path.read_bytes().splitlines(), 1):
                 try:
@@ -239,18 +247,18 @@ class TreeSource:
                 except ValueError:
                     self._trouble("metric", path, f"line {number} is no point of a metric of a model")
                     continue
-                fields[f"metrics.{canonical_object([*point, repr(value)])}"] = True
-        return fields
+                points.append([*point, repr(value)])
+        return counted("metrics", points)
 
     # Traces
 
     def _trace_folders(self, folder: Path) -> Iterator[tuple[Path, str, Meta]]:
-        for path in _folders(folder / "traces"):
+        for path in self._folders(folder / "traces"):
             meta = self._meta("trace", path / "trace_info.yaml")
             if meta is None:
                 continue
             trace_id = meta.get("trace_id") or meta.get("request_id") or path.name
-            if self.wanted.since(_milliseconds(meta, "timestamp_ms", "request_time")):
+            if self.wanted.since(milliseconds_of(meta, "timestamp_ms", "request_time")):
                 yield path, str(trace_id), meta
 
     def _traces(self, folder: Path, experiment: Meta) -> Iterator[Entity]:
@@ -258,7 +266,7 @@ class TreeSource:
             duration = meta.get("execution_time_ms", meta.get("execution_duration_ms"))
             fields: Fields = {
                 "experiment_id": experiment["experiment_id"],
-                "request_time": _milliseconds(meta, "timestamp_ms", "request_time"),
+                "request_time": milliseconds_of(meta, "timestamp_ms", "request_time"),
                 "execution_duration": duration,
                 "state": meta.get("status") or meta.get("state"),
                 **{
@@ -267,6 +275,7 @@ class TreeSource:
                 },
                 **mapped("tags", self._texts("trace", path / "tags")),
                 **trace_metadata(self._texts("trace", path / "request_metadata")),
+                "generation": 1,
             }
             yield Entity("trace", trace_id, fields)
 
@@ -275,18 +284,18 @@ class TreeSource:
             of_trace: Fields = {
                 "trace_id": trace_id,
                 "experiment_id": experiment["experiment_id"],
-                "trace_time": _milliseconds(trace, "timestamp_ms", "request_time"),
+                "trace_time": milliseconds_of(trace, "timestamp_ms", "request_time"),
             }
-            for file in _files(path / "assessments"):
+            for file in self._files(path / "assessments"):
                 meta = self._meta("assessment", file)
                 if meta is not None:
                     assessment_id = str(meta.get("assessment_id") or file.stem)
-                    yield Entity("assessment", assessment_id, of_trace | _assessment(meta))
+                    yield Entity("assessment", assessment_id, of_trace | assessment_of(meta))
 
     # The registry
 
     def _registered_models(self) -> Iterator[Entity]:
-        for path in _folders(self.root / "models"):
+        for path in self._folders(self.root / "models"):
             meta = self._meta("registered_model", path / "meta.yaml", "name", path.name)
             if meta is None or not self.wanted.since(meta.get("creation_timestamp")):
                 continue
@@ -322,7 +331,7 @@ class TreeSource:
         return aliases
 
     def _numbers(self, model: Path) -> list[int]:
-        numbers = (folder.name.removeprefix("version-") for folder in _folders(model, "version-"))
+        numbers = (folder.name.removeprefix("version-") for folder in self._folders(model, "version-"))
         return [int(number) for number in numbers if number.isdigit()]
 
     def _versions(self, model: Path) -> dict[int, tuple[str, Meta]]:
@@ -336,7 +345,7 @@ class TreeSource:
         return versions
 
     def _model_versions(self) -> Iterator[Entity]:
-        for path in _folders(self.root / "models"):
+        for path in self._folders(self.root / "models"):
             versions = self._versions(path)
             aliases = self._aliases(path, versions)
             for number, (_, meta) in sorted(versions.items()):
@@ -350,21 +359,46 @@ class TreeSource:
                     "creation_time": created,
                     "last_updated_time": meta.get("last_updated_timestamp") or created,
                     "description": meta.get("description"),
-                    "status": _said(meta, "status") or "READY",
-                    **{name: _said(meta, name) for name in VERSION_FIELDS},
+                    "status": said_in(meta, "status") or "READY",
+                    **{name: said_in(meta, name) for name in VERSION_FIELDS},
                     "is_prompt": is_prompt(tags),
                     **mapped("tags", tags),
-                    **{f"aliases.{alias}": True for alias, at in aliases.items() if at == number},
+                    **counted("aliases", (alias for alias, at in aliases.items() if at == number)),
                 }
                 yield Entity("model_version", f"{path.name}/{number}", fields)
 
     # Files
+
+    def _folders(self, path: Path, start: str = "") -> list[Path]:
+        if not path.is_dir():
+            return []
+        found = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        return sorted(
+            entry
+            for entry in found
+            if entry.name.startswith(start) and self._is_real(entry) and entry.is_dir()
+        )
+
+    def _files(self, path: Path) -> list[Path]:
+        if not path.is_dir():
+            return []
+        return sorted(entry for entry in path.rglob("*") if self._is_real(entry) and entry.is_file())
+
+    def _is_real(self, path: Path) -> bool:
+        """Whether it is a file or folder: links lead elsewhere, and pipes have no content."""
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            return True
+        self._trouble("file", path, "it is no regular file")
+        return False
 
     def _meta(
         self, kind: str, path: Path, key: str | None = None, name: str = "", older_key: str = ""
     ) -> Meta | None:
         """The map in a file, or None; ``key`` must say ``name``, if it is there."""
         try:
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise Unreadable("it is no regular file")
             text = path.read_bytes().decode()
             meta = yaml.load(text, _LOADER)
             if not isinstance(meta, dict):
@@ -384,7 +418,7 @@ class TreeSource:
     def _texts(self, kind: str, folder: Path) -> dict[str, str]:
         """The text of each file below a folder, by its path."""
         texts: dict[str, str] = {}
-        for path in _files(folder):
+        for path in self._files(folder):
             try:
                 texts[path.relative_to(folder).as_posix()] = path.read_bytes().decode()
             except UnicodeDecodeError:
@@ -402,7 +436,7 @@ class TreeSource:
                 if not parts:
                     continue
                 try:
-                    if len(parts) not in (2, 3, 5) or (_breaks_off(line, parts) and number > 1):
+                    if len(parts) not in (2, 3, 5) or (breaks_off(line, parts) and number > 1):
                         raise ValueError
                     step = int(parts[2]) if len(parts) > 2 else 0
                     rows.append(POINT.pack(int(parts[0]), step, float(parts[1])))
@@ -430,62 +464,3 @@ VERSION_FIELDS = (
     "model_id",
     "status_message",
 )
-
-
-def _assessment(meta: Meta) -> Fields:
-    kind = next((name for name in ("feedback", "expectation", "issue") if name in meta), "feedback")
-    content = meta.get(kind) or {}
-    value = content if kind == "issue" else content.get("value")
-    if serialized := content.get("serialized_value"):
-        value = json.loads(serialized["value"])
-    source = meta.get("source") or {}
-    created = _milliseconds(meta, "create_time_ms", "create_time")
-    return {
-        "kind": kind,
-        "name": meta.get("assessment_name") or meta.get("name"),
-        "value": canonical_object(value),
-        "error": canonical_error(content.get("error")),
-        "create_time": created,
-        "last_update_time": _milliseconds(meta, "last_update_time_ms", "last_update_time") or created,
-        "source_type": source.get("source_type"),
-        "source_id": source.get("source_id"),
-        "valid": meta.get("valid", True),
-        "metadata": canonical_object(meta["metadata"]) if meta.get("metadata") else None,
-        **{name: meta.get(name) for name in ("run_id", "span_id", "rationale", "overrides")},
-        **assessment_meaning(value, meta.get("metadata")),
-    }
-
-
-def _milliseconds(meta: Meta, number: str, text: str) -> int | None:
-    value = meta.get(number)
-    if value is None:
-        value = meta.get(text)
-    if isinstance(value, datetime):
-        value = value.replace(tzinfo=value.tzinfo or UTC)
-    elif isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    else:
-        return None if value is None else int(value)
-    return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-
-
-def _said(meta: Meta, name: str) -> str | None:
-    """A text; an empty one says nothing, and a number that YAML made of one is text again."""
-    value = meta.get(name)
-    return None if value is None or value == "" else str(value)
-
-
-def _breaks_off(line: bytes, parts: list[bytes]) -> bool:
-    """The last line of a run that goes on may be written only in part."""
-    return not line.endswith(b"\n") and len(parts) < 3
-
-
-def _folders(path: Path, start: str = "") -> list[Path]:
-    if not path.is_dir():
-        return []
-    found = (entry for entry in path.iterdir() if not entry.name.startswith("."))
-    return sorted(entry for entry in found if entry.is_dir() and entry.name.startswith(start))
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else []
