@@ -27,7 +27,8 @@ Exit codes:
   0   everything is imported (--verify: source and target are equal)
   1   an error, a conflict under --on-conflict fail, a problem under --on-error stop
       (--verify: there are differences)
-  3   imported, but some things had to be left out: they are listed with their reasons
+  3   imported, but some things had to be left out, since they cannot be read or since the
+      target has no place for them: they are listed with their reasons
       (also: another run holds the lock)
   64  the command line was wrong
 """
@@ -185,7 +186,7 @@ def _import(config: MigrateConfig, source: str, asked: dict[str, Any], as_json: 
 
 
 def exit_code(outcome: "Outcome") -> int:
-    return INCOMPLETE if outcome.problems or outcome.conflicts else OK
+    return OK if outcome.complete else INCOMPLETE
 
 
 def progress_of(config: MigrateConfig, quiet: bool) -> "Progress":
@@ -270,10 +271,16 @@ def _list(config: MigrateConfig, as_json: bool) -> None:
 
     found = journals(config)
     lines = [
-        f"{each['journal']:<32} {each['state']:<12} {_moment(each['last_update_time'])}  {each['source']}"
+        f"{each['journal']:<32} {_state(each['state']):<31} {_moment(each['last_update_time'])}  "
+        f"{each['source']}"
         for each in found
     ]
     answer(found, lines or ["Nothing was imported into this database."], as_json)
+
+
+def _state(state: str) -> str:
+    """As the help says it."""
+    return "imported, some things left out" if state == "incomplete" else state
 
 
 def _moment(milliseconds: int) -> str:

@@ -30,12 +30,13 @@ def lines_of(outcome: Outcome) -> list[str]:
     if not outcome.analyzed:
         lines.append(f"{changed:,} documents were made or changed.")
     lines += ["", *_times(outcome)]
-    for kind, count in sorted(outcome.unsupported.items()):
-        lines.append(f"not supported by the target: {kind} ({count:,})")
+    for table, count in sorted(outcome.unsupported.items()):
+        rows = f"{count:,} row{'' if count == 1 else 's'}"
+        lines.append(f"left out: table {table}, {rows} (the target has no place for them yet)")
     lines += outcome.notes
     lines += _listed("conflict", outcome.conflicts, len(outcome.conflicts))
     lines += _listed("problem", outcome.first_problems, outcome.problems)
-    if not outcome.problems and not outcome.conflicts:
+    if outcome.complete:
         lines.append(f"Everything {head}.".replace("Everything imported", "Everything is imported"))
     return lines
 
