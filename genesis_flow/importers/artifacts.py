@@ -126,11 +126,21 @@ _KEPT = ("kind", "target", "files", "bytes", "checksum", "signature", "names")
 _NAMES_BYTES = 4_000_000
 
 
-def remove_copies(target: ImportTarget, journal: str) -> tuple[int, list[Problem]]:
-    """Take back the files that an import copied: how many, and what could not be taken back."""
+def remove_copies(
+    target: ImportTarget, journal: str, needed: Callable[[str, str, str], bool]
+) -> tuple[int, list[Problem]]:
+    """Take back the files that an import copied: how many, and what could not be taken back.
+
+    ``needed`` says of the kind and id of what had them, and of their place, whether something that stays
+    leads there.
+    """
     removed, kept = 0, []
     moved = target.collection(ImportArtifactFields)
     for document in moved.find({"_id": children_of(journal)}, sort=[("_id", 1)]):
+        if document["files"] and needed(document["kind"], document["of"], document["target"]):
+            reason = "left in place, since something that stays leads there"
+            kept.append(Problem("artifact", document["target"], reason))
+            continue
         try:
             if document["files"] and not document.get("names"):
                 raise CopyFailed(f"{document['files']:,} files are too many to have been noted by name")
@@ -219,7 +229,7 @@ class Artifacts:
 
     def _of_version(self, record: Record, place: "_Place") -> str:
         """A version lies inside what a run or a logged model made; else it has a place of its own."""
-        above = _ancestors(place.value)
+        above = ancestors(place.value)
         known = self.places.find(above)
         for ancestor in above:
             if (before := known.get(ancestor)) is not None and before.kind != "experiment":
@@ -278,7 +288,7 @@ def _change_tag(body: Body, target: str) -> None:
     body["tags"] = {**body["tags"], TRACE_LOCATION: target}
 
 
-def _ancestors(place: str) -> list[str]:
+def ancestors(place: str) -> list[str]:
     """The place and what is above it, the nearest first."""
     found = [place, place.rstrip("/")]
     while "/" in found[-1] and not found[-1].endswith("/"):

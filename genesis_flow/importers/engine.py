@@ -17,6 +17,7 @@ from genesis_flow.database.schema import ready_schema
 from genesis_flow.database.scoping import current_workspace
 from genesis_flow.importers import journal as states
 from genesis_flow.importers.artifacts import rules_for
+from genesis_flow.importers.changes import note_merged, watch_merged
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.journal import Journal
 from genesis_flow.importers.loader import Rules, listing_unit
@@ -142,12 +143,15 @@ class _Engine:
             plan = self._plan()
             if self._options.on_conflict == "fail":
                 refuse_conflicts(plan)
+            watch_merged(self._target, plan.context)
             journal.map_names(plan.context)
-            free_names(self._target, plan)
+            free_names(self._target, journal.id, plan)
             solved = set() if self._options.filters else self._journal.units_with_problems()
             self._load(plan, self._rules, seen=solved.discard)
             self._journal.forget_units(solved)
             raise_counter(self._target, plan.context.experiments.values())
+            note_merged(self._target, plan.context)
+            journal.map_names(plan.context)
             state = states.DONE
         finally:
             outcome.seconds = time.monotonic() - started

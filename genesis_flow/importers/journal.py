@@ -135,9 +135,9 @@ class Journal:
     def set_state(self, state: str) -> None:
         self._update({"$set": {"state": state, "last_update_time": now()}})
 
-    def forget(self) -> None:
-        """After a rollback: what was merged is no more."""
-        self._update({"$set": {"merged": []}})
+    def forget_merged(self, left: dict[int, dict[str, Any]]) -> None:
+        """After a rollback: what was merged is no more, but for what it left."""
+        self._update({"$set": {"merged": list(left.values())}})
 
     def problems(self, limit: int = 0) -> Iterator[Problem]:
         """What could not be brought over, of all that was ever read of the source."""
