@@ -8,6 +8,7 @@ byte, is not copied again. What cannot be copied stays where it is, and is named
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from genesis_flow.documents.keys import children_of
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Body, Problem, Record
 from genesis_flow.importers.target import ImportTarget
+from genesis_flow.importers.tree.files import oddity, shown
 
 REFERENCE, COPY, NONE = "reference", "copy", "none"
 MODES = (REFERENCE, COPY, NONE)
@@ -160,6 +162,8 @@ class Artifacts:
     def __init__(self, rules: ArtifactRules, places: MovedPlaces) -> None:
         self.rules = rules
         self.places = places
+        # What is left out of the folders that are copied.
+        self._odd: list[Problem] = []
 
     def take(self, record: Record, experiment: int | None) -> tuple[Record, list[Problem]]:
         """The record with its places in the target; ``experiment`` is its experiment's number there."""
@@ -172,7 +176,8 @@ class Artifacts:
                 problems.append(Problem("artifact", place.value, f"{failure}; they stay where they are"))
                 continue
             place.change(body, target)
-        return replace(record, body=body), problems
+        odd, self._odd = self._odd, []
+        return replace(record, body=body), problems + odd
 
     def _move(self, record: Record, place: "_Place", experiment: int | None) -> str:
         if not place.own:
@@ -199,11 +204,13 @@ class Artifacts:
         folder = self._folder(record, place.value)
         if folder is None:
             return _copy(new, _Remote(place.value))
-        signature = _signature(folder)
+        files, odd = _walk(folder)
+        self._odd += [Problem("artifact", shown(path), reason) for path, reason in odd]
+        signature = _signature(files)
         before = self.places.find([place.value]).get(place.value)
         if before is not None and (before.signature, before.target) == (signature, target):
             return before
-        return replace(_copy(new, _Folder(folder)), signature=signature)
+        return replace(_copy(new, _Folder(files)), signature=signature)
 
     def _folder(self, record: Record, location: str) -> Path | None:
         """The local folder of a place, or None for one elsewhere."""
@@ -211,11 +218,25 @@ class Artifacts:
             return None
         stated = Path(local_file_uri_to_path(location))
         if stated.is_absolute() and stated.is_dir():
-            return stated
+            return self._without_links(stated)
         for folder in self._in_tree(record):
             if folder.is_dir():
-                return folder
+                return self._without_links(folder)
         return stated
+
+    def _without_links(self, folder: Path) -> Path:
+        """A folder, unless it is reached by a link of the tree; the tree itself may lie behind one."""
+        if self.rules.tree is None:
+            return folder
+        for root in (Path(self.rules.tree).absolute(), Path(self.rules.tree).resolve()):
+            if not folder.is_relative_to(root):
+                continue
+            step = root
+            for name in folder.relative_to(root).parts:
+                step /= name
+                if step.is_symlink():
+                    raise CopyFailed(f"{shown(step)} is a symbolic link, which is not followed")
+        return folder
 
     def _in_tree(self, record: Record) -> Iterator[Path]:
         """Where MLflow's file store keeps the artifacts, wherever the tree is now."""
@@ -296,32 +317,41 @@ def ancestors(place: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _signature(folder: Path) -> str:
+def _signature(files: list[tuple[str, Path]]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for name, path in _walk(folder):
+    for name, path in files:
         stat = path.stat()
         digest.update(f"{name}\n{stat.st_size} {stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _walk(folder: Path) -> list[tuple[str, Path]]:
-    """All files below a folder by their path in it; none if there is no folder."""
-    found = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
+def _walk(folder: Path) -> tuple[list[tuple[str, Path]], list[tuple[Path, str]]]:
+    """All files below a folder by their path in it; and what is left out, and why."""
+    found, odd = [], []
+    for parent, folders, names in os.walk(folder, onerror=_unreadable):
+        for name in (*folders, *names):
             path = Path(parent, name)
-            found.append((path.relative_to(folder).as_posix(), path))
-    return sorted(found)
+            mode = path.lstat().st_mode
+            if (reason := oddity(mode)) is not None:
+                odd.append((path, reason))
+            elif stat.S_ISREG(mode):
+                found.append((path.relative_to(folder).as_posix(), path))
+    return sorted(found), sorted(odd)
+
+
+def _unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise CopyFailed(f"{error.filename} cannot be listed ({error.strerror})") from error
 
 
 class _Folder:
     """Files to copy that are here."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, files: list[tuple[str, Path]]) -> None:
+        self._files = files
 
     def files(self, scratch: Path) -> Iterator[tuple[str, Path]]:
-        yield from _walk(self._folder)
+        yield from self._files
 
 
 class _Remote:
