@@ -116,7 +116,9 @@ def _milliseconds(context: click.Context, option: click.Parameter, value: str | 
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write every problem to this file, a JSON object on each line.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document, and no progress without a terminal."
+)
 @click.pass_context
 def import_command(context: click.Context, /, source: str | None, as_json: bool, **asked: Any) -> None:
     """Bring over an mlruns folder or an SQL database of MLflow.
