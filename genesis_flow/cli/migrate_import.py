@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 INCOMPLETE = 3
 MOST_WORKERS = 64
 # What they take beside --json; to ignore the others silently would look as if they were obeyed.
-_HEEDED = {"verify": {"source", "experiments", "since"}, "journal": set[str](), "list_journals": set[str]()}
+_HEEDED = {"verify": {"source", "experiments", "since"}, "journal": {"force"}, "list_journals": set[str]()}
 
 _EPILOG = """\b
 Exit codes:
   0   everything is imported (--verify: source and target are equal)
   1   an error, a conflict under --on-conflict fail, a problem under --on-error stop
       (--verify: there are differences)
-  3   imported, but some things had to be left out: they are listed with their reasons
+  3   (--rollback: some things were left in place)
+      imported, but some things had to be left out, since they cannot be read or since the
+      target has no place for them: they are listed with their reasons
       (also: another run holds the lock)
   64  the command line was wrong
 """
@@ -55,8 +57,12 @@ def _milliseconds(context: click.Context, option: click.Parameter, value: str | 
 )
 @click.option("--verify", is_flag=True, help="Read source and target again and compare them.")
 @click.option(
-    "--rollback", "journal", metavar="JOURNAL", help="Remove what an import created, and only that."
+    "--rollback",
+    "journal",
+    metavar="JOURNAL",
+    help="Remove what an import created, and only that; what was changed since stays and is named.",
 )
+@click.option("--force", is_flag=True, help="With --rollback: remove also what was changed since.")
 @click.option("--list", "list_journals", is_flag=True, help="List the imports of this database.")
 @click.option(
     "--artifacts",
@@ -110,7 +116,9 @@ def _milliseconds(context: click.Context, option: click.Parameter, value: str | 
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write every problem to this file, a JSON object on each line.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document, and no progress without a terminal."
+)
 @click.pass_context
 def import_command(context: click.Context, /, source: str | None, as_json: bool, **asked: Any) -> None:
     """Bring over an mlruns folder or an SQL database of MLflow.
@@ -135,10 +143,12 @@ def import_command(context: click.Context, /, source: str | None, as_json: bool,
         raise click.UsageError("Choose one of --analyze, --verify, --rollback and --list.")
     for mode in modes:
         _refuse_ignored(context, mode)
+    if asked["force"] and not asked["journal"]:
+        raise click.UsageError("--force goes with --rollback: leave it out.")
     if asked["list_journals"]:
         _list(config, as_json)
     elif asked["journal"]:
-        context.exit(_rollback(config, asked["journal"], as_json))
+        context.exit(_rollback(config, asked["journal"], as_json, force=asked["force"]))
     elif not source:
         raise click.UsageError("Name the source: an mlruns folder or an SQL URI.")
     elif asked["verify"]:
@@ -185,7 +195,7 @@ def _import(config: MigrateConfig, source: str, asked: dict[str, Any], as_json: 
 
 
 def exit_code(outcome: "Outcome") -> int:
-    return INCOMPLETE if outcome.problems or outcome.conflicts else OK
+    return OK if outcome.complete else INCOMPLETE
 
 
 def progress_of(config: MigrateConfig, quiet: bool) -> "Progress":
@@ -250,11 +260,11 @@ def _verify(config: MigrateConfig, source: str, asked: dict[str, Any], as_json: 
     return int(verified.exit_code)
 
 
-def _rollback(config: MigrateConfig, journal: str, as_json: bool) -> int:
+def _rollback(config: MigrateConfig, journal: str, as_json: bool, *, force: bool) -> int:
     from genesis_flow.importers.report import plain_problem, rollback_lines
     from genesis_flow.importers.rollback import rollback
 
-    done = rollback(config, journal)
+    done = rollback(config, journal, force=force)
     report = {
         "journal": done.journal,
         "source": done.source,
@@ -270,10 +280,16 @@ def _list(config: MigrateConfig, as_json: bool) -> None:
 
     found = journals(config)
     lines = [
-        f"{each['journal']:<32} {each['state']:<12} {_moment(each['last_update_time'])}  {each['source']}"
+        f"{each['journal']:<32} {_state(each['state']):<31} {_moment(each['last_update_time'])}  "
+        f"{each['source']}"
         for each in found
     ]
     answer(found, lines or ["Nothing was imported into this database."], as_json)
+
+
+def _state(state: str) -> str:
+    """As the help says it."""
+    return "imported, some things left out" if state == "incomplete" else state
 
 
 def _moment(milliseconds: int) -> str:

@@ -139,7 +139,9 @@ def die_cleanly_when_terminated() -> None:
 def config_of(context: click.Context, *, database: bool = True) -> MigrateConfig:
     """The settings of the call; commands that only read files get by without a database."""
     target = context.ensure_object(Target)
-    report = _quiet if target.quiet else _progress
+    # A program that asks for JSON may read both outputs as one.
+    for_program = context.params.get("as_json") and not sys.stderr.isatty()
+    report = _quiet if target.quiet or for_program else _progress
     return load_config(target.uri, target.ini, needs_database=database, report=report)
 
 

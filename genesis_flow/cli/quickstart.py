@@ -102,7 +102,7 @@ def account(directory: Path, sweep: "Sweep", seconds_to_import: float) -> list[s
         f"  trained and logged {len(sweep.runs):2d} runs   {sweep.seconds_to_log:6.1f} s   "
         f"({sweep.points} metric points, {len(sweep.runs) * 2 + 1} artifacts)",
         "",
-        f'The runs, best first (experiment "{EXPERIMENT}", {sweep.runs_in_experiment} runs so far)',
+        f'The runs, best first (experiment "{EXPERIMENT}", {sweep.runs_in_experiment} with the parent runs)',
         "",
         *("  " + line for line in _table(sweep.runs)),
         "",

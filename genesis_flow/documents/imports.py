@@ -74,6 +74,16 @@ class ImportItemFields(BaseModel):
     id: str = Field(alias="_id", description="The journal, the collection and the document's `_id` as text.")
     root: Any = Field(description="The document's `_id`.")
     unit: str = Field(description="The unit that brought it.")
+    state: str | None = Field(
+        default=None,
+        description=(
+            "Sum of the hashes of the document and of all that belongs to it, as the import left them; "
+            "missing while an import brings it once more."
+        ),
+    )
+    changed: bool = Field(
+        default=False, description="Whether people had changed it when it was imported once more."
+    )
 
     class Settings(Unindexed):
         name = "import_items"

@@ -63,6 +63,16 @@ def latest(points: Iterable[Point]) -> dict[str, Any]:
     return {"step": step, "timestamp": timestamp, "value": value}
 
 
+def latest_of(timestamps: "array[int]", steps: "array[int]", values: "array[float]") -> Point:
+    """The latest of points that come as columns."""
+    top = max(steps)
+    if steps[-1] == top and steps.count(top) == 1:
+        return timestamps[-1], steps[-1], values[-1]
+    return max(
+        (point for point in zip(timestamps, steps, values, strict=True) if point[1] == top), key=step_order
+    )
+
+
 def pack(run_id: str, key: str, points: list[Point]) -> dict[str, Any]:
     """A block of ``points``. Its id comes from its content, so writing it again is no second block."""
     points = distinct(points)

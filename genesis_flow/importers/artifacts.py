@@ -8,6 +8,7 @@ byte, is not copied again. What cannot be copied stays where it is, and is named
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from genesis_flow.documents.keys import children_of
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Body, Problem, Record
 from genesis_flow.importers.target import ImportTarget
+from genesis_flow.importers.tree.files import oddity, shown
 
 REFERENCE, COPY, NONE = "reference", "copy", "none"
 MODES = (REFERENCE, COPY, NONE)
@@ -126,11 +128,21 @@ _KEPT = ("kind", "target", "files", "bytes", "checksum", "signature", "names")
 _NAMES_BYTES = 4_000_000
 
 
-def remove_copies(target: ImportTarget, journal: str) -> tuple[int, list[Problem]]:
-    """Take back the files that an import copied: how many, and what could not be taken back."""
+def remove_copies(
+    target: ImportTarget, journal: str, needed: Callable[[str, str, str], bool]
+) -> tuple[int, list[Problem]]:
+    """Take back the files that an import copied: how many, and what could not be taken back.
+
+    ``needed`` says of the kind and id of what had them, and of their place, whether something that stays
+    leads there.
+    """
     removed, kept = 0, []
     moved = target.collection(ImportArtifactFields)
     for document in moved.find({"_id": children_of(journal)}, sort=[("_id", 1)]):
+        if document["files"] and needed(document["kind"], document["of"], document["target"]):
+            reason = "left in place, since something that stays leads there"
+            kept.append(Problem("artifact", document["target"], reason))
+            continue
         try:
             if document["files"] and not document.get("names"):
                 raise CopyFailed(f"{document['files']:,} files are too many to have been noted by name")
@@ -150,6 +162,8 @@ class Artifacts:
     def __init__(self, rules: ArtifactRules, places: MovedPlaces) -> None:
         self.rules = rules
         self.places = places
+        # What is left out of the folders that are copied.
+        self._odd: list[Problem] = []
 
     def take(self, record: Record, experiment: int | None) -> tuple[Record, list[Problem]]:
         """The record with its places in the target; ``experiment`` is its experiment's number there."""
@@ -162,7 +176,8 @@ class Artifacts:
                 problems.append(Problem("artifact", place.value, f"{failure}; they stay where they are"))
                 continue
             place.change(body, target)
-        return replace(record, body=body), problems
+        odd, self._odd = self._odd, []
+        return replace(record, body=body), problems + odd
 
     def _move(self, record: Record, place: "_Place", experiment: int | None) -> str:
         if not place.own:
@@ -189,11 +204,13 @@ class Artifacts:
         folder = self._folder(record, place.value)
         if folder is None:
             return _copy(new, _Remote(place.value))
-        signature = _signature(folder)
+        files, odd = _walk(folder)
+        self._odd += [Problem("artifact", shown(path), reason) for path, reason in odd]
+        signature = _signature(files)
         before = self.places.find([place.value]).get(place.value)
         if before is not None and (before.signature, before.target) == (signature, target):
             return before
-        return replace(_copy(new, _Folder(folder)), signature=signature)
+        return replace(_copy(new, _Folder(files)), signature=signature)
 
     def _folder(self, record: Record, location: str) -> Path | None:
         """The local folder of a place, or None for one elsewhere."""
@@ -201,11 +218,25 @@ class Artifacts:
             return None
         stated = Path(local_file_uri_to_path(location))
         if stated.is_absolute() and stated.is_dir():
-            return stated
+            return self._without_links(stated)
         for folder in self._in_tree(record):
             if folder.is_dir():
-                return folder
+                return self._without_links(folder)
         return stated
+
+    def _without_links(self, folder: Path) -> Path:
+        """A folder, unless it is reached by a link of the tree; the tree itself may lie behind one."""
+        if self.rules.tree is None:
+            return folder
+        for root in (Path(self.rules.tree).absolute(), Path(self.rules.tree).resolve()):
+            if not folder.is_relative_to(root):
+                continue
+            step = root
+            for name in folder.relative_to(root).parts:
+                step /= name
+                if step.is_symlink():
+                    raise CopyFailed(f"{shown(step)} is a symbolic link, which is not followed")
+        return folder
 
     def _in_tree(self, record: Record) -> Iterator[Path]:
         """Where MLflow's file store keeps the artifacts, wherever the tree is now."""
@@ -219,7 +250,7 @@ class Artifacts:
 
     def _of_version(self, record: Record, place: "_Place") -> str:
         """A version lies inside what a run or a logged model made; else it has a place of its own."""
-        above = _ancestors(place.value)
+        above = ancestors(place.value)
         known = self.places.find(above)
         for ancestor in above:
             if (before := known.get(ancestor)) is not None and before.kind != "experiment":
@@ -278,7 +309,7 @@ def _change_tag(body: Body, target: str) -> None:
     body["tags"] = {**body["tags"], TRACE_LOCATION: target}
 
 
-def _ancestors(place: str) -> list[str]:
+def ancestors(place: str) -> list[str]:
     """The place and what is above it, the nearest first."""
     found = [place, place.rstrip("/")]
     while "/" in found[-1] and not found[-1].endswith("/"):
@@ -286,32 +317,41 @@ def _ancestors(place: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _signature(folder: Path) -> str:
+def _signature(files: list[tuple[str, Path]]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for name, path in _walk(folder):
+    for name, path in files:
         stat = path.stat()
         digest.update(f"{name}\n{stat.st_size} {stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _walk(folder: Path) -> list[tuple[str, Path]]:
-    """All files below a folder by their path in it; none if there is no folder."""
-    found = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
+def _walk(folder: Path) -> tuple[list[tuple[str, Path]], list[tuple[Path, str]]]:
+    """All files below a folder by their path in it; and what is left out, and why."""
+    found, odd = [], []
+    for parent, folders, names in os.walk(folder, onerror=_unreadable):
+        for name in (*folders, *names):
             path = Path(parent, name)
-            found.append((path.relative_to(folder).as_posix(), path))
-    return sorted(found)
+            mode = path.lstat().st_mode
+            if (reason := oddity(mode)) is not None:
+                odd.append((path, reason))
+            elif stat.S_ISREG(mode):
+                found.append((path.relative_to(folder).as_posix(), path))
+    return sorted(found), sorted(odd)
+
+
+def _unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise CopyFailed(f"{error.filename} cannot be listed ({error.strerror})") from error
 
 
 class _Folder:
     """Files to copy that are here."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, files: list[tuple[str, Path]]) -> None:
+        self._files = files
 
     def files(self, scratch: Path) -> Iterator[tuple[str, Path]]:
-        yield from _walk(self._folder)
+        yield from self._files
 
 
 class _Remote:

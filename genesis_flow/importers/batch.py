@@ -12,6 +12,15 @@ from pymongo import InsertOne, ReplaceOne, UpdateOne
 from genesis_flow.documents import ImportProblemFields, ImportUnitFields, MetricBlockFields
 from genesis_flow.documents.imports import journal_key
 from genesis_flow.documents.keys import children_of
+from genesis_flow.importers.changes import (
+    NAMED_AFTER_CONTENT,
+    SHARED,
+    begin_again,
+    hashed,
+    note,
+    note_states,
+    told,
+)
 from genesis_flow.importers.errors import ImportConflict, Stopped
 from genesis_flow.importers.records import Problem
 from genesis_flow.importers.roots import Ownership, Verdict
@@ -33,6 +42,9 @@ class UnitState:
     problems: list[Problem] = field(default_factory=list)
     verdicts: dict[Root, Verdict] = field(default_factory=dict)
     refused: set[Root] = field(default_factory=set)
+    # Sums of the hashes of what was converted so far, by root; and what is in them of what may come twice.
+    sums: dict[Root, int] = field(default_factory=dict)
+    summed: set[tuple[str, Any]] = field(default_factory=set)
     # The ids of the blocks of runs that were imported before, to find those that have been superseded.
     blocks: dict[str, set[str]] = field(default_factory=dict)
 
@@ -42,10 +54,23 @@ class Batch:
     writes: list[tuple[UnitState, Write, bytes]] = field(default_factory=list)
     complete: list[UnitState] = field(default_factory=list)
     size: int = 0
+    # The states of the roots of units, as they will be when this is written.
+    states: dict[tuple[str, Root], int] = field(default_factory=dict)
 
     def add(self, unit: UnitState, write: Write, encoded: bytes) -> None:
         self.writes.append((unit, write, encoded))
         self.size += len(encoded)
+        if write.collection not in SHARED:
+            self._sum(unit, write, encoded)
+
+    def _sum(self, unit: UnitState, write: Write, encoded: bytes) -> None:
+        key = write.document["_id"]
+        if write.collection in NAMED_AFTER_CONTENT:
+            if (write.collection, key) in unit.summed:
+                return
+            unit.summed.add((write.collection, key))
+        total = unit.sums.get(write.owner, 0) + hashed(write.collection, key, encoded)
+        unit.sums[write.owner] = self.states[unit.key, write.owner] = total
 
     def __bool__(self) -> bool:
         return bool(self.writes or self.complete)
@@ -107,7 +132,17 @@ class BatchWriter:
         for unit, write, _ in batch.writes:
             if write.owner not in unit.verdicts and not write.only_joins:
                 owners.setdefault(write.owner, unit.key)
-        verdicts = self._ownership.verdicts(owners)
+        states = {
+            owner: told(total) for (unit, owner), total in batch.states.items() if owners.get(owner) == unit
+        }
+        verdicts = self._ownership.verdicts(owners, states)
+        if not self._dry:
+            begin_again(
+                self._target,
+                self._journal,
+                [owner for owner, verdict in verdicts.items() if verdict is Verdict.OURS],
+            )
+            note(self._target, self._journal, self._grown(batch))
         for unit, write, _ in batch.writes:
             owner = write.owner
             if owner in unit.verdicts or owner not in verdicts:
@@ -118,6 +153,14 @@ class BatchWriter:
                 self._refuse(unit, owner, "another part of the source has the same id")
             elif unit.verdicts[owner] is Verdict.FOREIGN and not self._may_join(write):
                 self._meet_foreign(unit, owner, batch)
+
+    def _grown(self, batch: Batch) -> dict[Root, str]:
+        """The states of new roots that an earlier batch has begun."""
+        return {
+            write.owner: told(batch.states[unit.key, write.owner])
+            for unit, write, _ in batch.writes
+            if unit.verdicts.get(write.owner) is Verdict.NEW and (unit.key, write.owner) in batch.states
+        }
 
     def _meet_foreign(self, unit: UnitState, owner: Root, batch: Batch) -> None:
         """The target has a root that this import did not make: fine if it is the same."""
@@ -220,6 +263,8 @@ class BatchWriter:
             for (collection, key), verdict in unit.verdicts.items():
                 if collection == "runs" and verdict is Verdict.OURS:
                     drop_superseded_blocks(self._target, key, unit.blocks.get(key, set()))
+        again = [root for unit in units for root, verdict in unit.verdicts.items() if verdict is Verdict.OURS]
+        note_states(self._target, self._journal, again)
         problems = [
             ReplaceOne({"_id": document["_id"]}, document, upsert=True)
             for unit in units

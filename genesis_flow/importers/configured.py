@@ -34,7 +34,7 @@ def run_configured(
     for uri in pending_imports(config, when):
         outcome = run_import(config, uri, Options(), progress())
         outcomes.append(outcome)
-        state = INCOMPLETE if outcome.problems else DONE
+        state = DONE if outcome.complete else INCOMPLETE
         with opened(config) as target:
             plain_ledger(target).record(
                 "import",

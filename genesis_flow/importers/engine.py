@@ -17,9 +17,10 @@ from genesis_flow.database.schema import ready_schema
 from genesis_flow.database.scoping import current_workspace
 from genesis_flow.importers import journal as states
 from genesis_flow.importers.artifacts import rules_for
+from genesis_flow.importers.changes import note_merged, watch_merged
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.journal import Journal
-from genesis_flow.importers.loader import Rules
+from genesis_flow.importers.loader import Rules, listing_unit
 from genesis_flow.importers.plan import Plan, Planner, free_names, raise_counter, refuse_conflicts
 from genesis_flow.importers.pool import Crew, Job, crew
 from genesis_flow.importers.progress import Progress
@@ -74,6 +75,11 @@ class Outcome:
     # Rows of the source that the target has no place for, by kind; and what else there is to know.
     unsupported: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the target has everything that was asked for."""
+        return not (self.problems or self.conflicts or self.unsupported)
 
 
 def run_import(
@@ -137,10 +143,15 @@ class _Engine:
             plan = self._plan()
             if self._options.on_conflict == "fail":
                 refuse_conflicts(plan)
+            watch_merged(self._target, plan.context)
             journal.map_names(plan.context)
-            free_names(self._target, plan)
-            self._load(plan, self._rules)
+            free_names(self._target, journal.id, plan)
+            solved = set() if self._options.filters else self._journal.units_with_problems()
+            self._load(plan, self._rules, seen=solved.discard)
+            self._journal.forget_units(solved)
             raise_counter(self._target, plan.context.experiments.values())
+            note_merged(self._target, plan.context)
+            journal.map_names(plan.context)
             state = states.DONE
         finally:
             outcome.seconds = time.monotonic() - started
@@ -181,7 +192,7 @@ class _Engine:
                     file.writelines(json.dumps(asdict(each)) + "\n" for each in self._journal.problems())
             if state == states.DONE:
                 self._count_unsupported()
-                state = states.INCOMPLETE if outcome.problems else state
+                state = state if outcome.complete else states.INCOMPLETE
             did = {**outcome.stats.plain(), "unsupported": outcome.unsupported}
             self._journal.end(state, {"seconds": round(outcome.seconds, 3), "did": did})
         except Exception as error:
@@ -193,30 +204,40 @@ class _Engine:
     def _count_unsupported(self) -> None:
         unsupported = getattr(self._source, "unsupported", None)
         if unsupported is not None:
-            self._outcome.unsupported = unsupported()
+            self._outcome.unsupported = unsupported(self._options.filters)
 
     def _plan(self) -> Plan:
         return Planner(self._target, self._journal, self._options.on_conflict).plan(
             self._source, self._options.filters
         )
 
-    def _load(self, plan: Plan, rules: Rules, on_problem: Callable[[Problem], None] | None = None) -> None:
+    def _load(
+        self,
+        plan: Plan,
+        rules: Rules,
+        on_problem: Callable[[Problem], None] | None = None,
+        seen: Callable[[str], None] = lambda unit: None,
+    ) -> None:
+        """``seen`` gets the key of each unit that the source has, and of what could not be listed."""
         filters = self._options.filters
         self._progress.begin(self._source.size(filters))
         workers = 1 if rules.dry else self._options.workers
         with crew(self._job(plan, rules), self._target, workers, self._done, on_problem) as loaders:
             for problem in plan.problems:
+                seen(listing_unit(problem))
                 loaders.note(problem)
-            self._load_units(loaders)
+            self._load_units(loaders, seen)
 
-    def _load_units(self, loaders: Crew) -> None:
+    def _load_units(self, loaders: Crew, seen: Callable[[str], None]) -> None:
         """A phase begins when all of the one before is written: children find their parents' numbers."""
         units: list[Unit] = []
         phase = ""
         for each in self._source.units(self._options.filters):
             if isinstance(each, Problem):
+                seen(listing_unit(each))
                 loaders.note(each)
                 continue
+            seen(each.key)
             if units and (each.phase != phase or len(units) >= UNITS_LISTED):
                 loaders.load(self._source, units)
                 units = []

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from genesis_flow.database.scoping import current_workspace
-from genesis_flow.documents import ImportJournalFields, ImportProblemFields
+from genesis_flow.documents import ImportJournalFields, ImportProblemFields, ImportUnitFields
+from genesis_flow.documents.imports import journal_key
 from genesis_flow.documents.keys import children_of, escape, unescape
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Problem
@@ -134,9 +135,9 @@ class Journal:
     def set_state(self, state: str) -> None:
         self._update({"$set": {"state": state, "last_update_time": now()}})
 
-    def forget(self) -> None:
-        """After a rollback: what was merged is no more."""
-        self._update({"$set": {"merged": []}})
+    def forget_merged(self, left: dict[int, dict[str, Any]]) -> None:
+        """After a rollback: what was merged is no more, but for what it left."""
+        self._update({"$set": {"merged": list(left.values())}})
 
     def problems(self, limit: int = 0) -> Iterator[Problem]:
         """What could not be brought over, of all that was ever read of the source."""
@@ -147,6 +148,20 @@ class Journal:
     def count_problems(self) -> int:
         query = {"_id": children_of(self.id)}
         return patiently(lambda: self.target.collection(ImportProblemFields).count_documents(query))
+
+    def units_with_problems(self) -> set[str]:
+        """The keys of the units that could not be brought over completely."""
+        units = self.target.collection(ImportUnitFields)
+        had = {"_id": children_of(self.id), "problems": {"$gt": 0}}
+        found = patiently(lambda: list(units.find(had, {"_id": 1})))
+        return {each["_id"].removeprefix(journal_key(self.id, "")) for each in found}
+
+    def forget_units(self, keys: set[str]) -> None:
+        """Units that the source does not have any more, and so their problems."""
+        for key in sorted(keys):
+            unit = journal_key(self.id, key)
+            self.target.delete(ImportProblemFields, {"_id": children_of(unit)})
+            self.target.delete(ImportUnitFields, {"_id": unit})
 
     def _update(self, change: dict[str, Any], *, upsert: bool = False) -> None:
         self.target.check()

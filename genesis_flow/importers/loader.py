@@ -153,7 +153,7 @@ class Loader:
 
     def note_listing(self, problem: Problem) -> None:
         """A problem of no unit: something that could not even be listed."""
-        self._batch.complete.append(UnitState(f"listing {problem.where}", None, [problem]))
+        self._batch.complete.append(UnitState(listing_unit(problem), None, [problem]))
         self._after_problem(problem)
 
     @property
@@ -232,6 +232,11 @@ class Loader:
         if self._writing is not None:
             writing, self._writing = self._writing, None
             self.stats.add(writing.result())
+
+
+def listing_unit(problem: Problem) -> str:
+    """The key under which a problem of no unit is noted."""
+    return f"listing {problem.kind} {problem.where}"
 
 
 def _kind(item: Record | Series) -> str:

@@ -14,6 +14,7 @@ from genesis_flow.documents import (
     RunFields,
 )
 from genesis_flow.importers.batch import equal
+from genesis_flow.importers.changes import begin_again
 from genesis_flow.importers.errors import ImportConflict
 from genesis_flow.importers.journal import Journal
 from genesis_flow.importers.records import Body, Filters, Item, Problem, Record, Source, Unit
@@ -256,8 +257,9 @@ def refuse_conflicts(plan: Plan) -> None:
     )
 
 
-def free_names(target: ImportTarget, plan: Plan) -> None:
+def free_names(target: ImportTarget, journal: str, plan: Plan) -> None:
     """Let names go that have passed from one experiment of the source to another since the last import."""
+    begin_again(target, journal, [("experiments", number) for number in plan.renamed])
     experiments = target.collection(ExperimentFields)
     for number in plan.renamed:
         target.check()

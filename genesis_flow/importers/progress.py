@@ -32,23 +32,31 @@ class _Measured(Progress):
     def __init__(self) -> None:
         self._total: int | None = None
         self._phase = ""
-        self._started = self._shown = time.monotonic()
+        self._started = self._shown = self._passed = time.monotonic()
 
     def begin(self, units: int | None) -> None:
         self._total = units
-        self._started = self._shown = time.monotonic()
+        self._started = self._shown = self._passed = time.monotonic()
 
     def phase(self, name: str) -> None:
         self._phase = name.replace("_", " ") + "s"
 
+    def done(self, stats: Stats) -> None:
+        if stats.units == stats.unchanged_units:
+            # Passing over what an earlier import brought says nothing of what has to be read.
+            self._passed = time.monotonic()
+
     def line(self, stats: Stats) -> str:
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        rate = stats.units / seconds
+        seconds = max(time.monotonic() - self._passed, 1e-9)
+        rate = (stats.units - stats.unchanged_units) / seconds
         parts = [f"{self._phase}: {stats.units:,}"]
         if self._total:
             total = max(self._total, stats.units)
             parts = [f"{self._phase}: {stats.units:,} of {total:,} units ({100 * stats.units / total:.0f}%)"]
-        parts.append(f"{rate:,.0f}/s")
+        if stats.unchanged_units:
+            parts.append(f"{stats.unchanged_units:,} as they were")
+        if rate:
+            parts.append(f"{rate:,.0f}/s")
         if stats.points:
             parts.append(f"{stats.points:,} points ({stats.points / seconds:,.0f}/s)")
         if self._total and rate:
@@ -64,6 +72,7 @@ class Lines(_Measured):
         self._report = report
 
     def done(self, stats: Stats) -> None:
+        super().done(stats)
         now = time.monotonic()
         pause = max(REPORT_SECONDS, min((now - self._started) / 20, RAREST_REPORT_SECONDS))
         if now - self._shown >= pause:
@@ -80,6 +89,7 @@ class Bar(_Measured):
         self._drawn = 0
 
     def done(self, stats: Stats) -> None:
+        super().done(stats)
         now = time.monotonic()
         if now - self._shown >= BAR_SECONDS:
             self._shown = now

@@ -30,12 +30,13 @@ def lines_of(outcome: Outcome) -> list[str]:
     if not outcome.analyzed:
         lines.append(f"{changed:,} documents were made or changed.")
     lines += ["", *_times(outcome)]
-    for kind, count in sorted(outcome.unsupported.items()):
-        lines.append(f"not supported by the target: {kind} ({count:,})")
+    for table, count in sorted(outcome.unsupported.items()):
+        rows = f"{count:,} row{'' if count == 1 else 's'}"
+        lines.append(f"left out: table {table}, {rows} (the target has no place for them yet)")
     lines += outcome.notes
     lines += _listed("conflict", outcome.conflicts, len(outcome.conflicts))
     lines += _listed("problem", outcome.first_problems, outcome.problems)
-    if not outcome.problems and not outcome.conflicts:
+    if outcome.complete:
         lines.append(f"Everything {head}.".replace("Everything imported", "Everything is imported"))
     return lines
 
@@ -104,7 +105,16 @@ def plain_of(outcome: Outcome) -> dict[str, Any]:
 
 def rollback_lines(done: RolledBack) -> list[str]:
     lines = [f"{done.journal} ({done.source}) is rolled back."]
-    lines += [f"removed {count:,} {collection}" for collection, count in sorted(done.removed.items())]
+    lines += [f"removed {counted(count, name)}" for name, count in sorted(done.removed.items())]
     if not done.removed:
         lines.append("There was nothing to remove.")
-    return [*lines, *_listed("thing left in place", done.kept, len(done.kept))]
+    lines += _listed("thing left in place", done.kept, len(done.kept))
+    if done.changed:
+        lines.append("What was changed stays; --force removes it all the same.")
+    return lines
+
+
+def counted(count: int, name: str) -> str:
+    """``3 model versions``, ``1 model version`` for a collection's name."""
+    words = name.replace("_", " ")
+    return f"{count:,} {words.removesuffix('s') if count == 1 else words}"

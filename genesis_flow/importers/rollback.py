@@ -1,7 +1,11 @@
-"""Take back an import: what it created, and nothing else."""
+"""Take back an import: what it created, and nothing else.
 
-from collections.abc import Callable
+What people have changed since stays and is named, and so does what contains it.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pymongo import DeleteMany
@@ -10,11 +14,15 @@ from genesis_flow.database.scoping import current_workspace
 from genesis_flow.documents import ExperimentFields, ImportItemFields, ImportProblemFields, ImportUnitFields
 from genesis_flow.documents.imports import journal_key
 from genesis_flow.documents.keys import SEPARATOR, children_of
-from genesis_flow.importers.artifacts import remove_copies
+from genesis_flow.documents.registry import version_id
+from genesis_flow.importers.artifacts import ancestors, is_place, remove_copies
+from genesis_flow.importers.changes import MERGED_NOTES, SHARED, states
 from genesis_flow.importers.journal import ROLLED_BACK, ROLLING_BACK, Journal
 from genesis_flow.importers.records import Problem
-from genesis_flow.importers.roots import children
+from genesis_flow.importers.roots import CHILDREN
 from genesis_flow.importers.target import ImportTarget, patiently
+from genesis_flow.importers.writers import Root
+from genesis_flow.importers.writers.registry import model_key
 from genesis_flow.migrate.batches import Progress, Report
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.runner import locked, require_rights
@@ -43,43 +51,67 @@ class RolledBack:
     source: str
     removed: dict[str, int] = field(default_factory=dict)
     kept: list[Problem] = field(default_factory=list)
+    # Whether anything is left because people changed it.
+    changed: bool = False
 
 
-def rollback(config: MigrateConfig, key: str) -> RolledBack:
-    """Remove what the import created; safe to repeat after a crash."""
+def rollback(config: MigrateConfig, key: str, *, force: bool = False) -> RolledBack:
+    """Remove what the import created, with ``force`` also what was changed since; safe to repeat."""
     with opened(config, creates=False) as connected:
         require_rights(connected)
         with locked(connected) as run:
             target = ImportTarget(
                 connected.db, config.settings.prefix, current_workspace(), check=run.lease.check
             )
-            return _Rollback(target, Journal.existing(target, key), config.report).run()
+            return _Rollback(target, Journal.existing(target, key), config.report, force).run()
 
 
 class _Rollback:
-    def __init__(self, target: ImportTarget, journal: Journal, report: Report) -> None:
+    def __init__(self, target: ImportTarget, journal: Journal, report: Report, force: bool) -> None:
         self._target = target
         self._journal = journal
         self._report = report
+        self._force = force
         self._done = RolledBack(journal.id, journal.source)
+        self._kept: set[Root] = set()
+        # Registered models that stay with all their versions.
+        self._whole_models: set[str] = set()
 
     def run(self) -> RolledBack:
         self._journal.set_state(ROLLING_BACK)
+        self._find_whole_models()
         for collection in (*_ORDER, *self._other_collections()):
             self._remove_roots(collection)
         self._restore_merged()
         self._remove_copies()
         for declared in (ImportProblemFields, ImportUnitFields):
             self._delete(declared, {"_id": children_of(self._journal.id)})
-        self._journal.forget()
         self._journal.set_state(ROLLED_BACK)
         return self._done
 
     def _remove_copies(self) -> None:
-        files, kept = remove_copies(self._target, self._journal.id)
+        files, kept = remove_copies(self._target, self._journal.id, self._needs)
         if files:
             self._done.removed["artifact files"] = files
         self._done.kept += kept
+
+    @cached_property
+    def _places(self) -> set[str]:
+        """Where versions of models lead that are there now, and what is above."""
+        fields = {"source": 1, "storage_location": 1}
+        versions = self._target.collection("model_versions")
+        ours = {"workspace": self._target.workspace}
+        found = patiently(lambda: list(versions.find(ours, fields)))
+        places = (each.get(name) for each in found for name in fields)
+        return {above for place in places if is_place(place) for above in ancestors(place)}
+
+    def _needs(self, kind: str, of: str, place: str) -> bool:
+        """Whether something that stays leads to files."""
+        root: Any = of
+        if kind == "model_version":
+            name, _, number = of.rpartition("/")
+            root = version_id(model_key(self._target.workspace, name), int(number))
+        return (f"{kind}s", root) in self._kept or place in self._places
 
     def _other_collections(self) -> list[str]:
         """Of kinds that were added since the order was written down."""
@@ -99,37 +131,73 @@ class _Rollback:
         items = self._target.collection(ImportItemFields)
         of_collection = {"_id": children_of(journal_key(self._journal.id, collection))}
         progress = Progress(collection, patiently(lambda: items.count_documents(of_collection)), self._report)
-        in_use = _IN_USE.get(collection)
-        last = ""
-        while found := self._items_after(of_collection["_id"], last):
-            last = found[-1]["_id"]
-            if in_use is not None:
-                found = [item for item in found if not self._keeps(collection, item["root"], in_use)]
-            self._remove(collection, [item["root"] for item in found])
-            self._delete(ImportItemFields, {"_id": {"$in": [item["_id"] for item in found]}})
+        for found in self._pages(collection):
+            reasons = self._reasons(collection, found)
+            for root, reason in reasons.items():
+                self._kept.add((collection, root))
+                self._done.changed = self._done.changed or reason in (_CHANGED, _UNKNOWN)
+                kind = collection.removesuffix("s")
+                self._done.kept.append(Problem(kind, str(root), f"left in place, since {reason}"))
+            gone = [item for item in found if item["root"] not in reasons]
+            self._remove(collection, [item["root"] for item in gone])
+            self._delete(ImportItemFields, {"_id": {"$in": [item["_id"] for item in gone]}})
             progress.add(len(found))
 
-    def _items_after(self, of_collection: dict[str, str], last: str) -> list[dict[str, Any]]:
-        rest = {"_id": {**of_collection, "$gt": last}}
+    def _pages(self, collection: str) -> Iterator[list[dict[str, Any]]]:
+        """The items of a collection."""
+        of_collection = children_of(journal_key(self._journal.id, collection))
         items = self._target.collection(ImportItemFields)
-        return patiently(lambda: list(items.find(rest, sort=[("_id", 1)], limit=ROOTS_AT_ONCE)))
-
-    def _keeps(self, collection: str, root: Any, in_use: Callable[[ImportTarget, Any], str | None]) -> bool:
-        by = in_use(self._target, root)
-        if by is not None:
-            self._done.kept.append(
-                Problem(collection.removesuffix("s"), str(root), f"left in place, since {by}")
+        last = ""
+        while found := patiently(
+            lambda rest={"_id": {**of_collection, "$gt": last}}: list(  # type: ignore[misc]
+                items.find(rest, sort=[("_id", 1)], limit=ROOTS_AT_ONCE)
             )
-        return by is not None
+        ):
+            yield found
+            last = found[-1]["_id"]
+
+    def _reasons(self, collection: str, items: list[dict[str, Any]]) -> dict[Any, str]:
+        """Why roots stay."""
+        reasons = {} if self._force else self._changes(collection, items)
+        in_use = _IN_USE.get(collection)
+        for root in (item["root"] for item in items):
+            if root in reasons:
+                continue
+            if collection == "model_versions" and root.partition(SEPARATOR)[0] in self._whole_models:
+                reasons[root] = "its model or another version of it was changed after it was imported"
+            elif in_use is not None and (by := in_use(self._target, root)) is not None:
+                reasons[root] = by
+        return reasons
+
+    def _changes(self, collection: str, items: list[dict[str, Any]]) -> dict[Any, str]:
+        """Which of the roots people have changed; of those that are gone nothing is left to keep."""
+        if collection in SHARED:
+            return {}
+        current = states(self._target, collection, [item["root"] for item in items])
+        reasons: dict[Any, str] = {}
+        for item in items:
+            state = current.get(item["root"])
+            if state is None:
+                continue
+            if "state" not in item:
+                reasons[item["root"]] = _UNKNOWN
+            elif item.get("changed") or item["state"] != state:
+                reasons[item["root"]] = _CHANGED
+        return reasons
+
+    def _find_whole_models(self) -> None:
+        """A model stays with all its versions, since its aliases and stages name them."""
+        if self._force:
+            return
+        for collection in ("registered_models", "model_versions"):
+            for found in self._pages(collection):
+                for root in self._changes(collection, found):
+                    self._whole_models.add(root.partition(SEPARATOR)[0])
 
     def _remove(self, collection: str, roots: list[Any]) -> None:
-        parts: dict[str, list[Any]] = {}
-        for root in roots:
-            for name, query in children((collection, root)):
-                parts.setdefault(name, []).append(DeleteMany(query))
-        for name, operations in parts.items():
-            deleted = self._bulk_delete(name, operations)
-            self._count(name, deleted)
+        for child in CHILDREN.get(collection, ()) if roots else ():
+            operations = [DeleteMany(child.query([root])) for root in roots]
+            self._count(child.collection, self._bulk_delete(child.collection, operations))
         self._count(collection, self._delete(collection, {"_id": {"$in": roots}}))
 
     def _bulk_delete(self, name: str, operations: list[Any]) -> int:
@@ -146,35 +214,59 @@ class _Rollback:
 
     def _restore_merged(self) -> None:
         """The default experiment as it was before the first import."""
+        left = {}
         for number, before in self._journal.merged.items():
-            self._replace(number, {key: value for key, value in before.items() if key != "pristine"})
+            document = {key: value for key, value in before.items() if key not in MERGED_NOTES}
+            if reason := None if self._force else self._merged_change(before, document):
+                self._done.kept.append(Problem("experiment", str(number), f"left as it is, since {reason}"))
+                self._done.changed = True
+                left[number] = before
+                continue
+            self._replace(number, document)
+        self._journal.forget_merged(left)
 
     def _replace(self, number: int, document: dict[str, Any]) -> None:
         self._target.check()
         experiments = self._target.collection(ExperimentFields)
         patiently(lambda: experiments.replace_one({"_id": number}, document))
 
+    def _merged_change(self, before: dict[str, Any], document: dict[str, Any]) -> str | None:
+        found = next(iter(self._target.find_by_ids(ExperimentFields, [before["_id"]])), None)
+        if found is None or found == document:
+            return None
+        if "left" not in before:
+            return _UNKNOWN
+        state = states(self._target, "experiments", [before["_id"]]).get(before["_id"])
+        return _CHANGED if before.get("changed") or state != before["left"] else None
+
+
+_CHANGED = "it was changed after it was imported"
+_UNKNOWN = (
+    "it cannot be told whether it was changed, because an import of it was interrupted: run the import again "
+    "first"
+)
+
 
 def _experiment_in_use(target: ImportTarget, number: int) -> str | None:
     for collection in ("runs", "traces", "logged_models"):
         if _any(target, collection, {"experiment_id": number}):
-            return f"it holds {collection.replace('_', ' ')} that this import did not make"
+            return f"it holds {collection.replace('_', ' ')} that stay"
     ends = {"destination_type": "experiment", "destination_id": str(number)}
     if _any(target, "entity_associations", ends):
-        return "an evaluation dataset belongs to it that this import did not make"
+        return "an evaluation dataset belongs to it that stays"
     return None
 
 
 def _model_in_use(target: ImportTarget, key: str) -> str | None:
     if _any(target, "model_versions", {"_id": children_of(key)}):
-        return "it has versions that this import did not make"
+        return "it has versions that stay"
     return None
 
 
 def _dataset_in_use(target: ImportTarget, key: str) -> str | None:
     dataset = next(iter(target.find_by_ids("datasets", [key], {"name": 1})), None)
     if dataset and _any(target, "runs", {"inputs.name": dataset["name"], "inputs.id": key}):
-        return "runs use it that this import did not make"
+        return "runs use it that stay"
     return None
 
 

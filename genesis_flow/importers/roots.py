@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo import InsertOne
 
@@ -26,25 +26,29 @@ def item_key(journal: str, root: Root) -> str:
     return journal_key(journal, root[0], str(root[1]))
 
 
-# What belongs to a root: the collection, and the condition that finds it there.
-def children(root: Root) -> list[tuple[str, dict[str, Any]]]:
-    collection, key = root
-    if collection == "runs":
-        # Points of models that the run logged go with the models.
-        return [(name, {"_id": children_of(key)}) for name in ("metrics", "latest_metrics")]
-    if collection == "traces":
-        by_id: list[tuple[str, dict[str, Any]]] = [
-            (name, {"_id": children_of(key)}) for name in ("span_payloads", "spans")
-        ]
-        return [*by_id, ("assessments", {"trace_id": key})]
-    if collection == "logged_models":
-        return [("logged_model_metrics", {"model_id": key})]
-    if collection == "evaluation_datasets":
-        return [
-            ("evaluation_dataset_records", {"_id": children_of(key)}),
-            ("entity_associations", {"source_type": "evaluation_dataset", "source_id": key}),
-        ]
-    return []
+class Child(NamedTuple):
+    """A collection with what belongs to roots: where ``field`` names the root, or an id begins with it."""
+
+    collection: str
+    field: str | None = None
+    where: tuple[tuple[str, str], ...] = ()
+
+    def query(self, roots: list[Any]) -> dict[str, Any]:
+        if self.field is None:
+            return {"$or": [{"_id": children_of(root)} for root in roots]}
+        return {self.field: {"$in": roots}, **dict(self.where)}
+
+
+# What belongs to the roots of a collection. Points of models that a run logged go with the models.
+CHILDREN = {
+    "runs": (Child("metrics"), Child("latest_metrics")),
+    "traces": (Child("span_payloads"), Child("spans"), Child("assessments", "trace_id")),
+    "logged_models": (Child("logged_model_metrics", "model_id"),),
+    "evaluation_datasets": (
+        Child("evaluation_dataset_records"),
+        Child("entity_associations", "source_id", (("source_type", "evaluation_dataset"),)),
+    ),
+}
 
 
 class Ownership:
@@ -56,8 +60,8 @@ class Ownership:
         self._stable_units = stable_units
         self._dry = dry
 
-    def verdicts(self, units: dict[Root, str]) -> dict[Root, Verdict]:
-        """For each root, with the key of its unit; new ones are noted as this import's."""
+    def verdicts(self, units: dict[Root, str], states: dict[Root, str]) -> dict[Root, Verdict]:
+        """For each root, with the key of its unit; new ones are noted as this import's, with their states."""
         verdicts = self._known(units)
         unknown = [root for root in units if root not in verdicts]
         there = self._there(unknown)
@@ -66,7 +70,14 @@ class Ownership:
         verdicts |= dict.fromkeys(fresh, Verdict.NEW)
         if fresh and not self._dry:
             items = [
-                InsertOne({"_id": item_key(self._journal, root), "root": root[1], "unit": units[root]})
+                InsertOne(
+                    {
+                        "_id": item_key(self._journal, root),
+                        "root": root[1],
+                        "unit": units[root],
+                        **({"state": states[root]} if root in states else {}),
+                    }
+                )
                 for root in fresh
             ]
             if self._target.write(ImportItemFields, list(items)) < len(items):

@@ -30,8 +30,8 @@ class Job:
         filters = Filters(tuple(options.pop("experiments", ())), options.pop("since", None))
         return run_import(config_for(self.uri), source, Options(filters=filters, **options))
 
-    def rollback(self, journal: str) -> RolledBack:
-        return rollback(config_for(self.uri), journal)
+    def rollback(self, journal: str, **options: bool) -> RolledBack:
+        return rollback(config_for(self.uri), journal, **options)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[Database[dict[str, Any]]]:

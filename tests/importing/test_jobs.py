@@ -291,7 +291,7 @@ class TestRollback:
         journal = job.run(tree.uri).journal
         mine = store_of(job).create_run(EXPERIMENT, "me", 1, [], "mine").info.run_id
         MongoDBModelRegistryStore(job.uri).create_model_version("forecast", "s3://mine")
-        done = job.rollback(journal)
+        done = job.rollback(journal, force=True)
         assert run_ids(job) == {mine}
         versions = MongoDBModelRegistryStore(job.uri).search_model_versions("name = 'forecast'")
         assert [each.version for each in versions] == [3]

@@ -2,11 +2,12 @@
 
 import hashlib
 from array import array
-from collections import defaultdict
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from genesis_flow.core.numbers import INT64
+from genesis_flow.documents.points import Point, latest_of, step_order
 from genesis_flow.importers.records import SERIES_POINTS, Item, Problem, Record, Series
 from genesis_flow.importers.sql.entities import DATASETS, dataset_record
 from genesis_flow.importers.sql.reading import Reading, checked, grouped
@@ -47,6 +48,8 @@ _POINTS_AT_ONCE = 50_000
 _NAN = float("nan")
 
 Rows = dict[str, list[dict[str, Any]]]
+# The run and the key.
+Metric = tuple[str, str]
 
 
 class _Inputs(NamedTuple):
@@ -170,24 +173,39 @@ def _used(run_id: str, inputs: _Inputs, problems: list[Problem]) -> list[dict[st
 
 
 def _histories(reading: Reading, ids: list[str]) -> Iterator[Item]:
-    """All points of the runs; of histories that were cleared away, the latest point."""
+    """All points of the runs, with the latest one of histories that were cleared away or cut short."""
     counts = reading.snapshot.count_by("metrics", "run_uuid", ids)
-    latest: dict[str, list[Row]] = defaultdict(list)
-    for row in reading.snapshot.of("latest_metrics", _POINT, "run_uuid", ids, order=("run_uuid", "key")):
-        latest[row[0]].append(row)
+    latest, problems = _latest_points(reading, ids)
+    yield from problems
     for some in _together(ids, counts):
-        columns = _Columns()
+        columns = _Columns(latest)
         run_uuid = reading.snapshot.column("metrics", "run_uuid") if reading.snapshot.has("metrics") else None
         if run_uuid is not None and any(counts.get(run_id) for run_id in some):
             order = tuple(name for name in _POINT if reading.snapshot.has("metrics", name))
             for bunch in reading.snapshot.stream("metrics", _POINT, run_uuid.in_(some), order=order):
                 yield from columns.add(bunch)
         yield from columns.finish()
-        cleared = [row for run_id in some for row in latest[run_id] if (row[0], row[1]) not in columns.seen]
-        if cleared:
-            columns = _Columns()
-            yield from columns.add(cleared)
-            yield from columns.finish()
+        wanted = set(some)
+        for metric, point in latest.items():
+            if metric[0] in wanted and metric not in columns.seen:
+                yield Series(*metric, *_columns_of(point))
+
+
+def _latest_points(reading: Reading, ids: list[str]) -> tuple[dict[Metric, Point], list[Problem]]:
+    """What the database tells as the latest point of each metric."""
+    latest: dict[Metric, Point] = {}
+    problems = []
+    for row in reading.snapshot.of("latest_metrics", _POINT, "run_uuid", ids, order=("run_uuid", "key")):
+        run_id, key, *values = row
+        try:
+            latest[run_id, key] = _point(key, *values)
+        except Unreadable as error:
+            problems.append(Problem("metric", _latest_row(run_id, key), str(error), 1))
+    return latest, problems
+
+
+def _latest_row(run_id: str, key: Any) -> str:
+    return f"table latest_metrics, run_uuid={run_id}, key={key!r}"
 
 
 def _together(ids: list[str], counts: dict[str, int]) -> Iterator[list[str]]:
@@ -207,10 +225,19 @@ def _together(ids: list[str], counts: dict[str, int]) -> Iterator[list[str]]:
 class _Columns:
     """Rows of points, sorted by run and key, as series of a fixed length."""
 
-    def __init__(self) -> None:
-        self.seen: set[tuple[str, str]] = set()
-        self._metric: tuple[str, str] | None = None
+    def __init__(self, latest: dict[Metric, Point]) -> None:
+        self.seen: set[Metric] = set()
+        self._latest = latest
+        self._metric: Metric | None = None
         self._held = _empty()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._metric = None
+        self._held = _empty()
+        # The latest point of the rows so far, and whether the one that the database tells is among them.
+        self._top: Point | None = None
+        self._has_latest = False
 
     def add(self, rows: Sequence[Row]) -> Iterator[Item]:
         runs, keys, timestamps, steps, values, nans = zip(*rows, strict=True)
@@ -227,10 +254,38 @@ class _Columns:
             start = end
 
     def finish(self) -> Iterator[Item]:
-        if self._metric is not None and self._held[0]:
-            yield Series(*self._metric, *self._held)
-        self._metric = None
-        self._held = _empty()
+        if self._metric is not None:
+            yield from self._with_latest(self._metric)
+            if self._held[0]:
+                yield Series(*self._metric, *self._held)
+        self._clear()
+
+    def _with_latest(self, metric: Metric) -> Iterator[Problem]:
+        """Rows of a history may have been deleted; MLflow keeps the latest point twice."""
+        told = self._latest.get(metric)
+        if told is None:
+            return
+        if not self._has_latest:
+            for held, value in zip(self._held, told, strict=True):
+                held.append(value)
+        if self._top is not None and _is_later(self._top, told):
+            reason = (
+                f"it says that {told[2]} at step {told[1]} is the latest, but the history goes on to "
+                f"{self._top[2]} at step {self._top[1]}, which is the latest in the target"
+            )
+            yield Problem("metric", _latest_row(*metric), reason, 1)
+
+    def _look_for_latest(self, timestamps: "array[int]", steps: "array[int]", values: "array[float]") -> None:
+        top = latest_of(timestamps, steps, values)
+        self._top = top if self._top is None else max(self._top, top, key=step_order)
+        told = self._latest.get(self._metric) if self._metric else None
+        if told is None or self._has_latest:
+            return
+        # Rows come in the order of their times.
+        for at in range(bisect_left(timestamps, told[0]), bisect_right(timestamps, told[0])):
+            if steps[at] == told[1] and _same_value(values[at], told[2]):
+                self._has_latest = True
+                return
 
     def _extend(self, *columns: tuple[Any, ...]) -> Iterator[Item]:
         assert self._metric is not None
@@ -242,6 +297,8 @@ class _Columns:
         except (TypeError, OverflowError):
             more, problems = _one_by_one(run_id, key, columns)
             yield from problems
+        if more[0]:
+            self._look_for_latest(*more)
         for held, new in zip(self._held, more, strict=True):
             held.extend(new)
         while len(self._held[0]) >= SERIES_POINTS:
@@ -289,13 +346,7 @@ def _one_by_one(run_id: Any, key: Any, columns: tuple[tuple[Any, ...], ...]) -> 
     arrays, problems = _empty(), []
     for timestamp, step, value, is_nan in zip(*columns, strict=True):
         try:
-            needed_text(key, "key")
-            number = _NAN if truth(is_nan) else real(value, "value")
-            if number is None:
-                raise Unreadable("value is missing")
-            point = needed_whole(timestamp, "timestamp"), needed_whole(step, "step"), number
-            if point[0] not in INT64 or point[1] not in INT64:
-                raise Unreadable("timestamp or step does not fit 64 bits")
+            point = _point(key, timestamp, step, value, is_nan)
         except Unreadable as error:
             where = f"table metrics, run_uuid={run_id}, key={key!r}, timestamp={timestamp}, step={step}"
             problems.append(Problem("metric", where, str(error), 1))
@@ -303,3 +354,30 @@ def _one_by_one(run_id: Any, key: Any, columns: tuple[tuple[Any, ...], ...]) -> 
         for column, each in zip(arrays, point, strict=True):
             column.append(each)
     return arrays, problems
+
+
+def _point(key: Any, timestamp: Any, step: Any, value: Any, is_nan: Any) -> Point:
+    needed_text(key, "key")
+    number = _NAN if truth(is_nan) else real(value, "value")
+    if number is None:
+        raise Unreadable("value is missing")
+    point = needed_whole(timestamp, "timestamp"), needed_whole(step, "step"), number
+    if point[0] not in INT64 or point[1] not in INT64:
+        raise Unreadable("timestamp or step does not fit 64 bits")
+    return point
+
+
+def _columns_of(point: Point) -> Arrays:
+    timestamp, step, value = point
+    return array("q", (timestamp,)), array("q", (step,)), array("d", (value,))
+
+
+def _same_value(one: float, other: float) -> bool:
+    return one == other or (one != one and other != other)
+
+
+def _is_later(point: Point, told: Point) -> bool:
+    """Whether a point is behind the latest one that MLflow tells. It takes NaN for 0, which we do not."""
+    if point[:2] == told[:2] and (point[2] != point[2] or told[2] != told[2]):
+        return False
+    return step_order(point) > step_order(told)

@@ -144,17 +144,34 @@ class Snapshot:
         return int(next(self._bunches(statement))[0][0])
 
     def orphans(
-        self, child: str, keys: Sequence[str], parent: str, parent_keys: Sequence[str]
+        self,
+        child: str,
+        keys: Sequence[str],
+        parent: str,
+        parent_keys: Sequence[str],
+        *where: Condition,
     ) -> Iterator[tuple[tuple[Any, ...], int]]:
         """The keys of rows of ``child`` without a row of ``parent``, and how many rows there are of each."""
         ours, theirs = self.tables[child], self.tables[parent]
         joined = [ours.c[key] == theirs.c[other] for key, other in zip(keys, parent_keys, strict=True)]
         columns = [ours.c[key] for key in keys]
         alone = ~sa.exists(sa.select(sa.literal(1)).select_from(theirs).where(*joined).correlate(ours))
-        statement = sa.select(*columns, sa.func.count()).select_from(ours).where(alone).group_by(*columns)
-        for bunch in self._bunches(statement):
-            for *key, rows in bunch:
-                yield tuple(key), int(rows)
+        yield from self._counted(child, columns, alone, *where)
+
+    def counts(
+        self, table: str, names: Sequence[str], *where: Condition
+    ) -> Iterator[tuple[tuple[Any, ...], int]]:
+        """The values that columns have together, and how many rows have them; none without such columns."""
+        if all(self.has(table, name) for name in names):
+            yield from self._counted(table, [self.tables[table].c[name] for name in names], *where)
+
+    def _counted(
+        self, table: str, columns: Sequence[sa.ColumnElement[Any]], *where: Condition
+    ) -> Iterator[tuple[tuple[Any, ...], int]]:
+        statement = sa.select(*columns, sa.func.count()).select_from(self.tables[table])
+        for bunch in self._bunches(statement.where(*where).group_by(*columns).order_by(*columns)):
+            for *values, rows in bunch:
+                yield tuple(values), int(rows)
 
     def _selected(self, table: str, name: str) -> sa.ColumnElement[Any]:
         column = self.tables[table].c.get(name)

@@ -12,9 +12,9 @@ from typing import Any
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import PHASES, Filters, Item, Problem, Unit
 from genesis_flow.importers.sql import entities, genai, registry, runs
+from genesis_flow.importers.sql.leftovers import left_behind, orphans, unsupported
 from genesis_flow.importers.sql.reading import Reading
 from genesis_flow.importers.sql.snapshot import Condition, Snapshot
-from genesis_flow.importers.sql.tables import DERIVED, PARENTS, PHASE_OF, READ, ROOTS
 
 # The average number in a unit, and the most.
 RUNS, TRACES = 100, 50
@@ -33,34 +33,26 @@ class SqlSource:
         self._reading = Reading(snapshot)
         self.name = snapshot.name
         # Sentences for the user.
-        self.notes = snapshot.notes
+        self.notes = [*snapshot.notes, *left_behind(snapshot)]
 
     def close(self) -> None:
         self._snapshot.close()
 
-    def unsupported(self) -> dict[str, int]:
-        """The tables with rows that a target has no place for, and how many rows."""
-        counts = {
-            table: self._snapshot.count(table)
-            for table in sorted(self._snapshot.tables)
-            if table not in READ and table not in DERIVED
-        }
-        if self._snapshot.has("webhooks", "deleted_timestamp"):
-            deleted = self._snapshot.column("webhooks", "deleted_timestamp").is_not(None)
-            counts["webhooks (deleted)"] = self._snapshot.count("webhooks", deleted)
-        return {table: count for table, count in counts.items() if count}
+    def unsupported(self, filters: Filters) -> dict[str, int]:
+        """The tables with rows that a target has no place for, and how many rows are wanted of them."""
+        return unsupported(self._snapshot, self._wanted(filters.experiments))
 
     def size(self, filters: Filters) -> int | None:
-        return sum(1 for phase in PHASES for _ in self._units_of(phase, filters))
+        return sum(isinstance(each, Unit) for phase in PHASES for each in self._units_of(phase, filters))
 
     def units(self, filters: Filters, phases: Collection[str] = PHASES) -> Iterator[Unit | Problem]:
         for phase in PHASES:
             if phase in phases:
                 yield from self._units_of(phase, filters)
                 if not filters.experiments:
-                    yield from self._orphans(phase)
+                    yield from orphans(self._snapshot, phase)
 
-    def _units_of(self, phase: str, filters: Filters) -> Iterator[Unit]:
+    def _units_of(self, phase: str, filters: Filters) -> Iterator[Unit | Problem]:
         wanted = self._wanted(filters.experiments)
 
         def where(table: str, *columns: str, **options: Any) -> list[Condition]:
@@ -187,36 +179,20 @@ class SqlSource:
         if held:
             yield _unit(phase, prefix, held, seen)
 
-    def _models(self) -> Iterator[Unit]:
-        """One model with its versions each; models of two workspaces may have one name."""
-        keys = ("workspace", "name") if self._snapshot.has("registered_models", "workspace") else ("name",)
+    def _models(self) -> Iterator[Unit | Problem]:
+        """One model with its versions each; of those of one name in several workspaces the first."""
+        keys = ("name", "workspace") if self._snapshot.has("registered_models", "workspace") else ("name",)
+        before = None
         for page in self._snapshot.pages("registered_models", keys, order=keys, size=_CHUNK):
-            for row in page:
-                workspace, name = row if len(row) == 2 else (None, row[0])
+            for name, *rest in page:
+                workspace = rest[0] if rest else None
+                if name == before:
+                    reason = "another workspace has a model of this name, which is imported instead"
+                    yield Problem("registered_model", f"{name} of workspace {workspace}", reason)
+                    continue
+                before = name
                 yield Unit(
                     "registered_model", f"registered_models:{workspace or ''}/{name}", (workspace, name)
-                )
-
-    def _orphans(self, phase: str) -> Iterator[Problem]:
-        """Rows whose owner is gone, or that have no id: the target has no place for them."""
-        has = self._snapshot.has
-        table, key = ROOTS[phase]
-        if has(table, key) and (
-            rows := self._snapshot.count(table, self._snapshot.column(table, key).is_(None))
-        ):
-            yield Problem(phase, f"table {table}", f"{rows} rows have no {key}", rows)
-        for child, keys, parent, parent_keys, kind in PARENTS:
-            if PHASE_OF.get(kind, kind) != phase or not has(child) or not has(parent):
-                continue
-            if has(child, "workspace") and has(parent, "workspace"):
-                keys, parent_keys = (*keys, "workspace"), (*parent_keys, "workspace")
-            for owner, rows in self._snapshot.orphans(child, keys, parent, parent_keys):
-                where = ", ".join(f"{key}={value}" for key, value in zip(keys, owner, strict=True))
-                yield Problem(
-                    kind,
-                    f"table {child}, {where}",
-                    f"{rows} rows belong to nothing: {parent} has no such row",
-                    rows,
                 )
 
 

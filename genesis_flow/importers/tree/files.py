@@ -1,10 +1,16 @@
-"""Files of a tree: what they hold, or why they cannot be read."""
+"""Files of a tree: what they hold, or why they cannot be read.
 
+Links are never followed, since they lead to loops and out of the tree, and only regular files are opened:
+whoever opens a pipe waits for its writer.
+"""
+
+import errno
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -24,6 +30,11 @@ _WORDS: dict[bytes, Any] = {b"null": None, b"": None, b"''": "", b"[]": [], b"{}
 _NOT_TEXT = {b"true", b"false", b"yes", b"no", b"on", b"off", b"y", b"n", b"null"}
 
 
+LINK = "it is a symbolic link, which is not followed"
+STRANGE = "it is no regular file"
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
 class Damaged(Exception):
     """Something cannot be read; the message says why, in a few words."""
 
@@ -33,13 +44,33 @@ def read_text(path: str) -> str:
 
 
 def read_bytes(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
+    with open_file(path) as file:
+        try:
             return file.read()
+        except OSError as error:
+            raise Damaged(f"it cannot be read ({error.strerror})") from error
+
+
+def open_file(path: str) -> BinaryIO:
+    try:
+        number = os.open(path, _READ)
     except FileNotFoundError as error:
         raise Damaged("it is missing") from error
     except OSError as error:
-        raise Damaged(f"it cannot be read ({error.strerror})") from error
+        # A socket cannot be opened, nor can a link with these flags.
+        reason = oddity(os.lstat(path).st_mode) if error.errno in (errno.ELOOP, errno.ENXIO) else None
+        raise Damaged(reason or f"it cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise Damaged(STRANGE)
+    return os.fdopen(number, "rb")
+
+
+def oddity(mode: int) -> str | None:
+    """What is wrong with a thing in a folder, unless it is a folder or a regular file itself."""
+    if stat.S_ISLNK(mode):
+        return LINK
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else STRANGE
 
 
 def decode(content: bytes) -> str:
@@ -104,38 +135,61 @@ def _is_text(value: bytes) -> bool:
     return bool(_HEX.fullmatch(value)) and not value.isdigit() and value[:2] not in (b"0b", b"0x")
 
 
-def folders(path: str) -> list[str]:
+# Gets the path of something that is neither a folder nor a regular file, and the reason to leave it out.
+Odd = Callable[[str, str], None]
+
+
+def folders(path: str, odd: Odd | None = None) -> list[str]:
     """The names of the folders in a folder, in order; none if it is missing."""
+    names = []
+    for entry in _entries(path):
+        if entry.is_dir(follow_symlinks=False):
+            names.append(entry.name)
+        elif odd is not None and (reason := _oddity(entry)):
+            odd(entry.path, reason)
+    return names
+
+
+def files(path: str) -> Iterator["os.DirEntry[str]"]:
+    """All files below a folder, in the order of their names, odd ones too; nothing if it is missing."""
+    for entry in _entries(path):
+        if entry.is_dir(follow_symlinks=False):
+            yield from files(entry.path)
+        else:
+            yield entry
+
+
+def _entries(path: str) -> list["os.DirEntry[str]"]:
+    """What is in a folder, in the order of the names; nothing if it is missing or a file."""
     try:
+        reason = oddity(os.lstat(path).st_mode)
+        if reason:
+            raise Damaged(reason)
         with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if _is_folder(entry))
+            return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise Damaged(f"it cannot be listed ({error.strerror})") from error
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _oddity(entry: "os.DirEntry[str]") -> str | None:
     try:
-        return entry.is_dir()
-    except OSError:
-        return False
+        return oddity(entry.stat(follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return None  # gone meanwhile
 
 
-def files(path: str, inside: str = "") -> Iterator[os.DirEntry[str]]:
-    """All files below a folder, in the order of their names; nothing if it is missing."""
-    try:
-        with os.scandir(os.path.join(path, inside)) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise Damaged(f"it cannot be listed ({error.strerror})") from error
-    for entry in found:
-        if _is_folder(entry):
-            yield from files(path, os.path.join(inside, entry.name))
-        else:
-            yield entry
+def below(folder: str, *names: str) -> str:
+    """The path of what is named in a folder, without any step out of it."""
+    path = folder
+    for name in names:
+        if name in ("", ".", "..") or os.path.basename(name) != name:
+            raise Damaged(f"{name!r} is not the name of a folder")
+        path = os.path.join(path, name)
+        if os.path.islink(path):
+            raise Damaged(LINK)
+    return path
 
 
 def key_of(path: str, folder: str) -> str:
@@ -169,7 +223,7 @@ def shown(path: str | Path) -> str:
 
 def size_of(path: str) -> int:
     try:
-        return os.stat(path).st_size
+        return os.lstat(path).st_size
     except OSError:
         return 0
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from operator import methodcaller
 
 from genesis_flow.importers.records import SERIES_POINTS, Problem, Series
-from genesis_flow.importers.tree.files import Damaged, key_of, shown
+from genesis_flow.importers.tree.files import Damaged, key_of, open_file, shown
 
 _BLOCK_BYTES = 1024 * 1024
 # timestamp value; timestamp value step; timestamp value step dataset digest
@@ -39,7 +39,7 @@ class _Reader:
 
     def read(self) -> Iterator[Series | Problem]:
         rest = b""
-        with open(self._path, "rb") as file:
+        with open_file(self._path) as file:
             while block := file.read(_BLOCK_BYTES):
                 whole, newline, rest = (rest + block).rpartition(b"\n")
                 if newline:

@@ -68,8 +68,13 @@ def _read_versions(folder: str, problems: list[Problem]) -> tuple[list[Body], in
     """The versions, and the highest number that the folder shows to have been given out."""
     versions: list[Body] = []
     highest = 0
+
+    def odd(path: str, reason: str) -> None:
+        if os.path.basename(path).startswith(_VERSION):
+            problems.append(Problem("model_version", shown(path), reason))
+
     try:
-        names = [name for name in folders(folder) if name.startswith(_VERSION)]
+        names = [name for name in folders(folder, odd) if name.startswith(_VERSION)]
     except Damaged as damage:
         problems.append(Problem("model_version", shown(folder), str(damage)))
         return [], 0

@@ -11,6 +11,7 @@ from genesis_flow.importers.records import Body, Item, Problem, Record
 from genesis_flow.importers.tree.files import (
     META,
     Damaged,
+    below,
     decode,
     files,
     folders,
@@ -80,7 +81,10 @@ def read_experiment(folder: str, folder_id: str, *, in_trash: bool) -> Iterator[
 
 def read_datasets(folder: str, experiment_id: str) -> Iterator[Item]:
     parent = os.path.join(folder, "datasets")
-    for name in folders(parent):
+    problems: list[Problem] = []
+    names = _listed(parent, "dataset", problems)
+    yield from problems
+    for name in names:
         path = os.path.join(parent, name, META)
         try:
             yield Record("dataset", name, {"experiment_id": experiment_id, **dataset_body(read_meta(path))})
@@ -176,7 +180,7 @@ def _read_inputs(folder: str, experiment_folder: str, body: Body, problems: list
                 continue
             tags = [[str(key), None if value is None else str(value)] for key, value in _tags(meta)]
             try:
-                dataset = dataset_body(read_meta(os.path.join(experiment_folder, "datasets", source, META)))
+                dataset = dataset_body(read_meta(below(experiment_folder, "datasets", source, META)))
             except Damaged as damage:
                 raise Damaged(f"its dataset {source} is lost: {damage}") from damage
             body["inputs"].append({"name": dataset["name"], "digest": dataset["digest"], "tags": tags})
@@ -203,8 +207,11 @@ def _tags(meta: dict[str, Any]) -> Any:
 
 
 def _listed(parent: str, kind: str, problems: list[Problem]) -> list[str]:
+    def odd(path: str, reason: str) -> None:
+        problems.append(Problem(kind, shown(path), reason))
+
     try:
-        return folders(parent)
+        return folders(parent, odd)
     except Damaged as damage:
         problems.append(Problem(kind, shown(parent), str(damage)))
         return []

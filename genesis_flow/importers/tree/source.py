@@ -124,7 +124,7 @@ class TreeSource:
         digest = hashlib.blake2b(digest_size=16)
         try:
             for entry in self._files_of(unit):
-                stat = entry.stat()
+                stat = entry.stat(follow_symlinks=False)
                 digest.update(f"{entry.path}\n{stat.st_size} {stat.st_mtime_ns}\n".encode(errors="replace"))
         except (OSError, Damaged):
             return None
@@ -154,11 +154,14 @@ class TreeSource:
         active = set()
         for in_trash in (False, True):
             parent = os.path.join(self._root, TRASH) if in_trash else self._root
+            odd = _Odd("experiment")
             try:
-                names = folders(parent)
+                names = folders(parent, odd)
             except Damaged as damage:
                 yield Problem("experiment", shown(parent), str(damage))
                 continue
+            # The trash and the models are looked at when their turn comes.
+            yield from odd.but_for((TRASH, MODELS) if not in_trash else ())
             for name in names:
                 if name.startswith(".") or (name == MODELS and not in_trash):
                     continue
@@ -201,32 +204,42 @@ class TreeSource:
             case "experiment":
                 yield experiment.path
             case "dataset":
-                if os.path.isdir(os.path.join(experiment.path, "datasets")):
+                if os.path.lexists(os.path.join(experiment.path, "datasets")):
                     yield experiment.path
             case "run":
                 yield from self._run_folders(experiment)
             case "logged_model" | "trace":
                 parent = os.path.join(experiment.path, MODELS if phase == "logged_model" else "traces")
-                yield from (os.path.join(parent, name) for name in folders(parent))
+                odd = _Odd(phase)
+                try:
+                    yield from (os.path.join(parent, name) for name in folders(parent, odd))
+                except Damaged as damage:
+                    yield Problem(phase, shown(parent), str(damage))
+                yield from odd.but_for(())
 
     def _run_folders(self, experiment: _Experiment) -> Iterator[str | Problem]:
-        with os.scandir(experiment.path) as entries:
-            for entry in entries:
-                if entry.name in _RESERVED or entry.name.startswith(".") or not entry.is_dir():
-                    continue
-                if _RUN_ID.fullmatch(entry.name) or os.path.exists(os.path.join(entry.path, META)):
-                    yield entry.path
-                else:
-                    yield Problem("run", shown(entry.path), f"it is no run: it has no {META}")
+        odd = _Odd("run")
+        for name in folders(experiment.path, odd):
+            path = os.path.join(experiment.path, name)
+            if name in _RESERVED or name.startswith("."):
+                continue
+            if _RUN_ID.fullmatch(name) or os.path.lexists(os.path.join(path, META)):
+                yield path
+            else:
+                yield Problem("run", shown(path), f"it is no run: it has no {META}")
+        # These are looked at as parts of the experiment.
+        yield from odd.but_for((*_RESERVED, META))
 
     def _models(self, filters: Filters) -> Iterator[Unit | Problem]:
         parent = os.path.join(self._root, MODELS)
+        odd = _Odd("registered_model")
         try:
-            for name in folders(parent):
+            for name in folders(parent, odd):
                 path = os.path.join(parent, name)
                 unit = Unit("registered_model", f"registered_model/{shown(name)}", (path, "", "", False))
                 if filters.since is None or self._is_recent(unit, filters):
                     yield unit
+            yield from odd.but_for(())
         except Damaged as damage:
             yield Problem("registered_model", shown(parent), str(damage))
 
@@ -234,7 +247,10 @@ class TreeSource:
         """Whether it began, or any of its files changed, since then."""
         since = filters.since or 0
         try:
-            if any(entry.stat().st_mtime_ns >= since * 1_000_000 for entry in self._files_of(unit)):
+            if any(
+                entry.stat(follow_symlinks=False).st_mtime_ns >= since * 1_000_000
+                for entry in self._files_of(unit)
+            ):
                 return True
             meta = read_meta(os.path.join(unit.payload[0], INFO if unit.phase == "trace" else META))
             began = whole(meta, "start_time", "creation_timestamp", "creation_time", "timestamp_ms")
@@ -250,6 +266,23 @@ class TreeSource:
                 yield from (entry for entry in entries if entry.name == name)
         for part in _PARTS[unit.phase]:
             yield from files(os.path.join(path, part))
+
+
+class _Odd:
+    """Collects what is neither a folder nor a regular file where things of a kind are looked for."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._found: list[tuple[str, str]] = []
+
+    def __call__(self, path: str, reason: str) -> None:
+        self._found.append((path, reason))
+
+    def but_for(self, names: Collection[str]) -> Iterator[Problem]:
+        for path, reason in self._found:
+            name = os.path.basename(path)
+            if name not in names and not name.startswith("."):
+                yield Problem(self._kind, shown(path), reason)
 
 
 def _named(path: str, filters: Filters) -> bool:

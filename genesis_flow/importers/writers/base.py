@@ -70,7 +70,8 @@ class Context:
     # Why registered models are left out, by name.
     refused_models: dict[str, str] = field(default_factory=dict)
     # Experiments of the target that those of the source are merged into, as they were before the first
-    # import; "pristine" says that they were as a new database has them.
+    # import; "pristine" says that they were as a new database has them, "left" how the last import left them,
+    # "changed" that people had changed them before it.
     merged: dict[int, Document] = field(default_factory=dict)
 
     def experiment(self, source_id: Any) -> int:

@@ -8,7 +8,7 @@ from itertools import islice
 from genesis_flow.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.documents.keys import head_id
 from genesis_flow.documents.metrics import BLOCK_FROM
-from genesis_flow.documents.points import Point, distinct, latest, pack_columns, step_order
+from genesis_flow.documents.points import Point, distinct, latest, latest_of, pack_columns, step_order
 from genesis_flow.importers.records import Series
 from genesis_flow.importers.writers.base import Document, Write
 
@@ -81,15 +81,6 @@ def ordered(timestamps: "array[int]", steps: "array[int]", values: "array[float]
     points = distinct(zip(timestamps, steps, values, strict=True))
     by_column = zip(*points, strict=True)
     return array("q", next(by_column)), array("q", next(by_column)), array("d", next(by_column))
-
-
-def latest_of(timestamps: "array[int]", steps: "array[int]", values: "array[float]") -> Point:
-    top = max(steps)
-    if steps[-1] == top and steps.count(top) == 1:
-        return timestamps[-1], steps[-1], values[-1]
-    return max(
-        (point for point in zip(timestamps, steps, values, strict=True) if point[1] == top), key=step_order
-    )
 
 
 def _grows(column: "array[int]", compare: Callable[[int, int], bool]) -> bool:
