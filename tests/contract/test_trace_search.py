@@ -12,6 +12,7 @@ from mlflow.entities.trace_state import TraceState
 
 from tests.contract.pair import Pair
 from tests.contract.trace_scenes import span, stated, trace_id
+from tests.versions import SINCE_3_18
 
 RUN, OTHER_RUN = "a" * 32, "b" * 32
 EXPERIMENTS = ["0", "1"]
@@ -278,6 +279,8 @@ ORDERS = [
     ["metadata.`mlflow.trace.session`"],
     ["metadata.`l.m` DESC"],
     ["tags.`mlflow.trace.spansLocation`"],
+    # Until MLflow 3.17 its store fails, see test_trace_differences.py.
+    *([["end_time"], ["end_time DESC", "status"]] if SINCE_3_18 else []),
 ]
 
 
@@ -288,7 +291,6 @@ def test_orders(filled: Pair, order: list[str]) -> None:
 
 
 def test_end_time_is_an_order(filled: Pair) -> None:
-    """MLflow's own store fails."""
     found = filled.ours.search_traces(EXPERIMENTS, None, 100, ["end_time"])[0]
     ends = [info.request_time + (info.execution_duration or 0) for info in found]
     assert ends == sorted(ends)
