@@ -1,16 +1,12 @@
-"""The MLflow that is installed, and the versions that were compared with us."""
-
-import re
+"""The version of the MLflow that runs."""
 
 from mlflow.version import VERSION
 
+from genesis_flow.compat.packages import release
+
 __all__ = ["RELEASE", "SPANS_COMPARED", "VERSION"]
 
-# Those on which all tests ran.
-TESTED = ("3.17.2", "3.18.0")
+RELEASE = release(VERSION)
 
 # tests/unit/test_stored_span.py says what to look at before a version comes into this list.
 SPANS_COMPARED = frozenset({"3.17.0", "3.17.1", "3.17.2", "3.18.0"})
-
-# Of pre-releases too, which have the rules of what they precede.
-RELEASE = tuple(map(int, re.findall(r"\d+", VERSION)[:2]))

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import NOT_IMPLEMENTED
-from mlflow.version import VERSION
+
+from genesis_flow.compat.version import VERSION
 
 _STANDS_FOR_NOTHING = frozenset({"NotImplementedError", "MlflowNotImplementedException"})
 _OPERATIONS_OF_NOTHING = frozenset({"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"})
