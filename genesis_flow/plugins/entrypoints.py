@@ -82,9 +82,9 @@ def _tell_of_untested_mlflow() -> None:
     if mlflow and packages.is_newer_than_tested(mlflow) and mlflow not in _told:
         _told.add(mlflow)
         _logger.warning(
-            "genesis_flow was not tested with MLflow %s, only with %s. If something is odd, install one of these.",
-            mlflow,
+            "genesis_flow was tested with MLflow %s but not with %s. If it fails, install the former.",
             packages.TESTED_IN_WORDS,
+            mlflow,
         )
 
 
