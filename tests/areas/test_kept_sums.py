@@ -30,6 +30,7 @@ from tests.commands import CommandRecorder
 from tests.contract.test_trace_ingest import tokens
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
 from tests.mongod import Mongod
+from tests.versions import SINCE_3_18
 
 METRICS = [name for name in _TRACES if name != "session_count"]
 
@@ -147,7 +148,6 @@ CHANGES: dict[str, Callable[[MongoDBStore], Awaitable[Any]]] = {
     "another hour": lambda store: store.start_trace(stated(trace_id(1), start=HOUR)),
     "another day": lambda store: store.start_trace(stated(trace_id(1), start=DAY)),
     "today": lambda store: store.start_trace(stated(trace_id(1), start=10**12)),
-    "another experiment": lambda store: store.start_trace(stated(trace_id(1), "1")),
     "a name": lambda store: store.set_trace_tag(trace_id(1), NAME, "new"),
     "no name": lambda store: store.delete_trace_tag(trace_id(1), NAME),
     "deletion": lambda store: store.delete_traces("0", trace_ids=[trace_id(1)]),
@@ -159,6 +159,10 @@ CHANGES: dict[str, Callable[[MongoDBStore], Awaitable[Any]]] = {
         trace_id(1), STARTED + 77, TraceStatus.ERROR, {}, {}
     ),
 }
+
+
+if not SINCE_3_18:  # traces have stayed in their experiment since
+    CHANGES["another experiment"] = lambda store: store.start_trace(stated(trace_id(1), "1"))
 
 
 def aggregations(name: str) -> list[MetricAggregation]:
