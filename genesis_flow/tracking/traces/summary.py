@@ -124,7 +124,8 @@ def _note_root(batch: TraceBatch, span: SpanCore, attributes: Document) -> None:
 
 def _preview(value: Any, role: str) -> str | None:
     try:
-        return without_nul(get_truncated_preview(value, role))
+        preview: str | None = get_truncated_preview(value, role)
+        return None if preview is None else without_nul(preview)
     except (TypeError, ValueError, AttributeError, LookupError):
         _logger.debug("No preview can be made of a span's %s message", role, exc_info=True)
         return None
