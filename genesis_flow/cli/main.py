@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from genesis_flow.cli.errors import Commands
+from genesis_flow.compat import packages
 
 # The summaries stand here, and a command's module is imported when the command is used, so that help and
 # shell completion do not wait for MLflow.
@@ -43,7 +44,10 @@ class LazyCommands(Commands):
 def _print_versions(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
-    parts = ", ".join(f"{name} {version(name)}" for name in ("mlflow-skinny", "pymongo", "beanie"))
+    mlflow = packages.installed()
+    tested = "tested" if packages.is_tested(mlflow) else f"not tested; {packages.TESTED_IN_WORDS} are"
+    others = ", ".join(f"{name} {version(name)}" for name in ("pymongo", "beanie"))
+    parts = f"MLflow {mlflow or 'missing'}, {tested}; {others}"
     click.echo(f"genesis-flow {version('genesis-flow')} ({parts}, Python {platform.python_version()})")
     ctx.exit()
 

@@ -1,8 +1,16 @@
-"""What MLflow calls when a tracking, registry or artifact URI has one of our schemes."""
+"""What MLflow calls when a tracking, registry or artifact URI has one of our schemes.
+
+Nothing is imported here that could fail: MLflow leaves out a plugin that does not load, with a warning, and
+then does not know its schemes.
+"""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any
+
+from genesis_flow.compat import packages
 
 _logger = logging.getLogger("genesis_flow")
 _told: set[str] = set()
@@ -10,16 +18,20 @@ _told: set[str] = set()
 
 def tracking_store(store_uri: str | None = None, artifact_uri: str | None = None, **_: Any) -> Any:
     """The tracking store for ``store_uri``."""
-    from genesis_flow.sync.tracking import MongoDBStore
-
+    with _loading():
+        from genesis_flow.sync.tracking import MongoDBStore
+    _refuse_unfinished(MongoDBStore)
+    _tell_of_untested_mlflow()
     _tell_of_rivals("mlflow.tracking_store", store_uri)
     return MongoDBStore(store_uri, artifact_uri)
 
 
 def model_registry_store(store_uri: str | None = None, tracking_uri: str | None = None, **_: Any) -> Any:
     """The registry store for ``store_uri``."""
-    from genesis_flow.sync.registry import MongoDBModelRegistryStore
-
+    with _loading():
+        from genesis_flow.sync.registry import MongoDBModelRegistryStore
+    _refuse_unfinished(MongoDBModelRegistryStore)
+    _tell_of_untested_mlflow()
     _tell_of_rivals("mlflow.model_registry_store", store_uri)
     return MongoDBModelRegistryStore(store_uri)
 
@@ -28,9 +40,52 @@ def azure_artifact_repository(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
 ) -> Any:
     """The repository of an ``azure://`` artifact URI."""
-    from genesis_flow.artifacts.azure_blob import AzureArtifactRepository
-
+    with _loading():
+        from genesis_flow.artifacts.azure_blob import AzureArtifactRepository
+    _refuse_unfinished(AzureArtifactRepository)
     return AzureArtifactRepository(artifact_uri, tracking_uri, registry_uri)
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Around imports: what breaks there is told in one sentence, with what to do."""
+    try:
+        yield
+    except Exception as error:
+        raise _unusable(f"{type(error).__name__}: {error}") from error
+
+
+def _refuse_unfinished(what: type) -> None:
+    """MLflow may want more of a plugin than it did."""
+    if wanted := sorted(getattr(what, "__abstractmethods__", ())):
+        raise _unusable(f"{what.__name__} lacks {', '.join(wanted)}")
+
+
+def _unusable(cause: str) -> Exception:
+    from mlflow.exceptions import MlflowException
+
+    from genesis_flow import __version__
+
+    mlflow = packages.installed()
+    advice = (
+        "`pip check` shows what is missing or too old"
+        if packages.is_tested(mlflow)
+        else f"it works with MLflow {packages.TESTED_IN_WORDS}: install one of these, or a newer genesis_flow"
+    )
+    return MlflowException(
+        f"genesis_flow {__version__} cannot be used with the installed MLflow {mlflow} ({cause}); {advice}."
+    )
+
+
+def _tell_of_untested_mlflow() -> None:
+    mlflow = packages.installed()
+    if mlflow and packages.is_newer_than_tested(mlflow) and mlflow not in _told:
+        _told.add(mlflow)
+        _logger.warning(
+            "genesis_flow was tested with MLflow %s but not with %s. If it fails, install the former.",
+            packages.TESTED_IN_WORDS,
+            mlflow,
+        )
 
 
 def _tell_of_rivals(group: str, store_uri: str | None) -> None:

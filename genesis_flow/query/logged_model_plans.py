@@ -1,7 +1,8 @@
 """How a page of logged models is found.
 
 * A metric condition that few points satisfy (``FEW``) narrows the search to their models first, along the
-  index by value or by dataset; one that many satisfy is checked for the models met on the way.
+  index by value or by dataset; one that many satisfy is checked for the models met on the way. Where the
+  latest value counts, those few models are asked for it.
 * The newest first: along the index by creation time, in chunks, and no further than the page.
 * Other attributes: MongoDB sorts the matching models and keeps the page.
 * A metric: the latest points of the matching models are compared here. MLflow takes the latest of the points
@@ -16,8 +17,15 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.compat.rules import MODEL_METRICS_BY_LATEST
 from genesis_flow.documents.binding import BATCH, Collection
-from genesis_flow.query.logged_models import CREATION_TIME, NEWEST_FIRST, ModelFilter, ModelOrderKey
+from genesis_flow.query.logged_models import (
+    CREATION_TIME,
+    NEWEST_FIRST,
+    MetricCondition,
+    ModelFilter,
+    ModelOrderKey,
+)
 from genesis_flow.query.runs.memory import LONGEST_PIPELINE_ORDER, first_positions, top_pipeline
 from genesis_flow.query.runs.order import Kind
 from genesis_flow.query.runs.scan import all_of
@@ -29,7 +37,7 @@ FEW = 2_000
 CHUNK = 1_000
 
 _NEWEST = [(CREATION_TIME, DESCENDING), ("_id", ASCENDING)]
-_LATEST = {"model_id": ASCENDING, "timestamp": DESCENDING, "step": DESCENDING, "run_id": ASCENDING}
+_BY_TIME = {"model_id": ASCENDING, "timestamp": DESCENDING, "step": DESCENDING, "run_id": ASCENDING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +70,12 @@ class ModelFinder:
             for row in await cursor.to_list()
         ]
 
-    async def _candidates(self) -> tuple[set[str] | None, list[Document]]:
+    async def _candidates(self) -> tuple[set[str] | None, list[MetricCondition]]:
         """The models that the selective metric conditions leave, and the conditions yet to check."""
         candidates: set[str] | None = None
-        unchecked: list[Document] = []
+        unchecked: list[MetricCondition] = []
         for condition in self.filter.metric_conditions:
-            query = {"experiment_id": {"$in": list(self.experiment_ids)}, **condition}
+            query = {"experiment_id": {"$in": list(self.experiment_ids)}, **condition.by_any()}
             points = await self.metrics.find(
                 query, {"_id": 0, "model_id": 1}, limit=FEW + 1, batch_size=BATCH
             ).to_list()
@@ -75,26 +83,33 @@ class ModelFinder:
                 unchecked.append(condition)
             else:
                 found = {point["model_id"] for point in points}
+                if condition.by_latest:
+                    found = await self._satisfying(sorted(found), [condition])
                 candidates = found if candidates is None else candidates & found
         return candidates, unchecked
 
-    async def _models_with(self, query: Document) -> set[str]:
-        pipeline: list[Document] = [{"$match": query}, {"$group": {"_id": "$model_id"}}]
+    async def _models_with(self, model_ids: list[str], condition: MetricCondition) -> set[str]:
+        of_models = {"model_id": {"$in": model_ids}}
+        pipeline: list[Document] = (
+            [*_latest_points({**of_models, **condition.points}), {"$match": {"value": condition.value}}]
+            if condition.by_latest
+            else [{"$match": {**of_models, **condition.by_any()}}, {"$group": {"_id": "$model_id"}}]
+        )
         cursor = await self.metrics.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH)
         return {row["_id"] for row in await cursor.to_list()}
 
-    async def _satisfying(self, model_ids: list[str], conditions: list[Document]) -> set[str]:
-        """The models among ``model_ids`` with a metric point for each condition."""
+    async def _satisfying(self, model_ids: list[str], conditions: list[MetricCondition]) -> set[str]:
+        """The models among ``model_ids`` that satisfy each condition."""
         satisfying = set(model_ids)
         for condition in conditions:
             found: set[str] = set()
             for some in _portions(sorted(satisfying)):
-                found |= await self._models_with({"model_id": {"$in": some}, **condition})
+                found |= await self._models_with(some, condition)
             satisfying = found
         return satisfying
 
     async def _newest(
-        self, match: Document, unchecked: list[Document], after: Position | None, limit: int
+        self, match: Document, unchecked: list[MetricCondition], after: Position | None, limit: int
     ) -> list[Position]:
         found: list[Position] = []
         size = CHUNK if unchecked else limit
@@ -126,7 +141,7 @@ class ModelFinder:
         return await rows.to_list()
 
     async def _sorted_here(
-        self, match: Document, unchecked: list[Document], after: Position | None, limit: int
+        self, match: Document, unchecked: list[MetricCondition], after: Position | None, limit: int
     ) -> list[Position]:
         fields = {"_id": 1} | {key.field: 1 for key in self.order if key.kind is not Kind.METRIC}
         rows = {row["_id"]: row async for row in self.models.find(match, fields, batch_size=BATCH)}
@@ -143,20 +158,32 @@ class ModelFinder:
     async def _latest(self, key: ModelOrderKey, model_ids: list[str]) -> dict[str, Any]:
         """The value of the latest point of a metric, by model."""
         points: Document = {"key": key.field, **dict(key.dataset)}
+        if MODEL_METRICS_BY_LATEST:
+            points |= self.filter.on_datasets
         if len(model_ids) > FEW:
             queries = [{"experiment_id": {"$in": list(self.experiment_ids)}, **points}]
         else:
             queries = [{"model_id": {"$in": some}, **points} for some in _portions(model_ids)]
         latest: dict[str, Any] = {}
         for query in queries:
-            pipeline: list[Document] = [
-                {"$match": query},
-                {"$sort": _LATEST},
-                {"$group": {"_id": "$model_id", "value": {"$first": "$value"}}},
-            ]
-            cursor = await self.metrics.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH)
+            cursor = await self.metrics.aggregate(_latest_points(query), allowDiskUse=True, batchSize=BATCH)
             latest |= {row["_id"]: row["value"] for row in await cursor.to_list()}
         return latest
+
+
+def _latest_points(query: Document) -> list[Document]:
+    """The pipeline of the value of the latest of the points that ``query`` finds, for each model."""
+    match = {"$match": query}
+    if MODEL_METRICS_BY_LATEST:
+        # Documents are compared field by field.
+        last = {"step": "$step", "timestamp": "$timestamp", "value": "$value"}
+        latest = {"$group": {"_id": "$model_id", "last": {"$max": last}}}
+        return [match, latest, {"$project": {"value": "$last.value"}}]
+    return [
+        match,
+        {"$sort": _BY_TIME},
+        {"$group": {"_id": "$model_id", "value": {"$first": "$value"}}},
+    ]
 
 
 def _place(row: Document) -> Position:

@@ -12,6 +12,7 @@ import sqlparse
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
+from genesis_flow.compat.rules import MODEL_METRICS_BY_LATEST
 from genesis_flow.compat.search import join_in_comparison_tokens
 from genesis_flow.documents.keys import escape
 from genesis_flow.query.compare import condition
@@ -48,11 +49,29 @@ _KINDS = ("attributes", "metrics", "params", "tags")
 
 
 @dataclass(frozen=True, slots=True)
+class MetricCondition:
+    """A model satisfies it if one of these points is there, or has the value; MLflow's version says which."""
+
+    points: Document
+    value: Document | None = None
+
+    @property
+    def by_latest(self) -> bool:
+        return self.value is not None and MODEL_METRICS_BY_LATEST
+
+    def by_any(self) -> Document:
+        """The query of points of which each satisfies the condition, or may do so if it is the latest."""
+        return self.points if self.value is None else {**self.points, "value": self.value}
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFilter:
-    """All must hold. Each of the metric conditions is satisfied by some metric point of the model."""
+    """All must hold."""
 
     model_conditions: list[Document]
-    metric_conditions: list[Document]
+    metric_conditions: list[MetricCondition]
+    # The condition on points to be on one of the datasets of the search.
+    on_datasets: Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +86,21 @@ NEWEST_FIRST = ModelOrderKey(Kind.NUMBER, CREATION_TIME, ascending=False)
 
 def parse_model_filter(filter_string: str | None, datasets: Sequence[Document] | None) -> ModelFilter:
     model_conditions: list[Document] = []
-    metric_conditions: list[Document] = []
+    metric_conditions: list[MetricCondition] = []
     on_datasets = _on_datasets(datasets or [])
     for kind, key, operator, text in _comparisons(filter_string):
         if kind == "metrics":
             _check_operator(kind, key, operator, _NUMBER_OPERATORS)
             value = parsed(float, text, f"number for the metric {key!r}:")
-            metric_conditions.append({"key": key, "value": condition(operator, value), **on_datasets})
+            metric_conditions.append(MetricCondition({"key": key, **on_datasets}, condition(operator, value)))
         elif kind == "attributes":
             model_conditions.append(_attribute_condition(key, operator, text))
         else:
             _check_operator(kind, key, operator, _TEXT_OPERATORS)
             model_conditions.append({f"{kind}.{escape(key)}": condition(operator, _text(operator, text))})
     if on_datasets and not metric_conditions:
-        metric_conditions.append(on_datasets)
-    return ModelFilter(model_conditions, metric_conditions)
+        metric_conditions.append(MetricCondition(on_datasets))
+    return ModelFilter(model_conditions, metric_conditions, on_datasets)
 
 
 def _on_datasets(datasets: Sequence[Document]) -> Document:

@@ -22,6 +22,7 @@ from tests.areas.test_traces import plain
 from tests.commands import CommandRecorder
 from tests.contract.test_trace_ingest import family, tokens
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
+from tests.versions import before_3_18, since_3_18
 
 ONE, TWO = trace_id(1), trace_id(2)
 HOUR = 3_600_000
@@ -159,9 +160,18 @@ async def _delete_with_experiment(other: MongoDBStore) -> None:
     await other._hard_delete_experiment("1")
 
 
+async def _make_elsewhere(other: MongoDBStore) -> None:
+    await other.delete_traces("1", trace_ids=[ONE])
+    await other.log_spans("0", plain(ONE, 2))
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
-    [(_archive, "Cannot log spans to archived"), (_delete_with_experiment, "No Experiment with id=1")],
+    [
+        (_archive, "Cannot log spans to archived"),
+        (_delete_with_experiment, "No Experiment with id=1"),
+        pytest.param(_make_elsewhere, "already exists in another experiment", marks=since_3_18),
+    ],
 )
 @pytest.mark.parametrize("is_stated", [False, True])
 async def test_a_trace_that_takes_no_spans_any_more(
@@ -210,6 +220,7 @@ async def test_a_trace_that_was_deleted_is_made_anew(store: MongoDBStore, other:
     await assert_copies_are_right(store)
 
 
+@before_3_18
 @pytest.mark.parametrize("is_stated", [False, True])
 @pytest.mark.parametrize("start", [-2 * HOUR, -20, 0, 20, 2 * HOUR])
 async def test_a_trace_that_came_again_elsewhere(
@@ -276,7 +287,10 @@ async def test_a_user_that_others_took_back(store: MongoDBStore, other: MongoDBS
 
 @pytest.mark.parametrize(
     ("experiment", "came_again", "then"),
-    [("0", 0, -HOUR), ("1", HOUR, 5), ("0", HOUR, 5), ("0", HOUR, -HOUR)],
+    [
+        ("1", HOUR, 5),
+        *(pytest.param("0", *times, marks=before_3_18) for times in ((0, -HOUR), (HOUR, 5), (HOUR, -HOUR))),
+    ],
 )
 async def test_a_trace_that_came_again_is_announced_to_leave(
     store: MongoDBStore, other: MongoDBStore, experiment: str, came_again: int, then: int

@@ -17,6 +17,7 @@ from tests.commands import CommandRecorder
 from tests.contract.test_trace_ingest import family
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
 from tests.mongod import Mongod
+from tests.versions import before_3_18
 
 ONE, TWO = trace_id(1), trace_id(2)
 DAYS = {"time_interval_seconds": 86_400, "start_time_ms": 0, "end_time_ms": 2 * STARTED}
@@ -188,10 +189,11 @@ async def _all_of(store: MongoDBStore) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("start", [-5, 20])
 @pytest.mark.parametrize("is_stated", [False, True])
+@pytest.mark.parametrize("is_elsewhere", [False, pytest.param(True, marks=before_3_18)])
 async def test_spans_of_a_trace_that_another_process_made(
-    store: MongoDBStore, store_uri: str, start: int, is_stated: bool
+    store: MongoDBStore, store_uri: str, start: int, is_stated: bool, is_elsewhere: bool
 ) -> None:
-    elsewhere = await store.create_experiment("elsewhere")
+    elsewhere = await store.create_experiment("elsewhere") if is_elsewhere else "0"
     await store.log_spans(elsewhere, plain(ONE))
     if is_stated:
         await store.start_trace(stated(ONE, experiment_id=elsewhere))

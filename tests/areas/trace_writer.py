@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from genesis_flow.aio import MongoDBStore
 from tests.contract.test_trace_ingest import tokens
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
+from tests.versions import SINCE_3_18
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -28,6 +29,7 @@ class TraceWriter:
         self.ids: list[str] = []
         self.next = 1
         self.days = days
+        self.homes: dict[str, str] = {}
 
     def steps(self) -> list[Step]:
         return [
@@ -57,6 +59,12 @@ class TraceWriter:
     def experiment(self) -> str:
         return self.dice.choice(["0", "0", "1"])
 
+    def experiment_for(self, identifier: str) -> str:
+        """Until MLflow 3.17 any; since then traces stay where they were made, perhaps by somebody else."""
+        if not SINCE_3_18 or self.dice.random() < 0.1:
+            return self.experiment()
+        return self.homes.setdefault(identifier, self.experiment())
+
     def time(self) -> int:
         if self.days:
             return self.dice.randrange(self.days * DAY)
@@ -76,7 +84,7 @@ class TraceWriter:
                 attributes=attributes,
             )
         ]
-        await self.store.log_spans(self.experiment(), spans)
+        await self.allowed(lambda: self.store.log_spans(self.experiment_for(identifier), spans))
 
     async def log_new(self) -> None:
         await self.log(self.new_id())
@@ -86,16 +94,16 @@ class TraceWriter:
 
     async def state(self) -> None:
         tags = {NAME: self.dice.choice(["alpha", "beta"])} if self.dice.random() < 0.6 else {}
-        await self.store.start_trace(
-            stated(
-                self.any_id(),
-                self.experiment(),
-                start=self.time(),
-                duration=self.dice.choice([None, 5, 10**10]),
-                state=self.dice.choice([TraceState.OK, TraceState.ERROR]),
-                tags=tags,
-            )
+        identifier = self.any_id()
+        info = stated(
+            identifier,
+            self.experiment_for(identifier),
+            start=self.time(),
+            duration=self.dice.choice([None, 5, 10**10]),
+            state=self.dice.choice([TraceState.OK, TraceState.ERROR]),
+            tags=tags,
         )
+        await self.allowed(lambda: self.store.start_trace(info))
 
     async def rename(self) -> None:
         await self.allowed(lambda: self.store.set_trace_tag(self.any_id(), NAME, self.dice.choice("ab")))
@@ -120,9 +128,10 @@ class TraceWriter:
         )
 
     async def allowed(self, call: Step) -> None:
-        """A trace may be gone by now."""
+        """A trace may be gone by now, or be elsewhere."""
         try:
             await call()
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            is_elsewhere = SINCE_3_18 and "already exists in another experiment" in error.message
+            if not is_elsewhere and error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise

@@ -16,6 +16,7 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import sqlalchemy_store
 
 from tests.contract.policy import code_of, error_differences, result_differences
+from tests.versions import SINCE_3_18
 
 ORACLE_MODULE = sqlalchemy_store.__name__
 
@@ -86,9 +87,21 @@ class Pair:
             if not token:
                 return found
 
+    def _without_needless_token(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], ours: Outcome, theirs: Outcome
+    ) -> Outcome:
+        """Their page, without a token that leads to nothing: they give one for every page that is full."""
+        needless = method == "search_traces" and not SINCE_3_18 and theirs.error is None
+        if needless and _token(theirs.result) and not _token(ours.result):
+            entries, token = theirs.result
+            assert self.oracle.search_traces(*args, **{**kwargs, "page_token": token}) == ([], None)
+            return Outcome((entries, None), None)
+        return theirs
+
     def _compare(
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], ours: Outcome, theirs: Outcome
     ) -> None:
+        theirs = self._without_needless_token(method, args, kwargs, ours, theirs)
         if ours.error is not None and theirs.error is not None:
             found = error_differences(ours.error, theirs.error)
         elif ours.error is not None or theirs.error is not None:

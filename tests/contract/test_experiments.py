@@ -6,6 +6,7 @@ from mlflow.exceptions import MlflowException
 
 from tests.contract.pair import Pair
 from tests.contract.scenes import new_run
+from tests.versions import SINCE_3_18
 
 BAD_IDS = ["abc", "1.5", "-", "0x10", "²", "1 2", "run-1", "1e3", "ⅷ"]
 ABSENT_IDS = ["7", 7, "-1", " 7 ", "007", "9223372036854775807"]
@@ -63,12 +64,21 @@ def test_odd_artifact_locations_are_treated_alike(pair: Pair, location: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["n" * 500, "'quoted\"", "a/b", " ", "naïve ☃ 𝄞", "line\nbreak", "$set", "a.b"]
+    "name", ["n" * 500, "'quoted\"", "a/b", " a ", "naïve ☃ 𝄞", "line\nbreak", "$set", "a.b"]
 )
 def test_any_text_up_to_500_characters_is_a_name(pair: Pair, name: str) -> None:
     experiment_id = pair.create_experiment(name)
     assert pair.get_experiment(experiment_id).name == name
     assert pair.get_experiment_by_name(name).experiment_id == experiment_id
+
+
+@pytest.mark.parametrize("name", [" ", "\t\n"])
+def test_a_blank_name(pair: Pair, name: str) -> None:
+    if SINCE_3_18:
+        assert pair.refused("create_experiment", name).error_code == "INVALID_PARAMETER_VALUE"
+        assert pair.refused("rename_experiment", "0", name).error_code == "INVALID_PARAMETER_VALUE"
+    else:
+        assert pair.get_experiment(pair.create_experiment(name)).name == name
 
 
 def test_bytes_are_no_name(pair: Pair) -> None:

@@ -9,6 +9,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from tests.contract.pair import Pair
 from tests.contract.scenes import UNKNOWN_RUN, new_run
+from tests.versions import SINCE_3_18
 
 NAN = float("nan")
 
@@ -61,12 +62,25 @@ def test_bad_metrics_are_refused(pair: Pair, run_id: str, metric: Metric) -> Non
     assert (run.data.metrics, run.data.params, "t" in run.data.tags) == ({}, {}, False)
 
 
-@pytest.mark.parametrize("key", ["m" * 250, "a.b", "a b", "a/b/c", "a:b", "ünïcode", "-_.", "0", "m\n"])
+@pytest.mark.parametrize("key", ["m" * 250, "a.b", "a b", "a/b/c", "a:b", "ünïcode", "-_.", "0"])
 def test_keys(pair: Pair, run_id: str, key: str) -> None:
     pair.log_metric(run_id, Metric(key, 1.0, 1, 0))
     pair.log_metric(run_id, Metric(key, 2.0, 2, 1))
     assert pair.get_run(run_id).data.metrics == {key: 2.0}
     assert len(pair.get_metric_history(run_id, key)) == 2
+
+
+def test_a_line_feed_at_the_end_of_a_key(pair: Pair, run_id: str) -> None:
+    metric, param, tag = Metric("m\n", 1.0, 1, 0), Param("p\n", "1"), RunTag("t\n", "1")
+    calls = [("log_metric", metric), ("log_param", param), ("set_tag", tag)]
+    if SINCE_3_18:
+        for method, value in calls:
+            assert pair.refused(method, run_id, value).error_code == "INVALID_PARAMETER_VALUE"
+        pair.refused("log_batch", run_id, [metric], [param], [tag])
+    else:
+        for method, value in calls:
+            getattr(pair, method)(run_id, value)
+    pair.get_run(run_id)
 
 
 def test_keys_that_begin_alike_are_kept_apart(pair: Pair, run_id: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 from mlflow.entities import ExperimentTag, ViewType
 
 from tests.contract.pair import Pair
+from tests.versions import SINCE_3_18
 
 NAMES = ["alpha", "Alpha", "al_pha", "al%pha", "beta", "gamma.x", "naïve", "quo'te", "line\nbreak"]
 
@@ -139,6 +140,14 @@ MALFORMED_ORDERS = [
 def test_filters(filled: Pair, filter_string: str | None) -> None:
     for view in (ViewType.ACTIVE_ONLY, ViewType.ALL):
         filled.search_experiments(view, 100, filter_string)
+
+
+@pytest.mark.parametrize("filter_string", ["attributes.name = 'alpha'", "attributes.`name` LIKE 'al%'"])
+def test_attributes_may_be_named_in_the_plural(filled: Pair, filter_string: str) -> None:
+    if SINCE_3_18:
+        assert filled.search_experiments(filter_string=filter_string)
+    else:
+        filled.refused("search_experiments", filter_string=filter_string)
 
 
 @pytest.mark.parametrize("filter_string", MALFORMED_FILTERS)

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from mlflow.entities import Feedback
 
 from tests.contract.pair import Pair
 from tests.contract.test_trace_ingest import family, tokens
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
+from tests.versions import SINCE_3_18
 
 ONE, TWO = trace_id(1), trace_id(2)
 RUN, OTHER_RUN = "a" * 32, "b" * 32
@@ -81,7 +83,7 @@ def input_tokens_of_ours(pair: Pair) -> int:
 @pytest.mark.parametrize(
     ("arguments", "ours_code", "their_code"),
     [
-        ((["0"], None, 5, ["end_time"]), None, "INTERNAL_ERROR"),
+        ((["0"], None, 5, ["end_time"]), None, None if SINCE_3_18 else "INTERNAL_ERROR"),
         ((["0"], "tags.a RLIKE '['"), "INVALID_PARAMETER_VALUE", None),
         ((["0"], "span.attributes.a IN ('x')"), "INVALID_PARAMETER_VALUE", "BAD_REQUEST"),
         ((["0"], "timestamp > 99999999999999999999999"), None, "INTERNAL_ERROR"),
@@ -131,3 +133,66 @@ def test_a_trace_stated_again(pair: Pair) -> None:
 def test_a_tag_of_an_unknown_trace(pair: Pair) -> None:
     ours, theirs = pair.both("set_trace_tag", TWO, "t", "v")
     assert (ours.code, theirs.code) == ("RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
+
+
+@pytest.mark.parametrize("identifier", ["a/b", "..", "tr.", "tr ", "100%", "a?b", "a#b", "a\nb", "a\x7fb"])
+def test_ids_of_new_traces(pair: Pair, identifier: str) -> None:
+    ours, theirs = pair.both("start_trace", stated(identifier))
+    refused = "INVALID_PARAMETER_VALUE"
+    assert (ours.code, theirs.code) == (refused, refused if SINCE_3_18 else None)
+    assert pair.ours.search_traces(["0"])[0] == []
+    there = stated("tr-of a.strange:kind")
+    pair.start_trace(there)
+    pair.get_trace_info(there.trace_id)
+
+
+def test_a_new_trace_of_a_bad_id_leaves_no_spans(pair: Pair) -> None:
+    strange = span(ONE, 1, attributes={"mlflow.traceRequestId": f"{ONE}#"})
+    ours, theirs = pair.both("log_spans", "0", [strange])
+    refused = "INVALID_PARAMETER_VALUE"
+    assert (ours.code, theirs.code) == (refused, refused if SINCE_3_18 else None)
+    assert pair.ours.search_traces(["0"])[0] == []
+
+
+def named(assessment: Feedback) -> Feedback:
+    assessment.assessment_id = "a-1"
+    return assessment
+
+
+def test_an_assessment_stays_with_its_trace(pair: Pair) -> None:
+    pair.start_trace(stated(ONE))
+    pair.start_trace(stated(TWO))
+    pair.create_assessment(named(Feedback(name="f", value=1, trace_id=ONE)))
+    thief = stated(TWO, request_preview="changed")
+    thief.assessments.append(named(Feedback(name="g", value=2)))
+    ours, theirs = pair.both("start_trace", thief)
+    refused = "INVALID_PARAMETER_VALUE"
+    assert (ours.code, theirs.code) == (refused, refused if SINCE_3_18 else None)
+    assert [each.name for each in pair.ours.get_trace_info(ONE).assessments] == ["f"]
+    assert pair.ours.get_trace_info(TWO).request_preview is None
+    own = stated(ONE)
+    own.assessments.append(named(Feedback(name="f", value=3)))
+    assert pair.ours.start_trace(own).assessments[0].value == 3
+
+
+def test_nul_in_previews(pair: Pair) -> None:
+    ours, theirs = pair.both("start_trace", stated(ONE, request_preview="a\0b", response_preview="\0"))
+    assert (ours.error, theirs.error) == (None, None)
+    pair.both("log_spans", "0", [span(TWO, 1, attributes={"mlflow.spanInputs": "a\0b"})])
+    shown = [pair.ours.get_trace_info(each) for each in (ONE, TWO)]
+    assert [info.request_preview for info in shown] == ["a\ufffdb", '"a\\u0000b"']
+    assert shown[0].response_preview == "\ufffd"
+    if SINCE_3_18:
+        for each in (ONE, TWO):
+            pair.get_trace_info(each)
+
+
+def test_the_last_page_has_no_token(pair: Pair) -> None:
+    for number in range(1, 5):
+        pair.start_trace(stated(trace_id(number), start=number))
+    ours, theirs = pair.both("search_traces", ["0"], None, 2)
+    assert ours.result[1]
+    assert theirs.result[1]
+    ours, theirs = pair.both("search_traces", ["0"], None, 2, page_token=ours.result[1])
+    assert len(ours.result[0]) == len(theirs.result[0]) == 2
+    assert (ours.result[1], bool(theirs.result[1])) == (None, not SINCE_3_18)

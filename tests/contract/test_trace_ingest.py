@@ -15,8 +15,9 @@ from mlflow.entities.trace_status import TraceStatus
 from tests.contract.pair import Pair
 from tests.contract.scenes import UNKNOWN_RUN
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
+from tests.versions import SINCE_3_18, before_3_18, since_3_18
 
-ONE = trace_id(1)
+ONE, TWO = trace_id(1), trace_id(2)
 USAGE = "mlflow.chat.tokenUsage"
 COST = "mlflow.llm.cost"
 
@@ -162,7 +163,7 @@ def test_odd_token_usage(pair: Pair, usage: str) -> None:
 
 
 def test_a_trace_may_be_stated_again(pair: Pair) -> None:
-    experiment = pair.create_experiment("other")
+    experiment = "0" if SINCE_3_18 else pair.create_experiment("other")
     pair.start_trace(
         stated(ONE, tags={"a": "1", "mlflow.traceName": "n"}, trace_metadata={"k": "1", "l": "1"})
     )
@@ -173,7 +174,7 @@ def test_a_trace_may_be_stated_again(pair: Pair) -> None:
     state_again(pair, again)
     info = look(pair, ONE)
     assert (info.experiment_id, info.execution_duration, len(info.assessments)) == (experiment, None, 2)
-    assert pair.search_traces(["0"])[0] == []
+    assert [len(pair.search_traces([each])[0]) for each in {"0", experiment}].count(1) == 1
     assert len(pair.search_traces([experiment], "span.name = 'root' AND feedback.f = '1'")[0]) == 1
 
 
@@ -226,6 +227,31 @@ def test_several_traces_at_once(pair: Pair) -> None:
     assert len(pair.batch_get_traces(ids, experiment_ids=["0"])) == 3
 
 
+@since_3_18
+def test_a_trace_and_its_spans_stay_in_their_experiment(pair: Pair) -> None:
+    other = pair.create_experiment("other")
+    pair.log_spans("0", family(ONE)[:1])
+    pair.start_trace(stated(TWO))
+    for call in (
+        ("start_trace", stated(ONE, other)),
+        ("start_trace", stated(TWO, other, start=5)),
+        ("log_spans", other, family(ONE)[1:]),
+        ("log_spans", other, family(ONE)),
+        ("log_spans", other, [*family(trace_id(3)), span(TWO, 7)]),
+    ):
+        assert pair.refused(*call).error_code == "INVALID_PARAMETER_VALUE"
+    look(pair, ONE)
+    pair.get_trace_info(TWO)
+    assert pair.search_traces([other])[0] == []
+    assert len(pair.get_trace(ONE).data.spans) == 1
+    # What another client moves is elsewhere for this one too.
+    pair.delete_traces("0", trace_ids=[ONE])
+    pair.log_spans(other, family(ONE))
+    assert pair.refused("log_spans", "0", [span(ONE, 8)]).error_code == "INVALID_PARAMETER_VALUE"
+    assert look(pair, ONE).experiment_id == other
+
+
+@before_3_18
 def test_a_trace_lives_where_it_was_made(pair: Pair) -> None:
     experiment = pair.create_experiment("other")
     pair.log_spans("0", family(ONE)[:1])

@@ -12,6 +12,7 @@ from mlflow.entities.trace_state import TraceState
 
 from tests.contract.pair import Pair
 from tests.contract.trace_scenes import span, stated, trace_id
+from tests.versions import SINCE_3_18
 
 RUN, OTHER_RUN = "a" * 32, "b" * 32
 EXPERIMENTS = ["0", "1"]
@@ -232,6 +233,27 @@ def test_filters(filled: Pair, text: str | None) -> None:
     filled.search_traces(None, text, 100)
 
 
+@pytest.mark.parametrize(
+    ("text", "operator"),
+    [
+        ("name {} 'al%'", "LIKE"),
+        ("status {} ('OK')", "IN"),
+        ("tags.a {} '1'", "RLIKE"),
+        ("metadata.k {} '%'", "ILIKE"),
+        ("span.name {} ('step')", "NOT IN"),
+        ("feedback.good {}", "IS NULL"),
+    ],
+)
+def test_operators_in_small_letters(filled: Pair, text: str, operator: str) -> None:
+    small, capital = text.format(operator.lower()), text.format(operator)
+    found = filled.ours.search_traces(EXPERIMENTS, small)[0]
+    assert [info.trace_id for info in found] == [
+        info.trace_id for info in filled.ours.search_traces(EXPERIMENTS, capital)[0]
+    ]
+    if SINCE_3_18:  # before, its store fails on some of them
+        filled.pages("search_traces", EXPERIMENTS, small, 7)
+
+
 def test_the_filters_find_something(filled: Pair) -> None:
     """Else the comparison would say nothing."""
     sizes = {text: len(filled.ours.search_traces(EXPERIMENTS, text)[0]) for text in FILTERS}
@@ -278,6 +300,8 @@ ORDERS = [
     ["metadata.`mlflow.trace.session`"],
     ["metadata.`l.m` DESC"],
     ["tags.`mlflow.trace.spansLocation`"],
+    # Until MLflow 3.17 its store fails, see test_trace_differences.py.
+    *([["end_time"], ["end_time DESC", "status"]] if SINCE_3_18 else []),
 ]
 
 
@@ -288,7 +312,6 @@ def test_orders(filled: Pair, order: list[str]) -> None:
 
 
 def test_end_time_is_an_order(filled: Pair) -> None:
-    """MLflow's own store fails."""
     found = filled.ours.search_traces(EXPERIMENTS, None, 100, ["end_time"])[0]
     ends = [info.request_time + (info.execution_duration or 0) for info in found]
     assert ends == sorted(ends)

@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from genesis_flow import MongoDBStore, embedded
 from genesis_flow.cli.main import cli
 from genesis_flow.cli.migrate import cli as migrate
+from genesis_flow.compat import packages
 from genesis_flow.migrate import command
 from genesis_flow.migrate.errors import Locked
 from genesis_flow.migrate.ledger import State
@@ -75,6 +76,13 @@ def unknown_scheme(_: Place) -> str:
     with pytest.raises(MlflowException) as caught:
         MlflowClient("mongo://localhost/mlflow").search_experiments()
     return str(caught.value)
+
+
+def broken_plugin(place: Place) -> str:
+    """A newer MLflow, and an import that fails under it."""
+    place.patch.setattr(packages, "installed", lambda: "3.99.0")
+    place.patch.setitem(sys.modules, "genesis_flow.sync.tracking", None)
+    return refused(lambda: MlflowClient(place.uri).search_experiments())
 
 
 def no_database(_: Place) -> str:

@@ -65,7 +65,7 @@ def test_a_sound_database(database: str, root: str) -> None:
     assert found.pop("topology") == "warn", "one member has no failover"
     assert set(found.values()) == {"ok"}, report.output
     assert list(found) == [
-        *("credentials", "connection", "TLS", "rights", "server", "durability", "clock", "pool"),
+        *("MLflow", "credentials", "connection", "TLS", "rights", "server", "durability", "clock", "pool"),
         *("schema", "indexes", "half-done", "agreement", "artifacts"),
     ]
     assert report.checks["topology"]["details"] == {"kind": "replica set", "members": 1}

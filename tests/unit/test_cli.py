@@ -9,10 +9,12 @@ import click
 import pytest
 from click.testing import CliRunner
 from mlflow.exceptions import MlflowException
+from mlflow.version import VERSION
 
 from genesis_flow.cli.errors import Commands
 from genesis_flow.cli.main import cli
 from genesis_flow.cli.quickstart import SERVER_REQUIREMENT, embedded_uri
+from genesis_flow.compat import packages
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.settings import Embedded, Settings
 
@@ -38,8 +40,14 @@ def test_help_and_version_do_not_wait_for_mlflow(argument: str) -> None:
 
 def test_version_names_what_bug_reports_need() -> None:
     output = CliRunner().invoke(cli, ["--version"]).output
-    for name in ("genesis-flow 0.1.0", "mlflow-skinny 3.", "pymongo 4.", "beanie 2.", "Python 3."):
+    for name in ("genesis-flow 0.1.0", f"MLflow {VERSION}, tested", "pymongo 4.", "beanie 2.", "Python 3."):
         assert name in output
+
+
+def test_version_says_whether_mlflow_was_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "installed", lambda: "3.99.0")
+    output = CliRunner().invoke(cli, ["--version"]).output
+    assert f"MLflow 3.99.0, not tested; {packages.TESTED_IN_WORDS} are" in output
 
 
 def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:

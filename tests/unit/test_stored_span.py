@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from genesis_flow.compat.version import SPANS_COMPARED
 from genesis_flow.tracking.traces import stored_span as subject
 from genesis_flow.tracking.traces.stored_span import OWN, is_final, shortened, translated
+from tests.versions import SINCE_3_18
 
 Attributes = dict[str, Any]
 INPUTS, OUTPUTS = SpanAttributeKey.INPUTS, SpanAttributeKey.OUTPUTS
@@ -122,10 +123,11 @@ OTHERS: list[tuple[Attributes, bool]] = [
     ({"openinference.span.kind": '"LLM"', TYPE: '"UNKNOWN"'}, True),
     ({"gen_ai.provider.name": '"openai"'}, True),
     ({"lk.any": '"x"'}, True),
-    ({INPUTS: json.dumps(json.dumps({"q": 1}))}, True),
-    ({INPUTS: ' "\\u007b}"'}, True),
-    ({OUTPUTS: '" [1]"'}, True),
-    ({TYPE: json.dumps('"LLM"')}, True),
+    # Since 3.18 MLflow's server takes the second layer off where spans arrive.
+    ({INPUTS: json.dumps(json.dumps({"q": 1}))}, not SINCE_3_18),
+    ({INPUTS: ' "\\u007b}"'}, not SINCE_3_18),
+    ({OUTPUTS: '" [1]"'}, not SINCE_3_18),
+    ({TYPE: json.dumps('"LLM"')}, not SINCE_3_18),
     ({TYPE: json.dumps("\\d+")}, False),
     ({INPUTS: '{"model": "gpt-4o"}'}, True),
     ({INPUTS: '{"\\u006dodel": "gpt-4o"}'}, True),
@@ -157,7 +159,8 @@ def test_a_span_that_may_change_goes_to_mlflow(attributes: Attributes, changes: 
 
 @pytest.mark.parametrize("value", ["9" * 5_000, "[" * 20_000])
 def test_what_mlflow_cannot_read_fails_as_there(value: str) -> None:
-    assert outcome(translated, made({INPUTS: value})) in (ValueError, RecursionError)
+    failed = outcome(translated, made({INPUTS: value})) in (ValueError, RecursionError)
+    assert failed is not SINCE_3_18  # which does not read it here any more
     check({INPUTS: value})
 
 

@@ -7,7 +7,7 @@ import pymongo
 from mlflow.exceptions import MlflowException
 from pymongo.errors import OperationFailure, PyMongoError
 
-from genesis_flow.cli.doctor import agreement, artifacts, leftovers, network, schema, server
+from genesis_flow.cli.doctor import agreement, artifacts, leftovers, network, packages, schema, server
 from genesis_flow.cli.doctor.finding import Finding, fail, skip
 from genesis_flow.cli.doctor.patient import Patient
 from genesis_flow.core.redact import mask
@@ -62,6 +62,7 @@ class Checkup:
 
     def findings(self) -> Iterator[Finding]:
         """One after the other, as they are found."""
+        yield packages.mlflow()
         yield network.credentials(self._settings)
         yield from self._of_database()
         yield artifacts.artifact_root(self._settings, self._timeout)

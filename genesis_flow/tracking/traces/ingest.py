@@ -37,6 +37,7 @@ from mlflow.tracing.constant import SpansLocation
 from pymongo import DeleteOne, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
+from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.database.operation import Area, direct, is_repetition, mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.database.waiting import both, prefer_loop
@@ -55,10 +56,12 @@ from genesis_flow.tracking.traces.shared import (
     HERE,
     IDS_AT_ONCE,
     artifact_location,
+    check_new_id,
     experiment_and,
     make_children_earlier,
     move_children,
     portions,
+    refuse_foreign_trace,
 )
 from genesis_flow.tracking.traces.summary import TraceBatch, batches_of
 
@@ -84,11 +87,11 @@ class SpanIngest(TraceMemory, Area):
         if not spans:
             return []
         trace_ids = {span.trace_id for span in spans}
-        known = self._known_states(trace_ids)
+        number = experiment_number(location)
+        known = self._known_states(trace_ids, number)
         if len(trace_ids) > 1 or not (known or is_repetition() or self.database.is_near()):
             prefer_loop()
         batches = batches_of(spans)
-        number = experiment_number(location)
         # Long contents wait until it is known that they are welcome.
         if is_repetition() or any(batch.payloads for batch in batches):
             await self._log(batches, number, await self._read(batches, number), None)
@@ -144,10 +147,15 @@ class SpanIngest(TraceMemory, Area):
             TEMPORARILY_UNAVAILABLE,
         )
 
-    def _known_states(self, trace_ids: Iterable[str]) -> dict[str, Document]:
-        """What this store remembers of the traces."""
+    def _known_states(self, trace_ids: Iterable[str], number: int) -> dict[str, Document]:
+        """What this store remembers of the traces, as far as their spans may be welcome."""
         found = {trace_id: self._known_traces.get(trace_id) for trace_id in trace_ids}
-        return {trace_id: state for trace_id, state in found.items() if state is not None}
+        return {
+            trace_id: state
+            for trace_id, state in found.items()
+            if state is not None
+            and not (TRACES_KEEP_THEIR_EXPERIMENT and state.get("experiment_id", number) != number)
+        }
 
     async def _read(
         self, batches: list[TraceBatch], number: int
@@ -397,10 +405,16 @@ def _left(batch: TraceBatch, state: Document) -> Place | None:
 def _refuse_unwelcome(
     batches: list[TraceBatch], states: dict[str, Document], number: int, experiment: Document | None
 ) -> None:
-    """Raise if there is no place for a new trace, or if spans of a trace are not here any more."""
+    """Raise if there is no place for a new trace, or if a trace or its spans are elsewhere."""
     if experiment is None and any(_is_new(states.get(batch.trace_id)) for batch in batches):
         refuse_unknown_experiment(number)
     _refuse_moved(states)
+    for trace_id in sorted(batch.trace_id for batch in batches):
+        state = states.get(trace_id)
+        if state is None or _is_new(state):
+            check_new_id(trace_id)
+        elif TRACES_KEEP_THEIR_EXPERIMENT and state["experiment_id"] != number:
+            refuse_foreign_trace(trace_id)
 
 
 def _refuse_moved(states: dict[str, Document]) -> None:

@@ -58,10 +58,10 @@ class TraceSearch(Area):
         if after is not None:
             after = parse_position(order, after)
         finder = trace_finder(self.database, numbers, filter_string)
-        found = await finder.page(order, after, max_results)
-        # As MLflow does: a full page has a token, even if it turns out to be the last.
-        token = create_token(asked, found[-1].position) if len(found) == max_results else None
-        return await self._trace_infos(found), token
+        found = await finder.page(order, after, max_results + 1)
+        page = found[:max_results]
+        token = create_token(asked, page[-1].position) if len(found) > max_results else None
+        return await self._trace_infos(page), token
 
     async def _trace_infos(self, found: list[FoundTrace]) -> list[TraceInfo]:
         ids = [each.trace_id for each in found]

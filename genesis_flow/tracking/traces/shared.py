@@ -44,6 +44,22 @@ async def find_trace(database: Database, trace_id: str, projection: Document | N
     return trace
 
 
+def check_new_id(trace_id: str) -> None:
+    """Raise if the id of a new trace cannot be a folder of artifacts, or changes what their URI means."""
+    is_folder = trace_id and trace_id.rstrip(" .") == trace_id and "/" not in trace_id
+    if not is_folder or any(each in "%?#" or ord(each) < 32 or ord(each) == 127 for each in trace_id):
+        raise MlflowException.invalid_parameter_value(
+            f"Invalid trace ID {trace_id!r:.300}: it names a folder, so it must not contain '/', '%', '?', "
+            "'#' or control characters, nor end with a space or a period."
+        )
+
+
+def refuse_foreign_trace(trace_id: str) -> NoReturn:
+    raise MlflowException.invalid_parameter_value(
+        f"Trace with ID '{trace_id}' already exists in another experiment."
+    )
+
+
 def refuse_unknown_trace(trace_id: str) -> NoReturn:
     raise MlflowException(f"Trace with ID '{trace_id}' not found.", RESOURCE_DOES_NOT_EXIST)
 

@@ -17,11 +17,13 @@ from mlflow.protos.databricks_pb2 import INVALID_STATE
 from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.tracing.utils import generate_request_id_v2
 from pymongo import ReplaceOne, ReturnDocument
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
+from genesis_flow.compat.previews import without_nul
+from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.database.operation import Area, direct, mutation
 from genesis_flow.database.scoping import current_workspace, scoped
-from genesis_flow.database.writes import insert_once
+from genesis_flow.database.writes import insert_once, only_duplicates
 from genesis_flow.documents import AssessmentFields, TraceFields
 from genesis_flow.documents.stated import may_be_null, put, stated_fields
 from genesis_flow.documents.trace_entities import assessment_document, trace_info_entity
@@ -37,10 +39,12 @@ from genesis_flow.tracking.traces.shared import (
     HERE,
     artifact_location,
     assessments_of,
+    check_new_id,
     experiment_and,
     experiment_of,
     known,
     move_children,
+    refuse_foreign_trace,
     refuse_unknown_trace,
 )
 from genesis_flow.tracking.traces.summary import checked_name, checked_session
@@ -59,12 +63,16 @@ class TraceStart(TraceMemory, Area):
         checked_name(trace_info.tags.get(TraceTagKey.TRACE_NAME))
         checked_session(trace_info.trace_metadata.get(TraceMetadataKey.TRACE_SESSION))
         number = experiment_number(trace_info.experiment_id)
-        experiment, assessments = await experiment_and(
-            self.database, number, AssessmentFields, {"trace_id": trace_id}
+        own: Document = {"trace_id": trace_id}
+        named = [{"_id": each.assessment_id} for each in trace_info.assessments if each.assessment_id]
+        experiment, found = await experiment_and(
+            self.database, number, AssessmentFields, {"$or": [own, *named]} if named else own
         )
         if experiment is None:
             refuse_unknown_experiment(number)
         check_experiment_active(experiment)
+        check_new_id(trace_id)
+        _refuse_foreign_assessments(found, trace_id)
         stated: Document = {
             "experiment_id": number,
             "request_time": trace_info.request_time,
@@ -77,7 +85,7 @@ class TraceStart(TraceMemory, Area):
         }
         for preview in ("request_preview", "response_preview"):
             if (text := getattr(trace_info, preview)) is not None:
-                stated[preview] = text
+                stated[preview] = without_nul(text)
         before = await self._merge_trace(trace_id, stated)
         new = {"_id": trace_id, "workspace": current_workspace()}
         trace = _changed(before or new, stated)
@@ -86,15 +94,29 @@ class TraceStart(TraceMemory, Area):
             documents = [
                 assessment_document(assessment, trace_id, trace) for assessment in trace_info.assessments
             ]
-            await self.database.collection(AssessmentFields).bulk_write(
-                [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
-            )
+            await self._write_assessments(documents)
             assessments = (await assessments_of(self.database, [trace_id])).get(trace_id, [])
         else:
-            assessments.sort(key=lambda each: (each["created_time"], each["_id"]))
+            assessments = sorted(found, key=lambda each: (each["created_time"], each["_id"]))
         if before is not None and not _has_fresh_children(before, trace, assessments):
             await move_children(self.database, trace_id, number, trace["request_time"])
         return trace_info_entity(trace, assessments)
+
+    async def _write_assessments(self, documents: list[Document]) -> None:
+        """Write assessments of one trace over its own, but not over those of others."""
+        assessments = self.database.collection(AssessmentFields)
+        own = [{"_id": each["_id"], "trace_id": each["trace_id"]} for each in documents]
+        writes = [ReplaceOne(key, each, upsert=True) for key, each in zip(own, documents, strict=True)]
+        try:
+            await assessments.bulk_write(writes)
+        except BulkWriteError as error:
+            if not only_duplicates(error):
+                raise
+            ids, trace_id = [key["_id"] for key in own], own[0]["trace_id"]
+            found = await assessments.find({"_id": {"$in": ids}}, {"trace_id": 1}).to_list()
+            _refuse_foreign_assessments(found, trace_id, error)
+            # Another client has stated the same trace at the same moment.
+            await assessments.bulk_write(writes)
 
     async def _merge_trace(self, trace_id: str, stated: Document) -> Document | None:
         """Make a trace as stated, whatever is known of it; returns what was."""
@@ -114,6 +136,8 @@ class TraceStart(TraceMemory, Area):
             # It is elsewhere, or another client made it at the same moment, or its spans are in an archive.
             found = await traces.find_one(scoped({"_id": trace_id, **HERE, **KNOWN}), _PLACE)
             if found is not None:
+                if TRACES_KEEP_THEIR_EXPERIMENT and found["experiment_id"] != stated["experiment_id"]:
+                    refuse_foreign_trace(trace_id)
                 place, is_where = place_of(found), {name: found[name] for name in _PLACE}
         raise MlflowException(
             f"Cannot update traces that are no longer DB-backed: '{trace_id}'.", INVALID_STATE
@@ -171,6 +195,14 @@ class TraceStart(TraceMemory, Area):
             refuse_unknown_trace(request_id)
         assessments = await assessments_of(self.database, [request_id])
         return TraceInfoV2.from_v3(trace_info_entity(trace, assessments.get(request_id, [])))
+
+
+def _refuse_foreign_assessments(found: list[Document], trace_id: str, cause: Exception | None = None) -> None:
+    for assessment in found:
+        if assessment["trace_id"] != trace_id:
+            raise MlflowException.invalid_parameter_value(
+                f"Assessment with ID '{assessment['_id']}' belongs to another trace."
+            ) from cause
 
 
 def _end(start: int, duration: int | None) -> int | None:

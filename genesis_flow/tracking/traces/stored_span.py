@@ -4,7 +4,7 @@ That function asks a dozen translators of other libraries' conventions for a doz
 span. None of these begins with ``mlflow.``. If all attributes of a span do, and it has no events, then it is
 changed in three ways at most, each of which shows in the attributes themselves:
 
-- a value that was made JSON twice loses one layer;
+- a value that was made JSON twice loses one layer (until MLflow 3.17; then servers see to that);
 - the model is taken from inputs or outputs that name one;
 - the cost is computed from the model and its tokens.
 

@@ -18,7 +18,7 @@ from mlflow.tracing.constant import (
 )
 from mlflow.tracing.utils import TraceJSONEncoder
 
-from genesis_flow.compat.previews import get_truncated_preview
+from genesis_flow.compat.previews import get_truncated_preview, without_nul
 from genesis_flow.compat.validation import validate_length_limit, validate_trace_tag
 from genesis_flow.documents.spans import NANOSECONDS_PER_MILLISECOND, SpanCore, span_document, spelled
 from genesis_flow.tracking.traces.stored_span import stored_span
@@ -124,7 +124,8 @@ def _note_root(batch: TraceBatch, span: SpanCore, attributes: Document) -> None:
 
 def _preview(value: Any, role: str) -> str | None:
     try:
-        return get_truncated_preview(value, role)
+        preview: str | None = get_truncated_preview(value, role)
+        return None if preview is None else without_nul(preview)
     except (TypeError, ValueError, AttributeError, LookupError):
         _logger.debug("No preview can be made of a span's %s message", role, exc_info=True)
         return None
