@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from genesis_flow import embedded
 from genesis_flow.cli.main import cli
 from genesis_flow.embedded import EmbeddedUnavailable, files
+from genesis_flow.embedded.locks import is_locked
 from tests.embedded.helpers import client, has_ended, uri_of, wait_until
 
 NOBODY = 65534
@@ -145,9 +146,11 @@ def test_a_removal_ends_the_server_at_once(directory: Path, removed: str) -> Non
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)])
     try:
+        wait_until(lambda: is_locked(directory / "keeper.lock"))  # or another keeper would be started
         with embedded.acquire(directory) as server, client(server.uri) as mongo:
             assert mongo.db.things.insert_one({"_id": 1}).acknowledged
             pid = embedded.status(directory).pid
+            assert json.loads((directory / "server.json").read_text())["keeper"] == process.pid
             target = directory / removed
             if target.is_dir():
                 # What mongod makes in its last moments would be an error of the removal.
