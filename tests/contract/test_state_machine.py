@@ -174,6 +174,7 @@ class TrackingHistory(RuleBasedStateMachine):
 
     @rule(run=runs)
     def delete_run_for_good(self, run: str) -> None:
+        self.play("delete_run", run)
         self.play("_hard_delete_run", run)
 
     def teardown(self) -> None:
