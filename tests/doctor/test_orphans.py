@@ -1,5 +1,6 @@
 """Documents without their parent, as races and crashes leave them: found without being asked, and removed."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from pymongo.database import Database
 
 from genesis_flow import MongoDBStore
+from genesis_flow.aio import MongoDBStore as AsyncStore
 from genesis_flow.cli.doctor import orphans
 from tests.contract.trace_scenes import span, trace_id
 from tests.doctor.helpers import Report, examine
@@ -21,19 +23,19 @@ from tests.mongod import Mongod
 
 Raw = Database[dict[str, Any]]
 LONG = "x" * 2_000_000
-# What a store's call may take at most, and so how long a repair waits.
-TIMEOUT = 3
+# What a call of the doctor's stores may take at most, and so how long a repair waits.
+TIMEOUT = 8
 
 
 @pytest.fixture(params=["mongod", "standalone"])
 def uri(request: pytest.FixtureRequest, database_name: str) -> str:
     server: Mongod = request.getfixturevalue(request.param)
-    return f"{server.database_uri(database_name)}&timeoutMS={TIMEOUT * 1000}"
+    return server.database_uri(database_name)
 
 
 @pytest.fixture
 def raw(uri: str, database_name: str) -> Iterator[Raw]:
-    with pymongo.MongoClient[dict[str, Any]](uri.partition("&")[0]) as client:
+    with pymongo.MongoClient[dict[str, Any]](uri) as client:
         yield client[database_name]
         client.drop_database(database_name)
 
@@ -46,6 +48,7 @@ def store(uri: str, raw: Raw) -> Iterator[MongoDBStore]:
 
 
 def doctor(uri: str, tmp_path: Path, *options: str) -> Report:
+    uri = f"{uri}&timeoutMS={TIMEOUT * 1000}"
     return examine("--artifact-root", str(tmp_path / "artifacts"), *options, uri=uri)
 
 
@@ -123,8 +126,8 @@ def test_of_large_collections_some_are_looked_at(
     assert raw.spans.count_documents({}) == 0
 
 
-def test_children_of_a_trace_that_is_being_made_stay(
-    store: MongoDBStore, uri: str, raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_children_of_a_trace_that_is_being_made_stay(
+    uri: str, raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The doctor looks when the spans are there and their trace is not yet, and repairs."""
     waited: list[float] = []
@@ -136,25 +139,22 @@ def test_children_of_a_trace_that_is_being_made_stay(
         waits.set()
         assert written.wait(60)
 
-    monkeypatch.setattr(orphans.time, "sleep", wait)
+    monkeypatch.setattr(orphans, "sleep", wait)
     repairing = threading.Thread(target=lambda: reports.append(doctor(uri, tmp_path, "--repair")))
 
     def look() -> None:
         repairing.start()
         assert waits.wait(60)
 
-    patient = MongoDBStore(f"{uri.partition('&')[0]}&appName=patient")
-    patient.get_experiment("0")
-    # Its calls are direct: sent by this thread.
-    with interrupted("findAndModify", "traces", look) as interruption:
-        patient.log_spans("0", [span(trace_id(1), 1)])
-    assert interruption.error is None
-    written.set()
-    repairing.join(60)
-    assert reports[0].checks["orphans"]["details"] == {"removed": {"spans of traces that are gone": 0}}
-    assert waited == [TIMEOUT]
-    assert len(store.get_trace(trace_id(1)).data.spans) == 1
-    patient.close()
+    async with AsyncStore(f"{uri}&appName=patient") as patient:
+        with interrupted("findAndModify", "traces", look) as interruption:
+            await patient.log_spans("0", [span(trace_id(1), 1)])
+        assert interruption.error is None
+        written.set()
+        await asyncio.to_thread(repairing.join, 60)
+        assert reports[0].checks["orphans"]["details"] == {"removed": {"spans of traces that are gone": 0}}
+        assert waited == [TIMEOUT]
+        assert len((await patient.get_trace(trace_id(1))).data.spans) == 1
 
 
 def test_nothing_is_removed_while_an_import_is_unfinished(

@@ -1,14 +1,14 @@
 """Documents whose parent is not there: what races and crashes have left of things that are deleted.
 
 No call reads them, and none would ever remove them. A part of each collection is looked at, chosen by chance
-if it is large; ``--deep`` looks at all. Some children are written before their parent, so what is to be
-removed must have had none for longer than any call takes, and while an import is unfinished nothing is removed.
+if it is large; ``--deep`` looks at all. Some children are written before their parent, so what is removed
+has had none for longer than a call may take, and while an import is unfinished nothing is removed.
 """
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from time import sleep
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -114,7 +114,7 @@ def repair(patient: Patient) -> Finding:
             "Finish the import or roll it back (`genesis-migrate import`), then repair again.",
             **_counted(patient.orphans),
         )
-    time.sleep(patient.for_stores.timeout)
+    sleep(patient.for_stores.timeout)
     removed = {each.family.kind: _remove(patient, each) for each in patient.orphans}
     return ok(
         CHECK,
