@@ -28,7 +28,7 @@ from tests.trust.soak import amount
 
 ROUNDS = amount(25, 300)
 LONG_CONTENT = "x" * 2_000_000
-_UNAUTHORIZED = 13
+UNAUTHORIZED = 13
 Raw = Database[dict[str, Any]]
 
 
@@ -44,7 +44,7 @@ class Two:
     def failing(self, command: str, collection: str) -> AbstractContextManager[None]:
         """Such a command of the first store fails for good, as if the process were killed before it."""
         uri, name = self.store.settings.store_uri, f"{self.raw.name}.{collection}"
-        return failing(uri, command, namespace=name, errorCode=_UNAUTHORIZED)
+        return failing(uri, command, namespace=name, errorCode=UNAUTHORIZED)
 
     async def new_run(self, experiment_id: str = "0") -> str:
         return str((await self.store.create_run(experiment_id, "me", 1, [], None)).info.run_id)
@@ -396,74 +396,6 @@ async def test_two_deletions_of_the_same_traces(two: Two) -> None:
     assert first + other.result == len(trace_ids)
     assert two.raw.traces.count_documents({}) == 0
     assert await two.orphans() == []
-
-
-# Blocking callers, who run these calls themselves.
-
-
-@pytest.mark.parametrize("call", ["create_run", "log_batch", "log_spans", "start_trace"])
-def test_a_blocking_call_takes_back_what_came_too_late(
-    standalone: Mongod, database_name: str, call: str
-) -> None:
-    uri = standalone.database_uri(database_name)
-    store, other = BlockingStore(uri), BlockingStore(f"{uri}&appName=other")
-    experiment_id = store.create_experiment("e")
-    run_id = store.create_run(experiment_id, "me", 1, [], None).info.run_id
-    trace_id = f"tr-{uuid.uuid4().hex}"
-    store.log_spans(experiment_id, [span(trace_id, 1)])
-    feedback = Feedback(name="f", value=1, trace_id=trace_id)
-
-    def delete_run() -> None:
-        other.delete_run(run_id)
-        other._hard_delete_run(run_id)
-
-    def delete_traces() -> None:
-        other.delete_traces(experiment_id, trace_ids=[trace_id])
-
-    def delete_traces_but_for_the_last_step() -> None:
-        refused = failing(
-            uri, "delete", app="other", namespace=f"{database_name}.traces", errorCode=_UNAUTHORIZED
-        )
-        with refused, pytest.raises(MlflowException):
-            delete_traces()
-
-    command, collection, act, late, error = {
-        "create_run": (
-            *("insert", "runs", lambda: other.delete_experiment(experiment_id)),
-            *(lambda: store.create_run(experiment_id, "me", 1, [], None), "INVALID_PARAMETER_VALUE"),
-        ),
-        "log_batch": (
-            *("insert", "latest_metrics", delete_run),
-            *(lambda: store.log_batch(run_id, many("new"), [], []), "RESOURCE_DOES_NOT_EXIST"),
-        ),
-        "log_spans": (
-            *("insert", "spans", delete_traces_but_for_the_last_step),
-            *(lambda: store.log_spans(experiment_id, [span(trace_id, 2)]), "TEMPORARILY_UNAVAILABLE"),
-        ),
-        "start_trace": (
-            *("update", "assessments", delete_traces),
-            *(lambda: store.start_trace(stated(trace_id, experiment_id, assessments=[feedback])), None),
-        ),
-    }[call]
-    with interrupted(command, collection, act) as interruption:
-        try:
-            late()
-        except MlflowException as refusal:
-            assert refusal.error_code == error
-        else:
-            assert error is None
-    assert interruption.error is None
-    with pymongo.MongoClient[dict[str, Any]](uri) as client:
-        raw = client[database_name]
-        assert raw.runs.count_documents({"lifecycle_stage": "active"}) == (
-            0 if call == "create_run" else 1
-        ) - (call == "log_batch")
-        assert raw.latest_metrics.count_documents({}) == raw.metrics.count_documents({}) == 0
-        assert raw.assessments.count_documents({}) == 0
-        assert raw.spans.count_documents({}) == (1 if call in ("create_run", "log_batch") else 0)
-        client.drop_database(database_name)
-    store.close()
-    other.close()
 
 
 # By chance.
