@@ -2,8 +2,8 @@
 
 Reads everything once, in the order of the ids and without holding it, and writes nothing. A finding that is
 visible shows in what the stores return; the others are remains of calls that were killed, which no reader
-sees and which the same call, made again, takes for its own. While others write, a finding may be a call in
-progress: look again before acting on it.
+sees: the same call, made again, takes them for its own, and the doctor removes those whose parent is gone.
+While others write, a finding may be a call in progress: look again before acting on it.
 
 Changes that were cut in two are not among them: the doctor finds those, and finishes them.
 """
@@ -17,8 +17,12 @@ from pydantic import BaseModel
 from genesis_flow.database.connection import Database
 from genesis_flow.documents import (
     AssessmentFields,
+    DatasetRecordFields,
+    EvaluationDatasetFields,
+    LoggedModelFields,
     MetricBlockFields,
     MetricHeadFields,
+    ModelMetricFields,
     ModelVersionFields,
     RegisteredModelFields,
     RunFields,
@@ -46,11 +50,16 @@ class Inconsistency:
 
 
 _HARMLESS = "Nothing needs to be done."
+_REMOVABLE = "`genesis-flow doctor --repair` removes it."
 
 
 async def inconsistencies(database: Database) -> AsyncIterator[Inconsistency]:
     """All findings, collection by collection."""
-    for check in (_heads, _blocks, _models, _versions, _spans, _payloads, _assessments):
+    checks = (
+        *(_heads, _blocks, _models, _versions, _spans, _payloads, _assessments),
+        *(_points_of_models, _records),
+    )
+    for check in checks:
         async for found in check(database):
             yield found
 
@@ -94,7 +103,7 @@ async def _heads(database: Database) -> AsyncIterator[Inconsistency]:
     async for head in _by_id(database, MetricHeadFields, ("run_uuid", "latest", "tail")):
         if await runs.of(head["run_uuid"]) is None:
             yield Inconsistency(
-                name, head["_id"], "belongs to a run that is not there", _HARMLESS, visible=False
+                name, head["_id"], "belongs to a run that is not there", _REMOVABLE, visible=False
             )
             continue
         latest = head["latest"]
@@ -148,7 +157,7 @@ async def _spans(database: Database) -> AsyncIterator[Inconsistency]:
         trace = await traces.of(span["trace_id"])
         if trace is None:
             text = "belongs to a trace that is not there"
-            yield Inconsistency(SpanFields.Settings.name, span["_id"], text, _HARMLESS, visible=False)
+            yield Inconsistency(SpanFields.Settings.name, span["_id"], text, _REMOVABLE, visible=False)
         elif trace.get("spans_location") == _ARCHIVED and "payload" in span:
             text = "has content here though its trace is archived"
             yield Inconsistency(SpanFields.Settings.name, span["_id"], text, _HARMLESS, visible=False)
@@ -177,5 +186,29 @@ async def _assessments(database: Database) -> AsyncIterator[Inconsistency]:
         if not seen[trace_id]:
             text = "judges a trace that is not there"
             yield Inconsistency(
-                AssessmentFields.Settings.name, assessment["_id"], text, _HARMLESS, visible=False
+                AssessmentFields.Settings.name, assessment["_id"], text, _REMOVABLE, visible=False
+            )
+
+
+async def _points_of_models(database: Database) -> AsyncIterator[Inconsistency]:
+    name = ModelMetricFields.Settings.name
+    runs = _Parents(_by_id(database, RunFields, ()))
+    models = {model["_id"] async for model in _by_id(database, LoggedModelFields, ())}
+    async for point in _by_id(database, ModelMetricFields, ("run_id", "model_id")):
+        if await runs.of(point["run_id"]) is None:
+            text = "belongs to a run that is not there"
+        elif point["model_id"] not in models:
+            text = "belongs to a logged model that is not there"
+        else:
+            continue
+        yield Inconsistency(name, point["_id"], text, _REMOVABLE, visible=False)
+
+
+async def _records(database: Database) -> AsyncIterator[Inconsistency]:
+    datasets = _Parents(_by_id(database, EvaluationDatasetFields, ()))
+    async for record in _by_id(database, DatasetRecordFields, ("dataset_id",)):
+        if await datasets.of(record["dataset_id"]) is None:
+            text = "belongs to an evaluation dataset that is not there"
+            yield Inconsistency(
+                DatasetRecordFields.Settings.name, record["_id"], text, _REMOVABLE, visible=False
             )

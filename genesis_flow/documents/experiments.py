@@ -29,7 +29,7 @@ class ExperimentFields(BaseModel):
         default=None,
         description=(
             "Target stage while a delete or restore is carried to the runs, so that a killed one can "
-            "be finished."
+            "be finished; `erased` while it is deleted for good and cannot be restored any more."
         ),
     )
 

@@ -51,6 +51,9 @@ class RunFields(BaseModel):
     metric_keys: int = Field(
         default=0, description="How many metrics it has; see `tracking/metrics.py` for why it is counted."
     )
+    erasing: bool | None = Field(
+        default=None, description="Set while it is deleted for good: it cannot be restored any more; ADR 18."
+    )
 
     class Settings:
         name = "runs"

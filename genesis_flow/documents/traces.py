@@ -8,7 +8,8 @@ Spans and assessments copy the experiment and the time of their trace, which is 
 for; whoever changes either in the trace changes the copies.
 
 A trace document may begin as a stub without an experiment: a link from a run can arrive before the trace
-itself. Stubs are invisible to everything but the trace that later fills them; see ``KNOWN``.
+itself. Stubs are invisible to everything but the trace that later fills them; see ``KNOWN``. A trace that is
+being deleted has no experiment either, so nobody sees it any more, and nothing fills it; see ``ERASED``.
 """
 
 from typing import Any, ClassVar
@@ -52,6 +53,11 @@ KNOWN: Document = {"experiment_id": {"$exists": True}}
 TOUCH: Document = {"$currentDate": {"touched": {"$type": "timestamp"}}}
 # The same in a document that is inserted: the server puts its time in the place of an empty one.
 NOW = Timestamp(0, 0)
+
+# Where spans of a trace are that is being deleted. Whoever writes a trace names the places that it may be in.
+ERASED = "ERASED"
+# The same as a condition, for those who delete; it has no experiment any more.
+ERASING: Document = {"experiment_id": None, "erasing": {"$exists": True}}
 
 # A field needs a name; ``escape`` makes no key into this one.
 _EMPTY_KEY = "%"
@@ -118,6 +124,13 @@ class TraceFields(BaseModel):
         description="When what metrics see of it was last written, by the clock of the servers; ADR 13.",
     )
     linked_runs: list[str] = Field(default_factory=list, description="Runs it was linked to.")
+    erasing: dict[str, Any] | None = Field(
+        default=None,
+        description=(
+            "Set while it is deleted: the experiment that it was in, which it has lost, and the call that "
+            "deletes it; ADR 18."
+        ),
+    )
     linked_prompts: list[str] = Field(default_factory=list, description="Prompt versions it was linked to.")
 
     class Settings:

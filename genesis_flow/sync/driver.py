@@ -117,6 +117,8 @@ class BlockingCollection:
     update_one = _command("update_one")
     update_many = _command("update_many")
     replace_one = _command("replace_one")
+    delete_one = _command("delete_one")
+    delete_many = _command("delete_many")
     bulk_write = _command("bulk_write")
 
     def find(self, *args: Any, **options: Any) -> "_Cursor":

@@ -1,7 +1,8 @@
 """Experiments.
 
 Round trips: get, get by name, rename, tags: one. Create: three (is the name free, a number, the insert).
-Delete and restore: two, and one pass over the runs and metric heads of the experiment.
+Delete and restore: two, and one pass over the runs and metric heads of the experiment, or more if others move
+it at the same moment: whoever comes last sees to it that the runs are where the experiment is.
 """
 
 from typing import Any, NoReturn
@@ -41,6 +42,8 @@ from genesis_flow.tracking.guards import (
     ACTIVE,
     DEFAULT_EXPERIMENT_ID,
     DELETED,
+    ERASED,
+    STAYS,
     check_experiment_active,
     experiment_number,
     refuse_unknown_experiment,
@@ -154,7 +157,8 @@ class Experiments(Area):
     async def _move_experiment(self, experiment_id: str, source: str, target: str) -> None:
         """Move an experiment, and all its runs, to another lifecycle stage.
 
-        ``pending`` says that the runs may not have followed yet: the same call after a crash goes on.
+        ``pending`` says that the runs may not have followed yet: the same call after a crash goes on. An
+        experiment that is being deleted for good stays where it is.
         """
         # Unlike elsewhere no id is not the default experiment: nobody deletes that by forgetting to name one.
         number = parse_experiment_id(experiment_id)
@@ -164,11 +168,18 @@ class Experiments(Area):
         movable = {"$or": [{"lifecycle_stage": source}, there]}
         now = get_current_time_millis()
         moved = await self._experiments.update_one(
-            scoped({"_id": number, **movable}),
+            scoped({"_id": number, **movable, "pending": {"$ne": ERASED}}),
             {"$set": {"lifecycle_stage": target, "pending": target, "last_update_time": now}},
         )
         if not moved.matched_count:
             refuse_unknown_experiment(number)
+        stage: str | None = target
+        while stage is not None:
+            await self._move_runs(number, stage, now)
+            stage = await self._end_move(number, stage)
+
+    async def _move_runs(self, number: int, target: str, now: int) -> None:
+        """Move all runs of an experiment with their metric heads."""
         runs, heads = self.database.collection(RunFields), self.database.collection(MetricHeadFields)
         change = (
             {"$set": {"lifecycle_stage": DELETED, "deleted_time": now}}
@@ -178,9 +189,19 @@ class Experiments(Area):
         if target == DELETED:
             run_ids = [run["_id"] async for run in runs.find({"experiment_id": number}, {"_id": 1})]
             await erase_assessments_of_runs(self.database, run_ids)
-        await runs.update_many({"experiment_id": number}, change)
+        await runs.update_many({"experiment_id": number, **STAYS}, change)
         await heads.update_many({"experiment_id": number}, {"$set": {"active": target == ACTIVE}})
-        await self._experiments.update_one({"_id": number, "pending": target}, {"$unset": {"pending": ""}})
+
+    async def _end_move(self, number: int, stage: str) -> str | None:
+        """Note that the runs are where the experiment is; the stage that it is in if that is another one."""
+        settled = await self._experiments.update_one(
+            {"_id": number, "lifecycle_stage": stage, "pending": {"$ne": ERASED}}, {"$unset": {"pending": ""}}
+        )
+        if settled.matched_count:
+            return None
+        # Others have moved it meanwhile. Their runs may have been moved before ours were.
+        now = await self._experiments.find_one({"_id": number}, {"lifecycle_stage": 1, "pending": 1})
+        return None if now is None or now.get("pending") == ERASED else str(now["lifecycle_stage"])
 
     @mutation
     async def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:

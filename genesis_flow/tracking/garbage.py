@@ -1,8 +1,11 @@
 """Hard deletion, for ``mlflow gc``: whatever belongs to a run, logged model or experiment goes with it.
 
-Children go first and their parent last, so that a killed deletion is found and finished by the next one.
-Nothing is read into memory but ids.
+First the parent is marked, which ends all restoring and writing; then its children go, and it itself last,
+so that a killed deletion is found and finished by the next one (ADR 18). Who writes a child finds the mark or
+no parent and takes the child back. Nothing is read into memory but ids.
 """
+
+from typing import Any
 
 from mlflow.entities.entity_type import EntityAssociationType
 from mlflow.utils.time import get_current_time_millis
@@ -21,7 +24,14 @@ from genesis_flow.documents import (
 )
 from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.keys import children_of
-from genesis_flow.tracking.guards import DELETED, experiment_number, find_run, refuse_unknown_experiment
+from genesis_flow.tracking.guards import (
+    DELETED,
+    ERASED,
+    experiment_number,
+    refuse_undeleted_run,
+    refuse_unknown_experiment,
+    refuse_unknown_run,
+)
 from genesis_flow.tracking.model_metrics import refuse_unknown_model
 from genesis_flow.tracking.traces.closure import erase_traces_of_experiment
 
@@ -36,9 +46,16 @@ class Garbage(Area):
 
     @long_mutation
     async def _hard_delete_run(self, run_id: str) -> None:
+        if await self._mark_run(scoped({"_id": run_id, "lifecycle_stage": DELETED})):
+            await self._erase_run(run_id)
+            return
+        # Active, or gone: perhaps by an earlier attempt of this call, perhaps by somebody else's.
+        runs = self.database.collection(RunFields)
+        run = await runs.find_one(scoped({"_id": run_id}), {"lifecycle_stage": 1})
+        if run is not None:
+            refuse_undeleted_run(run_id)
         if not is_repetition():
-            await find_run(self.database, run_id, {"_id": 1})
-        await self._erase_run(run_id)
+            refuse_unknown_run(run_id)
 
     @operation
     async def _get_deleted_logged_models(self, older_than: int = 0) -> list[str]:
@@ -58,10 +75,16 @@ class Garbage(Area):
     async def _hard_delete_experiment(self, experiment_id: str) -> None:
         number = experiment_number(experiment_id)
         experiments = self.database.collection(ExperimentFields)
-        query = scoped({"_id": number, "lifecycle_stage": DELETED})
-        if not is_repetition() and await experiments.find_one(query, {"_id": 1}) is None:
+        experiment = scoped({"_id": number})
+        marked = await experiments.update_one(
+            {**experiment, "lifecycle_stage": DELETED}, {"$set": {"pending": ERASED}}
+        )
+        if not marked.matched_count:
+            if is_repetition() and await experiments.find_one(experiment, {"_id": 1}) is None:
+                return
             refuse_unknown_experiment(number)
         async for run in self.database.collection(RunFields).find({"experiment_id": number}, {"_id": 1}):
+            await self._mark_run({"_id": run["_id"]})
             await self._erase_run(run["_id"])
         await erase_traces_of_experiment(self.database, number)
         async for model in self.database.collection(LoggedModelFields).find(
@@ -72,14 +95,23 @@ class Garbage(Area):
             scoped({"destination_type": EntityAssociationType.EXPERIMENT, "destination_id": str(number)})
         )
         await self.database.collection(DatasetFields).delete_many({"experiment_id": number})
-        await experiments.delete_one(query)
+        await experiments.delete_one({**experiment, "pending": ERASED})
+
+    async def _mark_run(self, query: dict[str, Any]) -> bool:
+        """Mark a run as being deleted for good, if it is as the query says."""
+        change = {"$set": {"lifecycle_stage": DELETED, "erasing": True}}
+        return bool((await self.database.collection(RunFields).update_one(query, change)).matched_count)
 
     async def _erase_run(self, run_id: str) -> None:
+        """Delete a marked run. Heads before blocks: who finds the head of a block has put it in time."""
         of_run = {"_id": children_of(run_id)}
-        await self.database.collection(MetricBlockFields).delete_many(of_run)
+        points_of_models = self.database.collection(ModelMetricFields)
         await self.database.collection(MetricHeadFields).delete_many(of_run)
-        await self.database.collection(ModelMetricFields).delete_many(of_run)
+        await self.database.collection(MetricBlockFields).delete_many(of_run)
+        await points_of_models.delete_many(of_run)
         await self.database.collection(RunFields).delete_one({"_id": run_id})
+        # Once more, for a call that had found the run active before it was deleted.
+        await points_of_models.delete_many(of_run)
 
     async def _erase_model(self, model_id: str) -> None:
         metrics = self.database.collection(ModelMetricFields)

@@ -17,6 +17,10 @@ from genesis_flow.documents import RunFields
 
 ACTIVE = LifecycleStage.ACTIVE
 DELETED = LifecycleStage.DELETED
+# What is ``pending`` for an experiment that is being deleted for good.
+ERASED = "erased"
+# The condition that a run is not being deleted for good. That is never taken back: ADR 18.
+STAYS: dict[str, Any] = {"erasing": {"$exists": False}}
 DEFAULT_EXPERIMENT_ID = 0
 
 # What a write needs to know of its run: whether it may, and what the run's children copy.
@@ -54,6 +58,13 @@ def refuse_unknown_run(run_id: str) -> NoReturn:
 def refuse_inactive_run(run_id: str, stage: str) -> NoReturn:
     raise MlflowException(
         f"The run {run_id} must be in the 'active' state. Current state is {stage}.",
+        INVALID_PARAMETER_VALUE,
+    )
+
+
+def refuse_undeleted_run(run_id: str) -> NoReturn:
+    raise MlflowException(
+        f"The run {run_id} must be in the 'deleted' state to be deleted for good. Current state is {ACTIVE}.",
         INVALID_PARAMETER_VALUE,
     )
 

@@ -36,7 +36,7 @@ from genesis_flow.documents.binding import Collection
 from genesis_flow.documents.keys import head_id
 from genesis_flow.documents.metrics import BLOCK_FROM, TAIL_LIMIT
 from genesis_flow.documents.points import Point, distinct, latest, pack
-from genesis_flow.tracking.guards import CHILD_FIELDS, active, find_active_run
+from genesis_flow.tracking.guards import CHILD_FIELDS, STAYS, active, find_active_run
 from genesis_flow.tracking.model_metrics import experiments_of_models, write_model_metrics
 from genesis_flow.tracking.params_tags import (
     param_update,
@@ -116,8 +116,11 @@ class Metrics(MetricMemory, Area):
             await self._write_run(run_id, params, tags, new_metrics=0, session=None)
             return
         full: list[str] | None = None
+        alone = False
 
         async def write(session: Session | None) -> list[str] | None:
+            nonlocal alone
+            alone = session is None
             found = [] if are_new else await self._heads_of(run_id, points, session)
             return await self._write_batch(run_id, points, found, params, tags, session)
 
@@ -131,6 +134,11 @@ class Metrics(MetricMemory, Area):
                         raise
                     # Another client made the same metric's head first: it is there now.
                     are_new = False
+                except MlflowException:
+                    if alone:
+                        blocks = [block["_id"] for block in _blocks(run_id, points)]
+                        await self._take_back_from_erased(run_id, points, blocks)
+                    raise
             self._known_metrics.add(run_id, points)
         for key in full:
             await self._pack_tail(run_id, key)
@@ -165,8 +173,7 @@ class Metrics(MetricMemory, Area):
             run = await self._write_run(run_id, params, tags, new_metrics=len(new), session=session)
         elif not all(known.values()):
             run = await find_active_run(self.database, run_id, session=session)
-        blocks = [pack(run_id, key, each) for key, each in points.items() if len(each) >= BLOCK_FROM]
-        if blocks:
+        if blocks := _blocks(run_id, points):
             await self._metric_blocks.bulk_write(
                 [ReplaceOne({"_id": block["_id"]}, block, upsert=True) for block in blocks],
                 ordered=False,
@@ -232,6 +239,14 @@ class Metrics(MetricMemory, Area):
             await self._metric_heads.update_many({"_id": {"$in": ids}}, {"$set": {"active": False}})
             raise
 
+    async def _take_back_from_erased(self, run_id: str, keys: Iterable[str], blocks: list[str]) -> None:
+        """Remove what was written to a run that was deleted for good meanwhile, or is being deleted so."""
+        stays = await self.database.collection(RunFields).find_one({"_id": run_id, **STAYS}, {"_id": 1})
+        if stays is None:
+            heads = [head_id(run_id, key) for key in keys]
+            await self._metric_heads.delete_many({"_id": {"$in": heads}})
+            await self._metric_blocks.delete_many({"_id": {"$in": blocks}})
+
     async def _pack_tail(self, run_id: str, key: str) -> None:
         """Move a full tail into a block. First the block, then the tail: a crash between leaves both."""
         query = {"_id": head_id(run_id, key)}
@@ -242,7 +257,9 @@ class Metrics(MetricMemory, Area):
         await self._metric_blocks.replace_one({"_id": block["_id"]}, block, upsert=True)
         # Tails only grow until they are packed: the same count of both is the tail that was read.
         unchanged = {**query, "packed": head["packed"], "tail": {"$size": len(head["tail"])}}
-        await self._metric_heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
+        packed = await self._metric_heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
+        if not packed.matched_count:  # another client was first, or there is no head any more
+            await self._take_back_from_erased(run_id, [], [block["_id"]])
 
 
 def _checked(
@@ -318,6 +335,11 @@ def _append(points: list[Point], *, heal: bool = False) -> dict[str, Any]:
     if heal:
         change["$set"] = {"active": True}
     return change
+
+
+def _blocks(run_id: str, points: Points) -> list[dict[str, Any]]:
+    """The blocks of a batch: metrics with so many points that they do not go to a tail."""
+    return [pack(run_id, key, each) for key, each in points.items() if len(each) >= BLOCK_FROM]
 
 
 def _new_head(run_id: str, run: dict[str, Any], key: str, points: list[Point]) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Runs: create, read, update, delete, restore.
 
-Round trips: create two (the experiment, the insert); get one (the run and its metric heads), another only
-if the run has dataset inputs; update one. Delete and restore change the run and its metric heads together.
+Round trips: create two (the insert, the experiment), the first in an experiment three; get one (the run and
+its metric heads), another only if the run has dataset inputs; update one. Delete and restore change the run
+and its metric heads together.
+
+A run is there before its experiment is looked at, and goes again if that is not active: whoever deletes the
+experiment either finds the run or is found by it.
 """
 
 import asyncio
-import uuid
 from typing import Any
 
 from mlflow.entities import Run, RunInfo, RunInputs, RunStatus, RunTag
@@ -19,8 +22,9 @@ from pymongo import ReturnDocument
 
 from genesis_flow.compat.names import generate_random_name, get_run_name_from_tags
 from genesis_flow.core.errors import invalid
+from genesis_flow.core.settings import Settings
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, direct, mutation, operation
+from genesis_flow.database.operation import Area, call_token, direct, is_repetition, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import DatasetFields, ExperimentFields, MetricHeadFields, RunFields
@@ -30,6 +34,7 @@ from genesis_flow.documents.keys import children_of, escape, stored_text
 from genesis_flow.tracking.guards import (
     ACTIVE,
     DELETED,
+    STAYS,
     active,
     check_experiment_active,
     experiment_number,
@@ -45,9 +50,22 @@ from genesis_flow.tracking.traces.closure import erase_assessments_of_runs
 RUN_NAME_FIELD = f"tags.{escape(MLFLOW_RUN_NAME)}"
 _INFO = {"params": 0, "tags": 0, "inputs": 0, "model_inputs": 0, "model_outputs": 0}
 ARTIFACTS_FOLDER = "artifacts"
+# More experiments than this are not remembered.
+_EXPERIMENTS = 10_000
+_EXPERIMENT = {"lifecycle_stage": 1, "artifact_location": 1}
 
 
 class Runs(MetricMemory, Area):
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        # Of experiments that were active when a run was last made in them. Only a guess, which is checked.
+        self._active_experiments: dict[tuple[str, int], dict[str, Any]] = {}
+
+    def remember_with(self, other: Area) -> None:
+        super().remember_with(other)
+        if isinstance(other, Runs):
+            self._active_experiments = other._active_experiments
+
     @property
     def _runs(self) -> Collection:
         return self.database.collection(RunFields)
@@ -63,16 +81,49 @@ class Runs(MetricMemory, Area):
         run_name: str | None,
     ) -> Run:
         number = experiment_number(experiment_id)
-        experiment = await self.database.collection(ExperimentFields).find_one(
-            scoped({"_id": number}), {"lifecycle_stage": 1, "artifact_location": 1}
-        )
+        remembered = (current_workspace(), number)
+        experiment = self._active_experiments.get(remembered)
+        while True:
+            if experiment is None:
+                experiment = await self._find_active_experiment(number)
+            run = await self._insert_run(number, experiment, user_id, start_time, tags, run_name)
+            now = await self._experiment(number)
+            if now == experiment:
+                break
+            # Deleted between the two, or not as it was remembered.
+            await self._runs.delete_one({"_id": run.info.run_id})
+            self._active_experiments.pop(remembered, None)
+            experiment = None
+        if len(self._active_experiments) >= _EXPERIMENTS:
+            self._active_experiments.clear()
+        self._active_experiments[remembered] = experiment
+        self._known_metrics.begin(run.info.run_id)
+        return Run(run.info, run.data, RunInputs(dataset_inputs=[]))
+
+    async def _experiment(self, number: int) -> dict[str, Any] | None:
+        experiments = self.database.collection(ExperimentFields)
+        return await experiments.find_one(scoped({"_id": number}), _EXPERIMENT)
+
+    async def _find_active_experiment(self, number: int) -> dict[str, Any]:
+        experiment = await self._experiment(number)
         if experiment is None:
             refuse_unknown_experiment(number)
         check_experiment_active(experiment)
+        return experiment
+
+    async def _insert_run(
+        self,
+        number: int,
+        experiment: dict[str, Any],
+        user_id: str | None,
+        start_time: int | None,
+        tags: list[RunTag] | None,
+        run_name: str | None,
+    ) -> Run:
         if user_id is None:
             raise invalid("user_id cannot be None")
         tags = _with_name(tags, run_name)
-        run_id = uuid.uuid4().hex
+        run_id = call_token()  # a repetition must find the run that an earlier attempt made
         document: dict[str, Any] = {
             "_id": run_id,
             "workspace": current_workspace(),
@@ -89,9 +140,11 @@ class Runs(MetricMemory, Area):
         }
         # Made before it is stored: what MLflow refuses to represent must not be kept either.
         run = run_entity(document, [], {}, with_model_inputs=True)
-        await insert_once(self._runs, document)
-        self._known_metrics.begin(run_id)
-        return Run(run.info, run.data, RunInputs(dataset_inputs=[]))
+        if is_repetition():  # an earlier attempt may have made it, under another random name
+            await self._runs.replace_one({"_id": run_id}, document, upsert=True)
+        else:
+            await insert_once(self._runs, document)
+        return run
 
     @direct
     @operation
@@ -152,21 +205,34 @@ class Runs(MetricMemory, Area):
 
     @mutation
     async def restore_run(self, run_id: str) -> None:
-        await find_run(self.database, run_id, {"_id": 1})
-        change = {"$set": {"lifecycle_stage": ACTIVE}, "$unset": {"deleted_time": ""}}
-        await self._move_run(run_id, change, heads_active=True)
+        """Restore a run, unless it is being deleted for good or its experiment is deleted."""
+        run = await find_run(self.database, run_id, {"experiment_id": 1})
+        while True:
+            await self._find_active_experiment(run["experiment_id"])
+            restore = {"$set": {"lifecycle_stage": ACTIVE}, "$unset": {"deleted_time": ""}}
+            await self._move_run(run_id, restore, heads_active=True)
+            experiment = await self._experiment(run["experiment_id"])
+            if experiment is not None and experiment["lifecycle_stage"] == ACTIVE:
+                return
+            # Deleted between the two; its runs may have been moved before this one came back.
+            delete = {"$set": {"lifecycle_stage": DELETED, "deleted_time": get_current_time_millis()}}
+            await self._move_run(run_id, delete, heads_active=False)
 
     async def _move_run(self, run_id: str, change: dict[str, Any], *, heads_active: bool) -> None:
         heads = self.database.collection(MetricHeadFields)
 
-        async def write(session: Session | None) -> None:
-            await self._runs.update_one(scoped({"_id": run_id}), change, session=session)
+        async def write(session: Session | None) -> bool:
+            moved = await self._runs.update_one(scoped({"_id": run_id, **STAYS}), change, session=session)
             await heads.update_many(
-                {"_id": children_of(run_id)}, {"$set": {"active": heads_active}}, session=session
+                {"_id": children_of(run_id)},
+                {"$set": {"active": heads_active and moved.matched_count > 0}},
+                session=session,
             )
+            return moved.matched_count > 0
 
         async with self.database.lock(run_id):
-            await self.database.atomically(write)
+            if not await self.database.atomically(write) and heads_active:
+                refuse_unknown_run(run_id)
 
 
 def _with_name(tags: list[RunTag] | None, run_name: str | None) -> list[RunTag]:

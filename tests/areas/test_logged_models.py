@@ -118,6 +118,7 @@ async def test_nothing_is_left_of_what_is_deleted_for_good(store: MongoDBStore, 
     await store._hard_delete_experiment(experiment_id)
     assert {point["model_id"] async for point in metrics.find()} == {models[2]}
     assert await store.database.collection(LoggedModelFields).count_documents({}) == 1
+    await store.delete_run(run_id)
     await store._hard_delete_run(run_id)
     assert await metrics.count_documents({}) == 0
     assert (await store.get_logged_model(models[2])).metrics is None

@@ -293,6 +293,22 @@ def _(pair: Pair) -> None:
     assert (len(ours.result), len(theirs.result)) == (1, 0)
 
 
+@row("restoring a run of a deleted experiment")
+def _(pair: Pair) -> None:
+    experiment_id = pair.create_experiment("deleted")
+    run_id = new_run(pair, experiment_id)
+    pair.delete_experiment(experiment_id)
+    refused(pair, "restore_run", run_id, ours="INVALID_PARAMETER_VALUE", theirs=None)
+    assert pair.ours.get_run(run_id).info.lifecycle_stage == "deleted"
+
+
+@row("deleting an active run for good")
+def _(pair: Pair) -> None:
+    run_id = new_run(pair)
+    refused(pair, "_hard_delete_run", run_id, ours="INVALID_PARAMETER_VALUE", theirs=None)
+    pair.ours.get_run(run_id)
+
+
 @row("experiment ids after the last experiment is deleted for good")
 def _(pair: Pair) -> None:
     experiment_id = pair.create_experiment("last")

@@ -14,7 +14,17 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    Metric,
+    Param,
+    RunStatus,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 
 from tests.contract.pair import Pair
@@ -120,7 +130,16 @@ class TrackingHistory(RuleBasedStateMachine):
 
     @rule(run=runs, method=st.sampled_from(["delete_run", "restore_run"]))
     def move_run(self, run: str, method: str) -> None:
-        self.play(method, run)
+        if method == "delete_run" or not self.is_in_deleted_experiment(run):  # docs/differences.md
+            self.play(method, run)
+
+    def is_in_deleted_experiment(self, run: str) -> bool:
+        ours = self.pair.ours
+        try:
+            experiment_id = ours.get_run(run).info.experiment_id
+        except MlflowException:
+            return False
+        return bool(ours.get_experiment(experiment_id).lifecycle_stage == LifecycleStage.DELETED)
 
     @rule(run=runs, metric=METRICS)
     def log_metric(self, run: str, metric: Metric) -> None:
@@ -174,6 +193,7 @@ class TrackingHistory(RuleBasedStateMachine):
 
     @rule(run=runs)
     def delete_run_for_good(self, run: str) -> None:
+        self.play("delete_run", run)
         self.play("_hard_delete_run", run)
 
     def teardown(self) -> None:

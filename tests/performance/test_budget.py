@@ -86,7 +86,7 @@ def _latency(scene: Scene) -> Awaitable[Any]:
 
 
 CALLS: dict[str, tuple[Call, Budget]] = {
-    "create_run": (lambda scene: scene.new_run(), Budget(("find", "insert"), 1.2, 0.7)),
+    "create_run": (lambda scene: scene.new_run(), Budget(("insert", "find"), 1.2, 0.7)),
     "log_metric": (
         lambda scene: scene.store.log_metric(scene.run, Metric("loss", 0.5, 2, 1)),
         Budget(("update",), 0.7, 0.4),

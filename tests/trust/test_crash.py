@@ -245,6 +245,19 @@ async def test_every_kind_of_inconsistency_is_found(store_uri: str, tmp_path: Pa
     )
     await database["span_payloads"].insert_one({"_id": f"{ONE}|00000000000000ff|x|0000"})
     await database["traces"].delete_one({"_id": ONE})
+    point = {
+        "model_id": world["model"],
+        "experiment_id": 0,
+        "key": "m",
+        "value": 1,
+        "timestamp": 1,
+        "step": 0,
+    }
+    await database["logged_model_metrics"].insert_one({"_id": "gone|1", "run_id": "gone", **point})
+    await database["logged_model_metrics"].insert_one(
+        {"_id": f"{world['run']}|1", "run_id": world["run"], **point, "model_id": "gone"}
+    )
+    await database["evaluation_dataset_records"].insert_one({"_id": "d-gone|1", "dataset_id": "d-gone"})
     found = Counter((each.collection, each.text.split("'")[-1].strip()) for each in await findings(store_uri))
     assert found == {
         ("latest_metrics", "belongs to a run that is not there"): 1,
@@ -255,6 +268,9 @@ async def test_every_kind_of_inconsistency_is_found(store_uri: str, tmp_path: Pa
         ("spans", "belongs to a trace that is not there"): 4,
         ("span_payloads", "is content of a span that is not there"): 1,
         ("assessments", "judges a trace that is not there"): 1,
+        ("logged_model_metrics", "belongs to a run that is not there"): 1,
+        ("logged_model_metrics", "belongs to a logged model that is not there"): 1,
+        ("evaluation_dataset_records", "belongs to an evaluation dataset that is not there"): 1,
     }
     assert all(each.remedy for each in await findings(store_uri))
     assert await half_done(store_uri) == {

@@ -35,7 +35,8 @@ def look(patient: Patient) -> Finding:
         return warn(
             "agreement",
             f"{hidden} remains of calls that were killed, which no reader sees.",
-            "Nothing needs to be done; the same calls, made again, take them for their own.",
+            "Nothing needs to be done: the same calls, made again, take them for their own, and "
+            "`genesis-flow doctor --repair` removes those whose run, trace, model or dataset is gone.",
             hidden=hidden,
         )
     return ok("agreement", "All documents agree with each other.")

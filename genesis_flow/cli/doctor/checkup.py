@@ -2,12 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pymongo
 from mlflow.exceptions import MlflowException
 from pymongo.errors import OperationFailure, PyMongoError
 
-from genesis_flow.cli.doctor import agreement, artifacts, leftovers, network, packages, schema, server
+from genesis_flow.cli.doctor import (
+    agreement,
+    artifacts,
+    leftovers,
+    network,
+    orphans,
+    packages,
+    schema,
+    server,
+)
 from genesis_flow.cli.doctor.finding import Finding, fail, skip
 from genesis_flow.cli.doctor.patient import Patient
 from genesis_flow.core.redact import mask
@@ -83,6 +93,7 @@ class Checkup:
                 for name, check in _CHECKS:
                     yield _guarded(name, check, patient)
                 yield self._leftovers(patient)
+                yield self._orphans(patient)
                 if self._deep:
                     yield _guarded("agreement", agreement.look, patient)
         except (MigrationError, EmbeddedUnavailable) as error:
@@ -101,11 +112,16 @@ class Checkup:
         )
 
     def _leftovers(self, patient: Patient) -> Finding:
-        if patient.has_transactions and not self._deep:
-            return skip("half-done", "Not looked for: this server has transactions (--deep looks anyway).")
-        finding, found = _guarded("half-done", leftovers.look, patient), patient.leftovers
+        # What transactions keep whole costs more to look for.
+        everything = self._deep or not patient.has_transactions
+        finding = _guarded("half-done", partial(leftovers.look, everything=everything), patient)
+        found = patient.leftovers
         # Repairing takes as long as it takes: each call has the deadline of its own that a store gives it.
         return leftovers.repair(found) if self._repair and found else finding
+
+    def _orphans(self, patient: Patient) -> Finding:
+        finding = _guarded(orphans.CHECK, partial(orphans.look, everything=self._deep), patient)
+        return orphans.repair(patient) if self._repair and patient.orphans else finding
 
 
 def _guarded(name: str, check: _Check, patient: Patient) -> Finding:

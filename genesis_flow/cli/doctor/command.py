@@ -37,9 +37,11 @@ _NAMES = 12
     help="How long to wait for the server, and for each longer check.",
 )
 @click.option(
-    "--deep", is_flag=True, help="Read all documents too: half-done changes, and whether they agree."
+    "--deep",
+    is_flag=True,
+    help="Read all documents too: whether they agree, and all that has lost its parent.",
 )
-@click.option("--repair", is_flag=True, help="Finish or remove the half-done changes that are found.")
+@click.option("--repair", is_flag=True, help="Finish half-done changes, and remove what has lost its parent.")
 @click.option("--strict", is_flag=True, help="Exit code 1 for warnings too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.pass_context
@@ -55,9 +57,9 @@ def doctor(
 ) -> None:
     """Check a database and everything around it, and say what to do.
 
-    Connection, TLS, rights, server, schema, indexes, clock, artifact root, pool, half-done changes. Nothing
-    is written but one small file below the artifact root, which is removed again; an embedded MongoDB is
-    started if need be.
+    Connection, TLS, rights, server, schema, indexes, clock, artifact root, pool, half-done changes, remains
+    of what is deleted. Nothing is written but one small file below the artifact root, which is removed again;
+    an embedded MongoDB is started if need be.
 
     \b
     Examples:

@@ -1,11 +1,12 @@
 """Changes that a crash cut in two, and how they are finished.
 
 Every one of them is written in an order that lets the same call finish it. Repairing is making that call
-again; nothing is guessed. What belongs to a parent that is gone cannot be reached any more and is removed.
+again; nothing is guessed. Versions of a model that is gone cannot be reached any more and are removed.
 """
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -20,14 +21,17 @@ from genesis_flow.documents import (
     ModelVersionFields,
     RegisteredModelFields,
     RunFields,
+    TraceFields,
 )
 from genesis_flow.documents.keys import children_of
+from genesis_flow.documents.traces import ERASING
+from genesis_flow.tracking.guards import ACTIVE, DELETED, ERASED
 
-_DELETED = "deleted"
 
-
-def look(patient: Patient) -> Finding:
-    found = patient.leftovers = [kind for kind in _kinds(patient) if kind.names]
+def look(patient: Patient, *, everything: bool) -> Finding:
+    """``everything``: also what only a crash without transactions leaves, for which more is read."""
+    kinds = chain(_kinds(patient), _kinds_without_transactions(patient) if everything else ())
+    found = patient.leftovers = [kind for kind in kinds if kind.names]
     if not found:
         return ok("half-done", "No half-done changes.")
     return warn(
@@ -68,7 +72,15 @@ def _repair(kind: Leftover) -> Iterator[str]:
 
 def _kinds(patient: Patient) -> Iterator[Leftover]:
     prefix, db = patient.settings.prefix, patient.db
-    yield _unfinished_experiments(db[_name(prefix, ExperimentFields)], patient.for_stores)
+    experiments, runs = db[_name(prefix, ExperimentFields)], db[_name(prefix, RunFields)]
+    yield _unfinished_experiments(experiments, patient.for_stores)
+    yield _runs_of_deleted_experiments(experiments, runs, patient.for_stores)
+    yield _unfinished_runs(runs, patient.for_stores)
+    yield _unfinished_traces(db[_name(prefix, TraceFields)], patient.for_stores)
+
+
+def _kinds_without_transactions(patient: Patient) -> Iterator[Leftover]:
+    prefix, db = patient.settings.prefix, patient.db
     yield _unfinished_renames(db[_name(prefix, RegisteredModelFields)], patient.for_stores)
     yield _orphaned_versions(db[_name(prefix, ModelVersionFields)], _name(prefix, RegisteredModelFields))
     runs, heads = db[_name(prefix, RunFields)], db[_name(prefix, MetricHeadFields)]
@@ -90,8 +102,39 @@ def _unfinished_experiments(experiments: Any, settings: Settings) -> Leftover:
 
 def _move_experiment(settings: Settings, document: dict[str, Any]) -> None:
     store = _tracking_store(settings)
-    move = store.delete_experiment if document["pending"] == _DELETED else store.restore_experiment
-    move(str(document["_id"]))
+    moves = {DELETED: store.delete_experiment, ERASED: store._hard_delete_experiment}
+    moves.get(document["pending"], store.restore_experiment)(str(document["_id"]))
+
+
+def _runs_of_deleted_experiments(experiments: Any, runs: Any, settings: Settings) -> Leftover:
+    """Whoever made or restored a run found its experiment deleted, but did not live to take the run back."""
+    found = Leftover("active runs of deleted experiments")
+    deleted = [each["_id"] for each in experiments.find({"lifecycle_stage": DELETED}, {"_id": 1})]
+    query = {"experiment_id": {"$in": deleted}, "lifecycle_stage": ACTIVE}
+    for run in runs.find(query, {"_id": 1}):
+        found.add(run["_id"], partial(_delete_run, runs, settings, run["_id"]))
+    return found
+
+
+def _delete_run(runs: Any, settings: Settings, run_id: str) -> None:
+    if runs.find_one({"_id": run_id}, {"_id": 1}):  # it may have been taken back by now
+        _tracking_store(settings).delete_run(run_id)
+
+
+def _unfinished_runs(runs: Any, settings: Settings) -> Leftover:
+    found = Leftover("runs that are being deleted for good")
+    for run in runs.find({"deleted_time": {"$gte": 0}, "erasing": True}, {"_id": 1}):
+        found.add(run["_id"], partial(_tracking_store(settings)._hard_delete_run, run["_id"]))
+    return found
+
+
+def _unfinished_traces(traces: Any, settings: Settings) -> Leftover:
+    found = Leftover("traces that are being deleted")
+    for trace in traces.find(ERASING, {"erasing": 1}):
+        delete = _tracking_store(settings)._delete_traces
+        experiment_id = str(trace["erasing"]["experiment_id"])
+        found.add(trace["_id"], partial(delete, experiment_id, trace_ids=[trace["_id"]]))
+    return found
 
 
 def _unfinished_renames(models: Any, settings: Settings) -> Leftover:
@@ -126,7 +169,7 @@ def _orphaned_versions(versions: Any, models: str) -> Leftover:
 def _metrics_of_deleted_runs(runs: Any, heads: Any, settings: Settings) -> Leftover:
     """A deleted run whose metrics still take points."""
     found = Leftover("deleted runs whose metrics can still be written")
-    for run in runs.find({"lifecycle_stage": _DELETED}, {"_id": 1}):
+    for run in runs.find({"lifecycle_stage": DELETED}, {"_id": 1}):
         if heads.find_one({"_id": children_of(run["_id"]), "active": True}, {"_id": 1}):
             found.add(run["_id"], partial(_tracking_store(settings).delete_run, run["_id"]))
     return found
@@ -140,7 +183,7 @@ def _metrics_of_active_runs(runs: Any, heads: Any, settings: Settings) -> Leftov
             {"$match": {"active": False}},
             {"$group": {"_id": "$run_uuid"}},
             {"$lookup": {"from": runs.name, "localField": "_id", "foreignField": "_id", "as": "run"}},
-            {"$match": {"run": {"$elemMatch": {"lifecycle_stage": {"$ne": _DELETED}}}}},
+            {"$match": {"run": {"$elemMatch": {"lifecycle_stage": {"$ne": DELETED}}}}},
         ]
     )
     for run in closed:

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pymongo.database import Database
 
 from genesis_flow.core.settings import Server, Settings
 from genesis_flow.core.uri import MongoUri, parse
 from genesis_flow.migrate.config import MigrateConfig
+
+if TYPE_CHECKING:
+    from genesis_flow.cli.doctor.orphans import Orphans
 
 _LOOPBACK = ("127.", "localhost", "[::1]")
 _NAMED = 5
@@ -44,6 +47,7 @@ class Patient:
     timeout: float
     hello: dict[str, Any] = field(default_factory=dict)
     leftovers: list[Leftover] = field(default_factory=list)
+    orphans: "list[Orphans]" = field(default_factory=list)
 
     @property
     def where(self) -> str:

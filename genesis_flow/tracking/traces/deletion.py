@@ -1,6 +1,6 @@
 """Deleting traces, with all that belongs to them.
 
-Round trips: one to select, seven for each 500 traces. Archived spans go before the trace that points to them;
+Round trips: one to select, nine for each 500 traces. Archived spans go before the trace that points to them;
 a trace whose archive cannot be reached stays.
 """
 
@@ -18,7 +18,7 @@ from genesis_flow.database.blocking import in_thread
 from genesis_flow.database.operation import Area, long_mutation
 from genesis_flow.database.scoping import scoped
 from genesis_flow.documents import TraceFields
-from genesis_flow.tracking.traces.closure import erase_traces
+from genesis_flow.tracking.traces.closure import erase_traces, within
 
 Document = dict[str, Any]
 
@@ -54,7 +54,7 @@ class TraceDeletion(Area):
         max_traces: int | None = None,
         trace_ids: list[str] | None = None,
     ) -> int:
-        query: Document = {"experiment_id": parse_experiment_id(experiment_id)}
+        query: Document = within(parse_experiment_id(experiment_id))
         if max_timestamp_millis is not None:
             query["request_time"] = {"$lte": max_timestamp_millis}
         if trace_ids:

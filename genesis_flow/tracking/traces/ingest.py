@@ -22,7 +22,8 @@ Why the result does not depend on the order of arrival:
 
 Spans that are there already may belong to a trace that has been archived, so they are replaced only after
 reading that it has not. What was inserted for a trace that then turns out to take no spans is removed before
-the call fails.
+the call fails. A trace that is being deleted takes none. One that was deleted while its spans came starts
+anew, with all of them written again: the deletion may have taken some.
 """
 
 import asyncio
@@ -48,7 +49,7 @@ from genesis_flow.documents.keys import children_of
 from genesis_flow.documents.spans import spent
 from genesis_flow.documents.stated import STATED
 from genesis_flow.documents.trace_sums import HOUR
-from genesis_flow.documents.traces import TOUCH, tag_path
+from genesis_flow.documents.traces import ERASED, TOUCH, tag_path
 from genesis_flow.tracking.guards import experiment_number, refuse_unknown_experiment
 from genesis_flow.tracking.traces.departures import Place, departing
 from genesis_flow.tracking.traces.remembered import STATE, TEXTS, USER, TraceMemory, state_of
@@ -61,6 +62,7 @@ from genesis_flow.tracking.traces.shared import (
     make_children_earlier,
     move_children,
     portions,
+    refuse_erased,
     refuse_foreign_trace,
 )
 from genesis_flow.tracking.traces.summary import TraceBatch, batches_of
@@ -94,7 +96,7 @@ class SpanIngest(TraceMemory, Area):
         batches = batches_of(spans)
         # Long contents wait until it is known that they are welcome.
         if is_repetition() or any(batch.payloads for batch in batches):
-            await self._log(batches, number, await self._read(batches, number), None)
+            await self._log(batches, number, await self._read(batches, number), None, replace=False)
         else:
             await self._log_early(batches, number, known)
         return spans
@@ -111,7 +113,9 @@ class SpanIngest(TraceMemory, Area):
             found = await self._read(batches, number)
         else:
             found, there = await both(self._read(batches, number), self._insert_spans(batches))
-        await self._log(batches, number, found, there)
+        # One that was there and is not any more may have taken along what was inserted.
+        replace = bool(there) or any(_is_new(found[1].get(trace_id)) for trace_id in known)
+        await self._log(batches, number, found, there, replace=replace)
 
     async def _log(
         self,
@@ -119,12 +123,15 @@ class SpanIngest(TraceMemory, Area):
         number: int,
         found: tuple[Document | None, dict[str, Document]],
         there: set[str] | None,
+        *,
+        replace: bool,
     ) -> None:
         """Write spans, or write them right, and update their traces.
 
-        ``there`` has the ids that were taken when spans were inserted, if they were.
+        ``there`` has the ids that were taken when spans were inserted, if they were; ``replace`` says that
+        they must be written once more.
         """
-        replace = bool(there)
+        are_new = there is None
         for _ in range(_TRIES):
             experiment, states = found
             try:
@@ -132,15 +139,18 @@ class SpanIngest(TraceMemory, Area):
             except MlflowException:
                 if there is not None:
                     await self._take_back(waiting, there)
+                if not are_new:
+                    await self._take_back_spans(waiting, states)
                 raise
             outdated = [each for each in waiting if _stamp(each, states.get(each.trace_id, {}), number)]
             if replace or outdated:
-                await self._write_spans(waiting, are_new=there is None and not states)
-                replace = False
+                await self._write_spans(waiting, are_new=are_new and not states)
+                are_new = False
             waiting = await self._update_traces(waiting, states, number, experiment)
             if not waiting:
                 return
             found = await self._read(waiting, number)
+            replace = any(_is_new(found[1].get(each.trace_id)) for each in waiting)
         raise MlflowException(
             f"Trace {waiting[0].trace_id} is changed by others all the time; its spans are logged but not "
             "summed up. Log them again.",
@@ -202,6 +212,12 @@ class SpanIngest(TraceMemory, Area):
         ]
         if ours:
             await self.database.collection(SpanFields).bulk_write(ours, ordered=False)
+
+    async def _take_back_spans(self, batches: list[TraceBatch], states: dict[str, Document]) -> None:
+        """Remove what was written for traces that are being deleted: behind the deletion, perhaps."""
+        erased = [batch for batch in batches if _is_erased(states.get(batch.trace_id))]
+        for collection, documents in self._span_documents(erased):
+            await collection.delete_many({"_id": {"$in": [document["_id"] for document in documents]}})
 
     def _span_documents(self, batches: list[TraceBatch]) -> Iterator[tuple[Collection, list[Document]]]:
         """Long contents first: a span never points to a content that is not there."""
@@ -308,6 +324,10 @@ async def _inserted(collection: Collection, documents: list[Document]) -> set[st
             raise
         return {documents[failure["index"]]["_id"] for failure in error.details["writeErrors"]}
     return set()
+
+
+def _is_erased(state: Document | None) -> bool:
+    return state is not None and state.get("spans_location") == ERASED
 
 
 def _is_new(state: Document | None) -> bool:
@@ -419,6 +439,9 @@ def _refuse_unwelcome(
 
 def _refuse_moved(states: dict[str, Document]) -> None:
     """Raise if spans of a trace are not here any more."""
+    for trace_id, state in sorted(states.items()):
+        if _is_erased(state):
+            refuse_erased(trace_id)
     moved = {
         trace_id: state["spans_location"]
         for trace_id, state in sorted(states.items())

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, TypeVar
 
 from bson.regex import Regex
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracing.constant import SpansLocation
 from mlflow.utils.uri import append_to_uri_path
 from pydantic import BaseModel
@@ -62,6 +62,14 @@ def refuse_foreign_trace(trace_id: str) -> NoReturn:
 
 def refuse_unknown_trace(trace_id: str) -> NoReturn:
     raise MlflowException(f"Trace with ID '{trace_id}' not found.", RESOURCE_DOES_NOT_EXIST)
+
+
+def refuse_erased(trace_id: str) -> NoReturn:
+    raise MlflowException(
+        f"Trace '{trace_id}' is being deleted. Log it again in a moment, and it starts anew; if its deletion "
+        "was interrupted, delete it again first.",
+        TEMPORARILY_UNAVAILABLE,
+    )
 
 
 async def find_experiment(database: Database, number: int) -> Document | None:

@@ -1,8 +1,8 @@
 """Traces as clients state them: created or merged into what spans have said already.
 
 Round trips of ``start_trace``: two (the experiment with the assessments, the trace), two more to write
-assessments, and one more for copies in children that may be stale: if the trace now begins at another time,
-or if more than one call has logged its spans.
+assessments (the second looks whether the trace is still there), and one more for copies in children that may
+be stale: if the trace now begins at another time, or if more than one call has logged its spans.
 """
 
 from contextlib import suppress
@@ -23,11 +23,12 @@ from genesis_flow.compat.previews import without_nul
 from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.database.operation import Area, direct, mutation
 from genesis_flow.database.scoping import current_workspace, scoped
+from genesis_flow.database.waiting import both
 from genesis_flow.database.writes import insert_once, only_duplicates
 from genesis_flow.documents import AssessmentFields, TraceFields
 from genesis_flow.documents.stated import may_be_null, put, stated_fields
 from genesis_flow.documents.trace_entities import assessment_document, trace_info_entity
-from genesis_flow.documents.traces import KNOWN, NOW, TOUCH
+from genesis_flow.documents.traces import ERASING, KNOWN, NOW, TOUCH
 from genesis_flow.tracking.guards import (
     check_experiment_active,
     experiment_number,
@@ -44,6 +45,7 @@ from genesis_flow.tracking.traces.shared import (
     experiment_of,
     known,
     move_children,
+    refuse_erased,
     refuse_foreign_trace,
     refuse_unknown_trace,
 )
@@ -95,7 +97,10 @@ class TraceStart(TraceMemory, Area):
                 assessment_document(assessment, trace_id, trace) for assessment in trace_info.assessments
             ]
             await self._write_assessments(documents)
-            assessments = (await assessments_of(self.database, [trace_id])).get(trace_id, [])
+            _, by_trace = await both(
+                self._take_back_if_erased(trace_id, documents), assessments_of(self.database, [trace_id])
+            )
+            assessments = by_trace.get(trace_id, [])
         else:
             assessments = sorted(found, key=lambda each: (each["created_time"], each["_id"]))
         if before is not None and not _has_fresh_children(before, trace, assessments):
@@ -118,6 +123,14 @@ class TraceStart(TraceMemory, Area):
             # Another client has stated the same trace at the same moment.
             await assessments.bulk_write(writes)
 
+    async def _take_back_if_erased(self, trace_id: str, documents: list[Document]) -> None:
+        """Remove assessments whose trace was deleted before they were written: it started before that."""
+        if await self.database.collection(TraceFields).find_one(known(trace_id), {"_id": 1}) is None:
+            ids = [document["_id"] for document in documents]
+            await self.database.collection(AssessmentFields).delete_many(
+                {"_id": {"$in": ids}, "trace_id": trace_id}
+            )
+
     async def _merge_trace(self, trace_id: str, stated: Document) -> Document | None:
         """Make a trace as stated, whatever is known of it; returns what was."""
         change = _change(stated) | {"$inc": {"generation": 1}}
@@ -139,6 +152,8 @@ class TraceStart(TraceMemory, Area):
                 if TRACES_KEEP_THEIR_EXPERIMENT and found["experiment_id"] != stated["experiment_id"]:
                     refuse_foreign_trace(trace_id)
                 place, is_where = place_of(found), {name: found[name] for name in _PLACE}
+        if await traces.find_one(scoped({"_id": trace_id, **ERASING}), {"_id": 1}):
+            refuse_erased(trace_id)
         raise MlflowException(
             f"Cannot update traces that are no longer DB-backed: '{trace_id}'.", INVALID_STATE
         )

@@ -1,0 +1,175 @@
+"""Documents whose parent is not there: what races and crashes have left of things that are deleted.
+
+No call reads them, and none would ever remove them. A part of each collection is looked at, chosen by chance
+if it is large; ``--deep`` looks at all. Some children are written before their parent, so what is removed
+has had none for longer than a call may take, and while an import is unfinished nothing is removed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from time import sleep
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from pymongo.collection import Collection
+
+from genesis_flow.cli.doctor.finding import Finding, ok, warn
+from genesis_flow.cli.doctor.patient import Patient
+from genesis_flow.documents import (
+    AssessmentFields,
+    DatasetRecordFields,
+    EvaluationDatasetFields,
+    ImportJournalFields,
+    LoggedModelFields,
+    MetricBlockFields,
+    MetricHeadFields,
+    ModelMetricFields,
+    RunFields,
+    SpanFields,
+    SpanPayloadFields,
+    TraceFields,
+)
+from genesis_flow.documents.keys import SEPARATOR
+from genesis_flow.importers.journal import DONE, INCOMPLETE, ROLLED_BACK
+
+Document = dict[str, Any]
+Raw = Collection[Document]
+T = TypeVar("T")
+
+CHECK = "orphans"
+# So many of each kind are looked at, unless all are.
+_SOME = 5_000
+# So many of each kind are removed at once.
+_MOST = 100_000
+_AT_ONCE = 1_000
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Documents that belong to others. Without a field for the parent their ids begin with its id."""
+
+    kind: str
+    children: type[BaseModel]
+    parents: type[BaseModel]
+    parent_field: str | None = None
+
+    def parent_of(self, child: Document) -> str:
+        return str(child[self.parent_field] if self.parent_field else child["_id"].partition(SEPARATOR)[0])
+
+
+_FAMILIES = (
+    _Family("metrics of runs that are gone", MetricHeadFields, RunFields),
+    _Family("blocks of metrics of runs that are gone", MetricBlockFields, RunFields),
+    _Family("points of logged models from runs that are gone", ModelMetricFields, RunFields),
+    _Family("points of logged models that are gone", ModelMetricFields, LoggedModelFields, "model_id"),
+    _Family("spans of traces that are gone", SpanFields, TraceFields),
+    _Family("contents of spans of traces that are gone", SpanPayloadFields, TraceFields),
+    _Family("assessments of traces that are gone", AssessmentFields, TraceFields, "trace_id"),
+    _Family("records of evaluation datasets that are gone", DatasetRecordFields, EvaluationDatasetFields),
+)
+
+
+@dataclass
+class Orphans:
+    """What was found of one kind: the ids of children by the id of the parent that they lack."""
+
+    family: _Family
+    by_parent: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.by_parent.values()))
+
+    def describe(self) -> str:
+        named = list(islice(self.by_parent, _NAMED))
+        more = f" and {len(self.by_parent) - _NAMED} more" if len(self.by_parent) > _NAMED else ""
+        return f"{self.count} {self.family.kind} ({', '.join(named)}{more})"
+
+
+def look(patient: Patient, *, everything: bool) -> Finding:
+    found = [_orphans(patient, family, everything) for family in _FAMILIES]
+    patient.orphans = [each for each in found if each.count]
+    extent = "" if everything else f" (of each kind at most {_SOME} documents were looked at; --deep: all)"
+    if not patient.orphans:
+        return ok(CHECK, f"Nothing has lost what it belongs to{extent}.")
+    return warn(
+        CHECK,
+        f"Remains of what is deleted: {_described(patient.orphans)}{extent}.",
+        "`genesis-flow doctor --repair` removes what nobody is writing just now.",
+        **_counted(patient.orphans),
+    )
+
+
+def repair(patient: Patient) -> Finding:
+    """Remove what was found and is still without its parent when whoever was writing it must be done."""
+    journals = _collection(patient, ImportJournalFields)
+    unfinished = journals.find_one({"state": {"$nin": [DONE, INCOMPLETE, ROLLED_BACK]}})
+    if unfinished is not None:
+        return warn(
+            CHECK,
+            f"Not removed, because the import {unfinished['_id']} is not finished: "
+            f"{_described(patient.orphans)}.",
+            "Finish the import or roll it back (`genesis-migrate import`), then repair again.",
+            **_counted(patient.orphans),
+        )
+    sleep(patient.for_stores.timeout)
+    removed = {each.family.kind: _remove(patient, each) for each in patient.orphans}
+    return ok(
+        CHECK,
+        "Removed: " + "; ".join(f"{count} {kind}" for kind, count in removed.items()) + ".",
+        removed=removed,
+    )
+
+
+def _orphans(patient: Patient, family: _Family, everything: bool) -> Orphans:
+    children = _collection(patient, family.children)
+    fields = {"_id": 1, **({family.parent_field: 1} if family.parent_field else {})}
+    some = (
+        children.find({}, fields).sort("_id", 1)
+        if everything or children.estimated_document_count() <= _SOME
+        else children.aggregate([{"$sample": {"size": _SOME}}, {"$project": fields}])
+    )
+    found = Orphans(family)
+    for portion in _portions(some):
+        parents = {family.parent_of(child) for child in portion}
+        lost = _lost(patient, family, parents)
+        for child in portion:
+            if family.parent_of(child) in lost:
+                found.by_parent.setdefault(family.parent_of(child), []).append(child["_id"])
+        if found.count >= _MOST:
+            break
+    return found
+
+
+def _lost(patient: Patient, family: _Family, parents: set[str]) -> set[str]:
+    there = _collection(patient, family.parents).find({"_id": {"$in": sorted(parents)}}, {"_id": 1})
+    return parents - {parent["_id"] for parent in there}
+
+
+def _remove(patient: Patient, orphans: Orphans) -> int:
+    children, removed = _collection(patient, orphans.family.children), 0
+    for parents in _portions(orphans.by_parent):
+        lost = _lost(patient, orphans.family, set(parents))
+        for ids in _portions(child for parent in lost for child in orphans.by_parent[parent]):
+            removed += children.delete_many({"_id": {"$in": ids}}).deleted_count
+    return removed
+
+
+def _portions(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while portion := list(islice(rest, _AT_ONCE)):
+        yield portion
+
+
+def _collection(patient: Patient, declared: Any) -> Raw:
+    return patient.db[f"{patient.settings.prefix}{declared.Settings.name}"]
+
+
+def _described(found: list[Orphans]) -> str:
+    return "; ".join(each.describe() for each in found)
+
+
+def _counted(found: list[Orphans]) -> dict[str, int]:
+    return {each.family.kind: each.count for each in found}

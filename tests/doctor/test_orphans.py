@@ -1,0 +1,223 @@
+"""Documents without their parent, as races and crashes leave them: found without being asked, and removed."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+from mlflow.entities import Feedback, Metric
+from mlflow.exceptions import MlflowException
+from pymongo.database import Database
+
+from genesis_flow import MongoDBStore
+from genesis_flow.aio import MongoDBStore as AsyncStore
+from genesis_flow.cli.doctor import orphans
+from tests.contract.trace_scenes import span, trace_id
+from tests.doctor.helpers import Report, examine
+from tests.doctor.test_leftovers import check_repair
+from tests.interruption import interrupted
+from tests.mongod import Mongod
+
+Raw = Database[dict[str, Any]]
+LONG = "x" * 2_000_000
+# What a call of the doctor's stores may take at most, and so how long a repair waits.
+TIMEOUT = 8
+
+
+@pytest.fixture(params=["mongod", "standalone"])
+def uri(request: pytest.FixtureRequest, database_name: str) -> str:
+    server: Mongod = request.getfixturevalue(request.param)
+    return server.database_uri(database_name)
+
+
+@pytest.fixture
+def raw(uri: str, database_name: str) -> Iterator[Raw]:
+    with pymongo.MongoClient[dict[str, Any]](uri) as client:
+        yield client[database_name]
+        client.drop_database(database_name)
+
+
+@pytest.fixture
+def store(uri: str, raw: Raw) -> Iterator[MongoDBStore]:
+    made = MongoDBStore(uri)
+    yield made
+    made.close()
+
+
+def doctor(uri: str, tmp_path: Path, *options: str) -> Report:
+    uri = f"{uri}&timeoutMS={TIMEOUT * 1000}"
+    return examine("--artifact-root", str(tmp_path / "artifacts"), *options, uri=uri)
+
+
+def fill(store: MongoDBStore, number: int) -> dict[str, Any]:
+    """A run, a model, a trace and a dataset, each with everything that can belong to it."""
+    run_id = store.create_run("0", "me", 1, [], None).info.run_id
+    model_id = store.create_logged_model("0", "m").model_id
+    points = [Metric("many", float(step), 1, step) for step in range(100)]
+    store.log_batch(run_id, [*points, Metric("of a model", 1.0, 1, 0, model_id)], [], [])
+    trace = trace_id(number)
+    store.log_spans("0", [span(trace, 1, attributes={"long": LONG})])
+    store.create_assessment(Feedback(name="f", value=1, trace_id=trace))
+    dataset_id = store.create_dataset(f"d{number}").dataset_id
+    store.upsert_dataset_records(dataset_id, [{"inputs": {"n": n}} for n in range(3)])
+    return {
+        "runs": run_id,
+        "logged_models": model_id,
+        "traces": trace,
+        "evaluation_datasets": dataset_id,
+    }
+
+
+CHILDREN = (
+    *("latest_metrics", "metrics", "logged_model_metrics", "spans", "span_payloads", "assessments"),
+    "evaluation_dataset_records",
+)
+
+
+def counted(raw: Raw) -> dict[str, int]:
+    return {name: raw[name].count_documents({}) for name in CHILDREN}
+
+
+def test_whatever_lacks_its_parent_is_removed(
+    store: MongoDBStore, uri: str, raw: Raw, tmp_path: Path
+) -> None:
+    fill(store, 1)
+    whole = counted(raw)
+    assert all(whole.values())
+    gone = fill(store, 2)
+    assert doctor(uri, tmp_path).verdict("orphans") == "ok"
+    for collection, identity in gone.items():
+        raw[collection].delete_one({"_id": identity})
+    found = doctor(uri, tmp_path)
+    assert (found.code, found.verdict("orphans")) == (0, "warn")
+    assert all(gone[name] in found.told("orphans") for name in gone)
+    assert found.checks["orphans"]["details"] == {
+        "metrics of runs that are gone": 2,
+        "blocks of metrics of runs that are gone": 1,
+        "points of logged models from runs that are gone": 1,
+        "points of logged models that are gone": 1,
+        "spans of traces that are gone": 1,
+        "contents of spans of traces that are gone": raw.span_payloads.count_documents({}) // 2,
+        "assessments of traces that are gone": 1,
+        "records of evaluation datasets that are gone": 3,
+    }
+    assert counted(raw) == {name: 2 * count for name, count in whole.items()}, "to look changes nothing"
+    assert doctor(uri, tmp_path, "--repair").verdict("orphans") == "ok"
+    assert counted(raw) == whole
+    assert doctor(uri, tmp_path, "--deep").verdict("orphans") == "ok"
+
+
+def test_of_large_collections_some_are_looked_at(
+    store: MongoDBStore, uri: str, raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 8):
+        store.log_spans("0", [span(trace_id(number), 1)])
+    raw.traces.delete_many({})
+    monkeypatch.setattr(orphans, "_SOME", 2)
+    some = doctor(uri, tmp_path)
+    assert some.checks["orphans"]["details"] == {"spans of traces that are gone": 2}
+    assert "--deep" in some.told("orphans")
+    everything = doctor(uri, tmp_path, "--deep")
+    assert everything.checks["orphans"]["details"] == {"spans of traces that are gone": 7}
+    doctor(uri, tmp_path, "--repair")
+    assert raw.spans.count_documents({}) == 0
+
+
+async def test_children_of_a_trace_that_is_being_made_stay(
+    uri: str, raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor looks when the spans are there and their trace is not yet, and repairs."""
+    waited: list[float] = []
+    waits, written = threading.Event(), threading.Event()
+    reports: list[Report] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        waits.set()
+        assert written.wait(60)
+
+    monkeypatch.setattr(orphans, "sleep", wait)
+    repairing = threading.Thread(target=lambda: reports.append(doctor(uri, tmp_path, "--repair")))
+
+    def look() -> None:
+        repairing.start()
+        assert waits.wait(60)
+
+    async with AsyncStore(f"{uri}&appName=patient") as patient:
+        with interrupted("findAndModify", "traces", look) as interruption:
+            await patient.log_spans("0", [span(trace_id(1), 1)])
+        assert interruption.error is None
+        written.set()
+        await asyncio.to_thread(repairing.join, 60)
+        assert reports[0].checks["orphans"]["details"] == {"removed": {"spans of traces that are gone": 0}}
+        assert waited == [TIMEOUT]
+        assert len((await patient.get_trace(trace_id(1))).data.spans) == 1
+
+
+def test_nothing_is_removed_while_an_import_is_unfinished(
+    store: MongoDBStore, uri: str, raw: Raw, tmp_path: Path
+) -> None:
+    """An import writes runs behind their metrics; killed, it goes on where it was."""
+    store.get_experiment("0")
+    raw.latest_metrics.insert_one({"_id": "r|m", "run_uuid": "r"})
+    raw.import_journals.insert_one({"_id": "mlruns-1", "state": "running"})
+    kept = doctor(uri, tmp_path, "--repair")
+    assert kept.verdict("orphans") == "warn"
+    assert "mlruns-1" in kept.told("orphans")
+    assert raw.latest_metrics.count_documents({}) == 1
+    raw.import_journals.update_one({}, {"$set": {"state": "done"}})
+    assert doctor(uri, tmp_path, "--repair").verdict("orphans") == "ok"
+    assert raw.latest_metrics.count_documents({}) == 0
+
+
+def test_a_run_that_was_being_deleted_for_good(
+    store: MongoDBStore, uri: str, raw: Raw, tmp_path: Path
+) -> None:
+    run_id = fill(store, 1)["runs"]
+    store.delete_run(run_id)
+    raw.runs.update_one({"_id": run_id}, {"$set": {"erasing": True}})
+    with pytest.raises(MlflowException):
+        store.restore_run(run_id)
+    check_repair(uri, tmp_path, run_id)
+    assert raw.runs.count_documents({}) == raw.latest_metrics.count_documents({}) == 0
+
+
+def test_a_trace_that_was_being_deleted(store: MongoDBStore, uri: str, raw: Raw, tmp_path: Path) -> None:
+    trace = fill(store, 1)["traces"]
+    raw.traces.update_one(
+        {"_id": trace},
+        {
+            "$rename": {"experiment_id": "erasing.experiment_id"},
+            "$set": {"erasing.by": "somebody", "spans_location": "ERASED"},
+        },
+    )
+    assert store.search_traces(locations=["0"])[0] == []
+    check_repair(uri, tmp_path, trace)
+    assert raw.traces.count_documents({}) == raw.spans.count_documents({}) == 0
+    assert raw.span_payloads.count_documents({}) == raw.assessments.count_documents({}) == 0
+
+
+def test_an_experiment_that_was_being_deleted_for_good(
+    store: MongoDBStore, uri: str, raw: Raw, tmp_path: Path
+) -> None:
+    experiment_id = store.create_experiment("half gone")
+    run_id = store.create_run(experiment_id, "me", 1, [], None).info.run_id
+    store.log_metric(run_id, Metric("m", 1.0, 1, 0))
+    store.delete_experiment(experiment_id)
+    raw.experiments.update_one({"name": "half gone"}, {"$set": {"pending": "erased"}})
+    check_repair(uri, tmp_path, "half gone")
+    assert raw.experiments.count_documents({"name": "half gone"}) == 0
+    assert raw.runs.count_documents({}) == raw.latest_metrics.count_documents({}) == 0
+
+
+def test_an_active_run_in_a_deleted_experiment(
+    store: MongoDBStore, uri: str, raw: Raw, tmp_path: Path
+) -> None:
+    experiment_id = store.create_experiment("deleted")
+    run_id = store.create_run(experiment_id, "me", 1, [], None).info.run_id
+    raw.experiments.update_one({"name": "deleted"}, {"$set": {"lifecycle_stage": "deleted"}})
+    check_repair(uri, tmp_path, run_id)
+    assert store.get_run(run_id).info.lifecycle_stage == "deleted"
