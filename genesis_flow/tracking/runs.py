@@ -5,7 +5,6 @@ if the run has dataset inputs; update one. Delete and restore change the run and
 """
 
 import asyncio
-import uuid
 from typing import Any
 
 from mlflow.entities import Run, RunInfo, RunInputs, RunStatus, RunTag
@@ -20,7 +19,7 @@ from pymongo import ReturnDocument
 from genesis_flow.compat.names import generate_random_name, get_run_name_from_tags
 from genesis_flow.core.errors import invalid
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, direct, mutation, operation
+from genesis_flow.database.operation import Area, call_token, direct, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import DatasetFields, ExperimentFields, MetricHeadFields, RunFields
@@ -72,7 +71,7 @@ class Runs(MetricMemory, Area):
         if user_id is None:
             raise invalid("user_id cannot be None")
         tags = _with_name(tags, run_name)
-        run_id = uuid.uuid4().hex
+        run_id = call_token()
         document: dict[str, Any] = {
             "_id": run_id,
             "workspace": current_workspace(),
@@ -89,7 +88,9 @@ class Runs(MetricMemory, Area):
         }
         # Made before it is stored: what MLflow refuses to represent must not be kept either.
         run = run_entity(document, [], {}, with_model_inputs=True)
-        await insert_once(self._runs, document)
+        made = await insert_once(self._runs, document)
+        if made is not document:
+            run = run_entity(made, [], {}, with_model_inputs=True)
         self._known_metrics.begin(run_id)
         return Run(run.info, run.data, RunInputs(dataset_inputs=[]))
 
