@@ -146,5 +146,5 @@ def open_store(settings: Any) -> None:
     from genesis_flow.sync.tracking import MongoDBStore
 
     store = MongoDBStore.from_settings(settings)
-    store.client.admin.command("ping")
+    store.search_experiments(max_results=1)  # a call as those to come: their patience, and their words
     store.close()  # an embedded server stays in use by this process

@@ -42,6 +42,8 @@ ENV_AUDIT = "GENESIS_FLOW_AUDIT"
 DEFAULT_POOL_SIZE = 64
 DEFAULT_SELECTION_MS = 30_000
 DEFAULT_TIMEOUT = 60.0
+# The driver's own, 20 and 10 s, let a dead server pass for a busy one for 30 s.
+WATCHING = {"connectTimeoutMS": 8000, "heartbeatFrequencyMS": 5000}
 DEFAULT_OPEN_TIMEOUT = 30.0
 DEFAULT_ARTIFACT_ROOT = "./mlruns"
 COSMOS_MAX_IDLE_MS = 120_000
@@ -58,6 +60,8 @@ _OWN_OPTIONS = frozenset(
         "serverselectiontimeoutms",
         "timeoutms",
         "maxidletimems",
+        "connecttimeoutms",
+        "heartbeatfrequencyms",
         "retrywrites",
         "w",
         "journal",
@@ -107,6 +111,8 @@ class Settings:
     journal: bool | None = None
     retry_writes: bool | None = None
     max_idle_time_ms: int | None = None
+    watching: tuple[tuple[str, int], ...] = ()
+    """How the driver is to watch the server, where the URI says so."""
     app_name: str = APP_NAME
     max_param_value_length: int = MAX_PARAM_VALUE_LENGTH
     audit: bool = False
@@ -130,10 +136,13 @@ class Settings:
         file = configfile.load(configfile.locate(environ, conf))
         return _Resolution(environ, file).settings(uri, artifact_root)
 
-    def client_options(self, embedded_uri: str | None = None) -> tuple[str, dict[str, Any]]:
+    def client_options(
+        self, embedded_uri: str | None = None, *, patient: bool = False
+    ) -> tuple[str, dict[str, Any]]:
         """``AsyncMongoClient(uri, **options)``, credentials included: never log the result.
 
-        An embedded target needs the URI of its running server.
+        An embedded target needs the URI of its running server. A patient client leaves a server that is
+        silent as late as the driver does: for work that is not simply sent again.
         """
         options: dict[str, Any] = {
             "maxPoolSize": self.max_pool_size,
@@ -143,6 +152,8 @@ class Settings:
             "retryWrites": self.retry_writes,
             "maxIdleTimeMS": self.max_idle_time_ms,
             "appname": self.app_name,
+            **({} if patient else WATCHING),
+            **dict(self.watching),
             "username": self.username,
             "password": self.password.reveal() if self.password else None,
         }
@@ -293,7 +304,14 @@ class _Resolution:
             timeout = _positive(timeout_ms, "URI option timeoutMS", "milliseconds") / 1000
         else:
             timeout = self._seconds("timeout", ENV_TIMEOUT, DEFAULT_TIMEOUT)
-        return {"max_pool_size": pool, "server_selection_timeout": selection / 1000, "timeout": timeout}
+        given = {name: option(name) for name in WATCHING}
+        watching = tuple((name, int(float(value))) for name, value in given.items() if value is not None)
+        return {
+            "max_pool_size": pool,
+            "server_selection_timeout": selection / 1000,
+            "timeout": timeout,
+            "watching": watching,
+        }
 
     def _portable(self, parsed: MongoUri) -> bool:
         text, source = self._environment_or_conf(ENV_PROFILE, "profile")

@@ -4,18 +4,21 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pymongo
 from pydantic import BaseModel
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
-from pymongo.errors import ConfigurationError
+from pymongo.errors import ConfigurationError, OperationFailure
 
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.database.joined import JoinedUpdates
+from genesis_flow.database.patience import in_order
+from genesis_flow.database.reaching import reach
 from genesis_flow.database.schema import Connect, ready_schema
 from genesis_flow.documents import Documents, bind_documents
 from genesis_flow.documents.binding import Collection
@@ -88,12 +91,18 @@ class Database:
             return await write(None)
         try:
             async with self.client.start_session() as session:
-                return await session.with_transaction(write)
+                with in_order(partial(self.end_session, session.session_id)):
+                    return await session.with_transaction(write)
         except ConfigurationError as error:
             # A connection made in the first moments of a member never learns that there are sessions.
             if NO_SESSIONS not in str(error):
                 raise
             return await write(None)
+
+    async def end_session(self, session_id: Mapping[str, Any]) -> None:
+        """Have the server end what it does for a session: its transaction would bar the next one's way."""
+        with suppress(OperationFailure):  # who may not, waits until the server does it by itself
+            await self.client.admin.command("killSessions", [session_id])
 
 
 _clients: dict[tuple[int, object], Client] = {}
@@ -143,9 +152,7 @@ async def _open(settings: Settings) -> Database:
         def connect() -> pymongo.MongoClient[dict[str, Any]]:
             return pymongo.MongoClient(uri, **options)
 
-        # Within a deadline the driver looks for a server until then, whatever its own limit says.
-        with pymongo.timeout(settings.server_selection_timeout):
-            hello = await client.admin.command("hello")
+        hello = await reach(client, settings)
         await ready_schema(settings, handle, connect)
         documents = await bind_documents(handle, settings.prefix, portable=settings.portable)
         database = Database(settings, client, documents, connect)

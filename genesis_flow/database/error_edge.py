@@ -26,16 +26,16 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
 )
 
+from genesis_flow.core.driver_text import plain_text
 from genesis_flow.core.errors import GenesisFlowError
-from genesis_flow.core.redact import mask
 
 # What the driver, BSON and the server raise for values that a document cannot hold.
 UNSTORABLE = (BSONError, OverflowError, UnicodeError)
 
 _UNAUTHORIZED = 13
+_NO_USER = "requires authentication"
 _AUTHENTICATION = {11, 18, 8000}
 _TOO_LARGE = {10334, 17280, 17419, 17420}
 _TIMED_OUT = {50, 89, 262}
@@ -61,8 +61,8 @@ def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) ->
     """
     if isinstance(error, ServerSelectionTimeoutError):
         return _backoff(attempt) if connected else None
-    if isinstance(error, WaitQueueTimeoutError | ConfigurationError) or _timed_out(error):
-        return None  # the driver has waited already, or the deadline of the call has passed
+    if isinstance(error, ConfigurationError) or has_run_out(error):
+        return None
     code = _code(error)
     if code in _THROTTLED:
         # The wait that was asked for, and some more: else all who were sent away together come back together.
@@ -108,14 +108,14 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
     """What to tell the user about ``error``; ``where`` names the database, without credentials."""
     if isinstance(error, UNSTORABLE) and not isinstance(error, DocumentTooLarge):
         return MlflowException(
-            f"A value cannot be stored: {mask(str(error))}. Numbers must fit 64 bits and text must be valid "
+            f"A value cannot be stored: {plain_text(error)}. Numbers must fit 64 bits and text must be valid "
             "Unicode.",
             INVALID_PARAMETER_VALUE,
         )
     if isinstance(error, GenesisFlowError):
         return MlflowException(str(error), TEMPORARILY_UNAVAILABLE)
     code = _code(error) if isinstance(error, PyMongoError) else None
-    reason = mask(_reason(error))
+    reason = plain_text(error)
     for applies, error_code, text in (
         (
             isinstance(error, DocumentTooLarge | InvalidDocument) or code in _TOO_LARGE,
@@ -130,6 +130,12 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
             f"The same thing exists already in {where}: {reason}",
         ),
         (
+            code == _UNAUTHORIZED and _NO_USER in str(error),
+            UNAUTHENTICATED,
+            f"No user was given, and {where} lets in nobody without one: {reason}. Name the user and the "
+            "password in GENESIS_FLOW_MONGODB_USERNAME and GENESIS_FLOW_MONGODB_PASSWORD, or in the URI.",
+        ),
+        (
             code == _UNAUTHORIZED,
             PERMISSION_DENIED,
             f"The database user may not do this in {where}: {reason}. Ask for the role readWrite on that "
@@ -142,7 +148,7 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
             "authSource.",
         ),
         (
-            isinstance(error, ExecutionTimeout) or code in _TIMED_OUT or _timed_out(error),
+            isinstance(error, ExecutionTimeout) or code in _TIMED_OUT or has_run_out(error),
             DEADLINE_EXCEEDED,
             f"{where} did not finish the call within {timeout:g} s: {reason}. Try again, or allow more time "
             "with GENESIS_FLOW_TIMEOUT (seconds).",
@@ -166,7 +172,8 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
     return MlflowException(f"MongoDB could not do this in {where}: {reason}", INTERNAL_ERROR)
 
 
-def _timed_out(error: Exception) -> bool:
+def has_run_out(error: Exception) -> bool:
+    """Whether the time given to the driver has passed, be it that of the call or a share of it."""
     return (
         isinstance(error, PyMongoError)
         and error.timeout
@@ -174,6 +181,6 @@ def _timed_out(error: Exception) -> bool:
     )
 
 
-def _reason(error: Exception) -> str:
-    """The driver's first sentence: what follows repeats the topology or the whole server reply."""
-    return str(error).split(", full error:")[0].split(", Timeout:")[0].split(", Topology Description:")[0]
+def server_works(error: PyMongoError) -> bool:
+    """Whether the server itself ended the command, which needs longer: the connection is sound."""
+    return isinstance(error, ExecutionTimeout) and (error.details or {}).get("codeName") == "MaxTimeMSExpired"

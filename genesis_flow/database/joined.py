@@ -15,10 +15,10 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
-import pymongo
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
 
+from genesis_flow.database.patience import attempt_ends, for_seconds
 from genesis_flow.documents.binding import Collection
 
 Document = dict[str, Any]
@@ -76,7 +76,8 @@ class JoinedUpdates:
             if self._expected == 1:
                 return await self._send_alone(query, change)
             matched: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            self._waiting.append(_Waiting(query, change, time.monotonic() + self._timeout, matched))
+            deadline = min(time.monotonic() + self._timeout, attempt_ends())
+            self._waiting.append(_Waiting(query, change, deadline, matched))
             self._send_if_all_wait()
             return await matched
         finally:
@@ -119,9 +120,9 @@ class JoinedUpdates:
 
     async def _send(self, together: list[_Waiting]) -> None:
         try:
-            # The oldest has the least time left. An expired deadline is the driver's to report.
-            left = together[0].deadline - time.monotonic()
-            with pymongo.timeout(max(left, 0.001)):
+            # An expired deadline is the driver's to report.
+            left = min(each.deadline for each in together) - time.monotonic()
+            with for_seconds(max(left, 0.001)):
                 if not await self._all_matched(together):
                     await asyncio.gather(*(each.send_alone(self._collection) for each in together))
         except PyMongoError as error:

@@ -3,14 +3,12 @@
 import asyncio
 import functools
 import logging
-import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import pymongo
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 from pymongo.errors import PyMongoError
@@ -20,7 +18,8 @@ from genesis_flow.core.settings import Settings
 from genesis_flow.database import audit
 from genesis_flow.database.arguments import check_entities, check_texts, text_parameters
 from genesis_flow.database.connection import Database, close_database, open_database, revive
-from genesis_flow.database.error_edge import UNSTORABLE, retry_delay, translate
+from genesis_flow.database.error_edge import UNSTORABLE, has_run_out, retry_delay, server_works, translate
+from genesis_flow.database.patience import Methods, Patience, debts, for_seconds, pay
 from genesis_flow.database.waiting import pause
 
 P = ParamSpec("P")
@@ -38,6 +37,8 @@ _inside: "ContextVar[Area | None]" = ContextVar("genesis_flow_inside", default=N
 class _Call:
     token: str = ""
     attempt: int = 0
+    # What an earlier attempt drew, by name: a repetition must not draw again.
+    drawn: dict[str, Any] = field(default_factory=dict)
 
 
 _call: ContextVar[_Call] = ContextVar("genesis_flow_call")
@@ -59,12 +60,22 @@ def call_token() -> str:
     return call.token
 
 
+async def drawn_once(name: str, draw: Callable[[], Awaitable[T]]) -> T:
+    """What ``draw`` gives the first time that the running call asks for it, in whichever attempt."""
+    drawn = _call.get().drawn
+    if name not in drawn:
+        drawn[name] = await draw()
+    result: T = drawn[name]
+    return result
+
+
 class Area:
     """The base of the area classes: plain async code over one lazily opened database."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._database: Database | None = None
+        self.methods = Methods()
 
     @property
     def database(self) -> Database:
@@ -142,14 +153,14 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
     async def public(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if _inside.get() is self:
             return await function(self, *args, **kwargs)
-        inside, call = _inside.set(self), _call.set(_Call())
+        inside, call, owed = _inside.set(self), _call.set(_Call()), debts.set([])
         timeout = self.settings.timeout * patience
 
         async def work() -> T:
             check_texts(texts, args, kwargs)
             if changes:
                 check_entities(args, kwargs)
-            return await _within(self, lambda: function(self, *args, **kwargs), timeout)
+            return await _within(self, function.__name__, lambda: function(self, *args, **kwargs), timeout)
 
         try:
             if not (changes and self.settings.audit):
@@ -159,6 +170,7 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
         finally:
             _inside.reset(inside)
             _call.reset(call)
+            debts.reset(owed)
 
     public.changes_data = changes  # type: ignore[attr-defined]
     return public
@@ -220,16 +232,17 @@ class _Trail:
             )
 
     async def _write(self, work: Callable[[], Coroutine[Any, Any, None]], opening: float = 0) -> None:
-        await _within(self.area, work, opening + _RECORD_SECONDS)
+        await _within(self.area, "audit", work, opening + _RECORD_SECONDS)
 
 
-async def _within(area: Area, call: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
-    with pymongo.timeout(timeout):
-        return await _attempts(area, call, timeout)
+async def _within(area: Area, name: str, call: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+    with for_seconds(timeout):
+        return await _attempts(area, call, area.methods.call(name, timeout), timeout)
 
 
-async def _attempts(area: Area, call: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
-    deadline = time.monotonic() + timeout
+async def _attempts(
+    area: Area, call: Callable[[], Coroutine[Any, Any, T]], patience: Patience, timeout: float
+) -> T:
     attempts = _call.get()
     lost = False
     while True:
@@ -237,15 +250,29 @@ async def _attempts(area: Area, call: Callable[[], Coroutine[Any, Any, T]], time
             if lost:
                 await area.revive()
             await area.open()
-            return await call()
+            with patience.attempt():
+                await pay()
+                return await call()
         except MlflowException:
             raise
         except PyMongoError as error:
-            delay = retry_delay(error, attempts.attempt, connected=area.connected)
-            if delay is None or time.monotonic() + delay >= deadline:
+            delay = _delay(error, attempts.attempt, patience, connected=area.connected)
+            if delay is None or not patience.leaves(delay):
                 raise translate(error, area.settings.store_uri, timeout) from error
+            patience.tell(area.settings.store_uri, error)
         except (*UNSTORABLE, GenesisFlowError) as error:
             raise translate(error, area.settings.store_uri, timeout) from error
         attempts.attempt += 1
         lost = True
         await pause(delay)
+
+
+def _delay(error: PyMongoError, attempt: int, patience: Patience, *, connected: bool) -> float | None:
+    """Seconds to wait before the next attempt, or None if there is to be none."""
+    if not has_run_out(error):
+        return retry_delay(error, attempt, connected=connected)
+    if not patience.is_cut():
+        return None
+    if server_works(error):
+        patience.server_works()
+    return 0.0

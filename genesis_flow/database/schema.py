@@ -12,6 +12,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.core.settings import Settings
+from genesis_flow.database.patience import SHARE_SECONDS
 from genesis_flow.migrate.files import migration_files
 from genesis_flow.migrate.initialise import INITIALISED, LEDGER, initialise
 from genesis_flow.migrate.ledger import LOCK, State
@@ -46,7 +47,8 @@ async def ready_schema(settings: Settings, handle: AsyncDatabase[dict[str, Any]]
 
 async def _entries(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -> list[dict[str, Any]]:
     ledger = handle[settings.prefix + LEDGER]
-    return await ledger.find({}, {"_id": 1, "state": 1, "by": 1, "compatible": 1}).to_list()
+    with pymongo.timeout(SHARE_SECONDS):
+        return await ledger.find({}, {"_id": 1, "state": 1, "by": 1, "compatible": 1}).to_list()
 
 
 def _applied(entries: list[dict[str, Any]]) -> set[str]:

@@ -7,6 +7,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from genesis_flow.database.error_edge import retry_delay
 from genesis_flow.database.operation import is_repetition
+from genesis_flow.database.patience import owe
 from genesis_flow.database.waiting import pause
 from genesis_flow.documents.binding import Collection
 
@@ -15,22 +16,23 @@ T = TypeVar("T")
 _DUPLICATE_KEY = 11000
 
 
-async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
+async def insert_once(collection: Collection, document: dict[str, Any]) -> dict[str, Any]:
     """Insert a document whose ``_id`` only this call can have, again after a passing failure.
 
-    When an earlier try, here or of the whole call, did reach the server and only its answer was lost, the
-    id is found taken: by us, so that is success. A DuplicateKeyError is some other unique field.
+    The ``_id`` must be the same in a repetition of the call. When an earlier try, here or of the whole call,
+    did reach the server and only its answer was lost, the id is found taken: by us, so that is success, and
+    what that try made is returned. A DuplicateKeyError is some other unique field.
     """
     attempt = 0
     while True:
         try:
             await collection.insert_one(document)
-            return
+            return document
         except DuplicateKeyError:
-            if (attempt or is_repetition()) and await collection.find_one(
-                {"_id": document["_id"]}, {"_id": 1}
-            ):
-                return
+            if attempt or is_repetition():
+                made: dict[str, Any] | None = await collection.find_one({"_id": document["_id"]})
+                if made is not None:
+                    return made
             raise
         except PyMongoError as error:
             delay = retry_delay(error, attempt)
@@ -41,11 +43,17 @@ async def insert_once(collection: Collection, document: dict[str, Any]) -> None:
 
 
 async def until_done(write: Callable[[], Awaitable[T]]) -> T:
-    """Make a write to which a repetition of the call would not come back, again after a passing failure."""
+    """Make a write to which a repetition of the call would not come back, again after a passing failure.
+
+    Should the time of the attempt pass before it is made, the next attempt makes it first.
+    """
+    made = owe(write)
     attempt = 0
     while True:
         try:
-            return await write()
+            result = await write()
+            made()
+            return result
         except PyMongoError as error:
             delay = retry_delay(error, attempt)
             if delay is None:

@@ -15,6 +15,7 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from genesis_flow import embedded
+from genesis_flow.core.reaching import Search
 from genesis_flow.core.settings import ENV_COSMOS_URI, ENV_TRACKING_URI, ENV_URI, Embedded, Settings
 from genesis_flow.core.uri import SCHEMES, scheme_of
 from genesis_flow.migrate.batches import BATCH_SIZE, Report, silent
@@ -196,6 +197,20 @@ class Target:
             client.close()
 
 
+def _reach(target: "Target") -> None:
+    """Wait for the server, and say so, before a command does anything."""
+    client, search = target.db.client, Search(target.config.settings)
+    while True:
+        try:
+            with pymongo.timeout(search.step()):
+                client.admin.command("hello")
+                return
+        except PyMongoError as error:
+            servers = client.topology_description.server_descriptions().values()
+            if not error.timeout or not search.go_on(error, servers):
+                raise
+
+
 @contextlib.contextmanager
 def opened(config: MigrateConfig, *, creates: bool = True) -> Iterator[Target]:
     """Connect for one command; an embedded server is started, or joined, for as long.
@@ -214,9 +229,10 @@ def opened(config: MigrateConfig, *, creates: bool = True) -> Iterator[Target]:
             server = embedded.acquire(settings.target.directory, timeout=settings.open_timeout)
             stack.callback(server.release)
             embedded_uri = server.uri
-        target = Target(config, *settings.client_options(embedded_uri))
+        target = Target(config, *settings.client_options(embedded_uri, patient=True))
         stack.callback(target.close)
         try:
+            _reach(target)
             yield target
         except PyMongoError as exc:
             raise MigrationError(explain(exc, target.db.name, config.where)) from exc

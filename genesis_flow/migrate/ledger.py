@@ -16,7 +16,7 @@ from typing import Any
 from pymongo import ASCENDING
 from pymongo.database import Database
 
-from genesis_flow.migrate.errors import LockLost
+from genesis_flow.migrate.errors import HistoryMismatch, LockLost
 from genesis_flow.migrate.files import MigrationFile
 
 LEDGER = "schema_migrations"
@@ -66,7 +66,7 @@ class Entry:
         return cls(
             version=document["_id"],
             name=document.get("name", ""),
-            state=State(document["state"]),
+            state=_state(document),
             checksum=document.get("checksum"),
             created_at=document.get("created_at"),
             duration_ms=document.get("duration_ms"),
@@ -75,6 +75,17 @@ class Entry:
             compatible=bool(document.get("compatible")),
             positions={item["label"]: item["at"] for item in document.get("positions", [])},
         )
+
+
+def _state(document: dict[str, Any]) -> State:
+    try:
+        return State(document["state"])
+    except ValueError as error:
+        raise HistoryMismatch(
+            f"The ledger says of step {document['_id']} that it is {document['state']!r}, which this version "
+            "does not know: install the genesis_flow that the others use. If somebody wrote that by hand, "
+            f"write one of {', '.join(State)} in {LEDGER}."
+        ) from error
 
 
 def applied_fields(file: MigrationFile, compatible: bool, by: str, duration_ms: int | None) -> dict[str, Any]:

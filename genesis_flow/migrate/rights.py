@@ -6,9 +6,10 @@ from typing import Any
 from pymongo.database import Database
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
-from genesis_flow.core.redact import mask
+from genesis_flow.core.driver_text import plain_text
 
 UNAUTHORIZED = 13
+NO_USER = "requires authentication"
 AUTHENTICATION = (11, 18, 8000)
 NEEDED = ("find", "insert", "update", "remove", "createCollection", "createIndex")
 # Nobody logged in: the server has no access control, or refuses by itself.
@@ -57,13 +58,18 @@ def explain_refusal(error: OperationFailure, database: str) -> str | None:
     if error.code != UNAUTHORIZED:
         return None
     command = re.search(r"execute command \{ *(\w+):", str(error))
-    return explain_missing([command[1]], database) if command else mask(str(error))
+    return explain_missing([command[1]], database) if command else plain_text(error)
 
 
 def explain(error: PyMongoError, database: str, where: str) -> str:
     """What to tell an operator about a driver's error; ``where`` names the database without a password."""
-    reason = mask(str(error)).split(", full error:")[0].split(", Timeout:")[0]
+    reason = plain_text(error)
     if isinstance(error, OperationFailure):
+        if error.code == UNAUTHORIZED and NO_USER in str(error):
+            return (
+                f"No user was given, and {where} lets in nobody without one: name user and password in "
+                "GENESIS_FLOW_MONGODB_USERNAME and GENESIS_FLOW_MONGODB_PASSWORD, or in the URI."
+            )
         if refusal := explain_refusal(error, database):
             return refusal
         if error.code in AUTHENTICATION:

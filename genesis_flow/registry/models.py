@@ -10,7 +10,6 @@ repeated call goes on where a killed one stopped. Versions belong to the model's
 under the new name as soon as the model has it.
 """
 
-import uuid
 from typing import Any, NoReturn
 
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel, RegisteredModelTag
@@ -71,7 +70,7 @@ class RegisteredModels(Area):
             validate_registered_model_tag(tag.key, tag.value)
         now = get_current_time_millis()
         fields = RegisteredModelFields(
-            _id=uuid.uuid4().hex,
+            _id=call_token(),
             workspace=current_workspace(),
             name=name,
             description=description,
@@ -81,10 +80,10 @@ class RegisteredModels(Area):
         )
         document = fields.model_dump(by_alias=True, exclude_none=True)
         try:
-            await insert_once(models_in(self.database), document)
+            made = await insert_once(models_in(self.database), document)
         except DuplicateKeyError as error:
             await self._refuse_taken_name(name, tags, error)
-        return model_entity(document, [])
+        return model_entity(made, [])
 
     async def _refuse_taken_name(
         self, name: str, tags: list[RegisteredModelTag] | None, error: DuplicateKeyError

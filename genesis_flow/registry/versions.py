@@ -105,7 +105,7 @@ class ModelVersions(Area):
             model = await self._take_number(name, version["creation_time"])
             number = model["last_version"]
             version.update(_id=version_id(model["_id"], number), model=model["_id"], version=number)
-            await insert_once(versions, version)
+            version.update(await insert_once(versions, version))
         now = await models.find_one({"_id": model["_id"]}, {"name": 1})
         if now is None:
             # Deleted meanwhile, perhaps before its delete could see this version.

@@ -24,7 +24,7 @@ from genesis_flow.compat.validation import (
     validate_webhook_url,
 )
 from genesis_flow.database.blocking import in_thread
-from genesis_flow.database.operation import Area, is_repetition, mutation, operation
+from genesis_flow.database.operation import Area, call_token, is_repetition, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import WebhookFields
@@ -63,7 +63,7 @@ class Webhooks(Area):
         validate_webhook_events(events)
         now = get_current_time_millis()
         fields = WebhookFields(
-            _id=str(uuid.uuid4()),
+            _id=str(uuid.UUID(call_token())),
             workspace=current_workspace(),
             name=name,
             url=url,
@@ -75,8 +75,7 @@ class Webhooks(Area):
             last_updated_time=now,
         )
         document = fields.model_dump(by_alias=True, exclude_none=True)
-        await insert_once(self._webhooks, document)
-        return webhook_entity(document)
+        return webhook_entity(await insert_once(self._webhooks, document))
 
     @operation
     async def get_webhook(self, webhook_id: str) -> Webhook:

@@ -6,16 +6,20 @@ is there already. Only what such calls use is here.
 
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 import pymongo
 from pydantic import BaseModel
 from pymongo.client_session import ClientSession
-from pymongo.errors import ConfigurationError
+from pymongo.errors import ConfigurationError, OperationFailure
 
 from genesis_flow.database.connection import NO_SESSIONS, Database, Session
+from genesis_flow.database.patience import in_order
 from genesis_flow.database.waiting import finish
 from genesis_flow.documents.binding import Collection
 from genesis_flow.sync.joined import JoinedThreads
@@ -26,6 +30,9 @@ BlockingClient = pymongo.MongoClient[Document]
 
 # Names share locks: to wait for a stranger now and then costs less than to keep a lock for every run.
 _LOCKS = 64
+_HOLDER = "holder"
+# How long a thread waits until it looks at a lock again, should nobody have woken it.
+_DOUBT_SECONDS = 0.05
 # What a round trip may take that is cheaper than the way to the loop and back.
 _NEAR_SECONDS = 0.002
 
@@ -82,12 +89,19 @@ class BlockingDatabase(Database):
         if not self.has_transactions:
             return await write(None)
         try:
-            with self._blocking_client.start_session() as session:
+            with (
+                self._blocking_client.start_session() as session,
+                in_order(partial(self.end_session, session.session_id)),
+            ):
                 return session.with_transaction(lambda begun: finish(_write(write, begun)))
         except ConfigurationError as error:
             if NO_SESSIONS not in str(error):
                 raise
             return await write(None)
+
+    async def end_session(self, session_id: Mapping[str, Any]) -> None:
+        with suppress(OperationFailure):
+            self._blocking_client.admin.command("killSessions", [session_id])
 
 
 async def _write(write: Callable[[Session | None], Awaitable[T]], session: ClientSession) -> T:
@@ -182,20 +196,37 @@ class _Session:
 
 
 class _Lock:
-    """A lock for threads. It spares them aborted transactions, no more, so nobody waits for it for ever."""
+    """A lock for threads. It spares them aborted transactions, no more, so nobody waits for it for ever.
+
+    One step both takes it and notes who has it. With a lock of Python's, Ctrl-C between taking it and noting
+    that would leave it taken until the process ends.
+    """
 
     def __init__(self, timeout: float) -> None:
-        self._lock = threading.Lock()
         self._timeout = timeout
-        self._holders: set[int] = set()
+        self._holder: dict[str, int] = {}
+        self._given_up: SimpleQueue[None] = SimpleQueue()
 
     async def __aenter__(self) -> None:
-        if self._lock.acquire(timeout=self._timeout):
-            self._holders.add(threading.get_ident())
+        me, until = threading.get_ident(), time.monotonic() + self._timeout
+        try:
+            while self._holder.setdefault(_HOLDER, me) != me:
+                if time.monotonic() > until:
+                    # Whoever has it was interrupted on the way out, or will do without it.
+                    self._holder[_HOLDER] = me
+                with suppress(Empty):
+                    self._given_up.get(timeout=_DOUBT_SECONDS)
+        except BaseException:
+            self._give_up()
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if threading.get_ident() in self._holders:
-            self._holders.discard(threading.get_ident())
-            self._lock.release()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if self._holder.get(_HOLDER) == threading.get_ident():
+            self._holder.pop(_HOLDER, None)
+            if self._given_up.empty():
+                self._given_up.put(None)

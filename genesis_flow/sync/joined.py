@@ -15,10 +15,11 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import pymongo
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
+
+from genesis_flow.database.patience import attempt_ends, for_seconds
 
 Document = dict[str, Any]
 
@@ -56,7 +57,7 @@ class JoinedThreads:
 
     async def update_one(self, query: Document, change: Document) -> bool:
         """Whether a document matched and is changed. The update may be sent twice."""
-        own = _Waiting(query, change, time.monotonic() + self._timeout)
+        own = _Waiting(query, change, min(time.monotonic() + self._timeout, attempt_ends()))
         with self._lock:
             self._waiting.append(own)
             together = self._take()
@@ -103,9 +104,9 @@ class JoinedThreads:
         try:
             with self._lock:
                 self._under_way.add(thread)
-            # The oldest has the least time left. An expired deadline is the driver's to report.
+            # An expired deadline is the driver's to report.
             left = min(each.deadline for each in together) - time.monotonic()
-            with pymongo.timeout(max(left, 0.001)):
+            with for_seconds(max(left, 0.001)):
                 matched = self._all_matched(together)
         finally:
             with self._lock:

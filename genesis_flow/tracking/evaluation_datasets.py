@@ -82,8 +82,7 @@ class EvaluationDatasets(Area):
         document = fields.model_dump(by_alias=True, exclude_none=True)
         experiments = list(dict.fromkeys(str(experiment_id) for experiment_id in experiment_ids or []))
         await associate_with_experiments(self.database, dataset_id, experiments, now)
-        await insert_once(self._evaluation_datasets, document)
-        dataset = evaluation_dataset_entity(document)
+        dataset = evaluation_dataset_entity(await insert_once(self._evaluation_datasets, document))
         dataset.experiment_ids = experiments
         return dataset
 

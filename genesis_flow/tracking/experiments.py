@@ -30,7 +30,14 @@ from genesis_flow.compat.validation import (
 )
 from genesis_flow.database.connection import Database
 from genesis_flow.database.error_edge import is_unauthorized
-from genesis_flow.database.operation import Area, is_repetition, long_mutation, mutation, operation
+from genesis_flow.database.operation import (
+    Area,
+    drawn_once,
+    is_repetition,
+    long_mutation,
+    mutation,
+    operation,
+)
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import CounterFields, ExperimentFields, MetricHeadFields, RunFields
@@ -98,10 +105,14 @@ class Experiments(Area):
             validate_experiment_artifact_location_length(artifact_location)
         for tag in tags or []:
             validate_experiment_tag(tag.key, tag.value)
-        # Asked first only so that a taken name does not use up a number; the unique index decides.
-        if await self._experiments.find_one(scoped({"name": name}), {"_id": 1}):
-            _refuse_taken(name)
-        experiment_id = await next_number(self.database, "experiments")
+
+        async def draw() -> int:
+            # Asked first only so that a taken name does not use up a number; the unique index decides.
+            if await self._experiments.find_one(scoped({"name": name}), {"_id": 1}):
+                _refuse_taken(name)
+            return await next_number(self.database, "experiments")
+
+        experiment_id = await drawn_once("experiment", draw)
         try:
             await insert_once(self._experiments, self._new(experiment_id, name, artifact_location, tags))
         except DuplicateKeyError as error:

@@ -8,7 +8,6 @@ the same behind its update; tags, deletion one; params one. Deleted models can b
 """
 
 import asyncio
-import uuid
 from typing import Any, NoReturn
 
 from mlflow.entities import LoggedModel, LoggedModelParameter, LoggedModelStatus, LoggedModelTag
@@ -19,7 +18,7 @@ from mlflow.utils.uri import append_to_uri_path
 
 from genesis_flow.compat.names import generate_random_name
 from genesis_flow.compat.validation import validate_logged_model_name
-from genesis_flow.database.operation import Area, is_repetition, mutation, operation
+from genesis_flow.database.operation import Area, call_token, is_repetition, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import ExperimentFields, LoggedModelFields, ModelMetricFields
@@ -63,7 +62,7 @@ class LoggedModels(Area):
         if experiment is None:
             refuse_unknown_experiment(number)
         check_experiment_active(experiment)
-        model_id = f"m-{uuid.uuid4().hex}"
+        model_id = f"m-{call_token()}"
         now = get_current_time_millis()
         fields = LoggedModelFields(
             _id=model_id,
@@ -83,8 +82,7 @@ class LoggedModels(Area):
             tags=tag_fields,
         )
         document = fields.model_dump(by_alias=True, exclude_none=True)
-        await insert_once(self._logged_models, document)
-        return logged_model_entity(document, [])
+        return logged_model_entity(await insert_once(self._logged_models, document), [])
 
     @operation
     async def get_logged_model(self, model_id: str, allow_deleted: bool = False) -> LoggedModel:

@@ -24,7 +24,7 @@ from genesis_flow.compat.names import generate_random_name, get_run_name_from_ta
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.settings import Settings
 from genesis_flow.database.connection import Session
-from genesis_flow.database.operation import Area, call_token, direct, is_repetition, mutation, operation
+from genesis_flow.database.operation import Area, call_token, direct, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.writes import insert_once
 from genesis_flow.documents import DatasetFields, ExperimentFields, MetricHeadFields, RunFields
@@ -140,10 +140,9 @@ class Runs(MetricMemory, Area):
         }
         # Made before it is stored: what MLflow refuses to represent must not be kept either.
         run = run_entity(document, [], {}, with_model_inputs=True)
-        if is_repetition():  # an earlier attempt may have made it, under another random name
-            await self._runs.replace_one({"_id": run_id}, document, upsert=True)
-        else:
-            await insert_once(self._runs, document)
+        made = await insert_once(self._runs, document)
+        if made is not document:  # an earlier attempt made it, under another random name
+            run = run_entity(made, [], {}, with_model_inputs=True)
         return run
 
     @direct

@@ -159,3 +159,14 @@ def test_sigterm_ends_a_run_cleanly(store_uri: str, ini: Path, location: Path) -
     path.write_text(path.read_text().replace("sleep(30)", "sleep(0)"))
     result = CliRunner().invoke(cli, ["up", "--uri", store_uri, "-c", str(ini)])
     assert result.exit_code == 0, result.output
+
+
+def test_a_state_that_nobody_knows_is_said(run: Any, location: Path, store_uri: str) -> None:
+    assert run("up").exit_code == errors.OK
+    with database(store_uri) as db:
+        db["schema_migrations"].update_one({}, {"$set": {"state": "frobnicated"}})
+    for command in ("status", "up", "plan", "current"):
+        result = run(command)
+        assert result.exit_code == errors.MISMATCH, result.output
+        assert "'frobnicated'" in result.output
+        assert "install the genesis_flow that the others use" in result.output

@@ -1,10 +1,13 @@
 """A proxy in front of a mongod that loses what a network loses: requests, or the replies to them.
 
 A lost request was never executed, a lost reply was; the client sees the same closed connection. Or, if
-``instead`` is set, the same answer in its place, such as the one with which Azure throttles.
+``instead`` is set, the same answer in its place, such as the one with which Azure throttles. Or, if it is
+``silent``, nothing at all: the connection stays open and swallows whatever else is sent, as one does that a
+firewall has forgotten.
 """
 
 import contextlib
+import enum
 import selectors
 import socket
 import struct
@@ -28,6 +31,13 @@ class Command:
     """Which of the commands since the last ``arm`` it is, from 0."""
 
 
+class Silence(enum.Enum):
+    """What a client still gets on a connection that goes silent."""
+
+    NOTHING = "nothing"
+    HALF_A_REPLY = "half a reply"
+
+
 # True when the command, or its reply, is to be lost.
 Loses = Callable[[Command], bool]
 
@@ -44,10 +54,22 @@ class FaultyProxy:
     reply_lost: Loses = _never
     instead: dict[str, Any] | None = None
     """What the client is told; None closes its connection."""
+    silent: Silence | None = None
+    """Whether the connection stays open instead, and silent."""
     seen: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _dead: threading.Event = field(default_factory=threading.Event)
+
+    @contextlib.contextmanager
+    def dead(self) -> Iterator[None]:
+        """Connections that are there, or are made meanwhile, fall silent, those of monitors too."""
+        self._dead.set()
+        try:
+            yield
+        finally:
+            self._dead.clear()
 
     def arm(
         self,
@@ -55,9 +77,11 @@ class FaultyProxy:
         request_lost: Loses = _never,
         reply_lost: Loses = _never,
         instead: dict[str, Any] | None = None,
+        silent: Silence | None = None,
     ) -> None:
         with self._lock:
-            self.request_lost, self.reply_lost, self.instead = request_lost, reply_lost, instead
+            self.request_lost, self.reply_lost = request_lost, reply_lost
+            self.instead, self.silent = instead, silent
             self.seen, self.lost = [], []
 
     def database_uri(self, name: str) -> str:
@@ -89,9 +113,13 @@ class FaultyProxy:
             selector.register(server, selectors.EVENT_READ)
             while not self._stop.is_set():
                 for key, _ in selector.select(0.2):
+                    if self._dead.is_set():
+                        return self._swallow(client)
                     message = _receive(key.fileobj)
                     if message is None:
                         return
+                    if self._dead.is_set():
+                        return self._swallow(client)
                     if key.fileobj is server:
                         client.sendall(message)
                     elif not self._pass_on(message, client, server):
@@ -101,16 +129,31 @@ class FaultyProxy:
         """Whether the connection lives on; the driver sends no second command before the reply."""
         request_lost, reply_lost = self._judge(message)
         if request_lost or reply_lost:
+            reply = b""
             if reply_lost:
                 server.sendall(message)
-                if _receive(server) is None:
+                reply = _receive(server) or b""
+                if not reply:
                     return False
+            if self.silent is not None:
+                if self.silent is Silence.HALF_A_REPLY:
+                    client.sendall(reply[: len(reply) // 2])
+                self._swallow(client)
+                return False
             if self.instead is None:
                 return False
             client.sendall(_reply(message, self.instead))
             return True
         server.sendall(message)
         return True
+
+    def _swallow(self, client: socket.socket) -> None:
+        """Read what is sent, as a healthy network would carry it, until the client gives up."""
+        client.settimeout(0.2)
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                if not client.recv(65536):
+                    return
 
     def run(self, listener: socket.socket) -> None:
         listener.settimeout(0.2)

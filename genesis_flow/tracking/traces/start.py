@@ -21,7 +21,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from genesis_flow.compat.previews import without_nul
 from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
-from genesis_flow.database.operation import Area, direct, mutation
+from genesis_flow.database.operation import Area, direct, drawn_once, mutation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.database.waiting import both
 from genesis_flow.database.writes import insert_once, only_duplicates
@@ -171,7 +171,7 @@ class TraceStart(TraceMemory, Area):
         number = experiment_number(experiment_id)
         experiment = await experiment_of(self.database, number)
         check_experiment_active(experiment)
-        trace_id = generate_request_id_v2()
+        trace_id = await drawn_once("trace", _new_id)
         trace: Document = {
             "_id": trace_id,
             "workspace": current_workspace(),
@@ -261,3 +261,7 @@ def _has_fresh_children(before: Document, trace: Document, assessments: list[Doc
             for each in assessments
         )
     )
+
+
+async def _new_id() -> str:
+    return generate_request_id_v2()

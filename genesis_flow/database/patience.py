@@ -1,0 +1,134 @@
+"""How long one attempt of a call waits for the server; see ADR 16.
+
+A connection that swallows what is sent looks like a server that works. So an attempt has a share of the time
+of its call, and what it did not get an answer to is sent again, on another connection. What is cut twice is
+work: it has all the time that is left, and so have later calls of the same method.
+"""
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import pymongo
+from pymongo.errors import PyMongoError
+
+from genesis_flow.core.reaching import tell
+
+# Of a call with the usual deadline of a minute. A stall of three seconds then costs five.
+SHARE_SECONDS = 5.0
+_LARGEST_SHARE = 0.25
+_SHARES = 2
+_REMEMBERED_SECONDS = 600.0
+_SILENT_SECONDS = 2.0
+
+Write = Callable[[], Awaitable[Any]]
+# What attempts of the running call have left to be done before the next one.
+debts: ContextVar[list[Write]] = ContextVar("genesis_flow_debts")
+
+
+def owe(write: Write) -> Callable[[], None]:
+    """Have ``write`` made before a repetition of the running call, unless what this returns is called."""
+    owed = debts.get()
+    owed.append(write)
+    return lambda: owed.remove(write)
+
+
+@contextmanager
+def in_order(undo: Write) -> Iterator[None]:
+    """Owe ``undo`` if the time of the attempt passes in this block: who knows what the server has begun."""
+    try:
+        yield
+    except PyMongoError as error:
+        if error.timeout:
+            owe(undo)
+        raise
+
+
+async def pay() -> None:
+    """Make the writes that are owed; what fails stays owed."""
+    owed = debts.get()
+    while owed:
+        await owed[0]()
+        del owed[0]
+
+
+_attempt_ends: ContextVar[float] = ContextVar("genesis_flow_attempt_ends", default=math.inf)
+
+
+def attempt_ends() -> float:
+    """When the running attempt ends, on the monotonic clock: for what is sent in another context for it."""
+    return _attempt_ends.get()
+
+
+@contextmanager
+def for_seconds(seconds: float) -> Iterator[None]:
+    """Commands in this block have so much time together, and no more than the block around it gives them."""
+    token = _attempt_ends.set(min(_attempt_ends.get(), time.monotonic() + seconds))
+    try:
+        with pymongo.timeout(seconds):
+            yield
+    finally:
+        _attempt_ends.reset(token)
+
+
+class Methods:
+    """Which methods of a store have needed more than their share, lately."""
+
+    def __init__(self) -> None:
+        self._long_until: dict[str, float] = {}
+
+    def call(self, name: str, timeout: float) -> "Patience":
+        return Patience(self, name, timeout)
+
+    def is_long(self, name: str) -> bool:
+        return self._long_until.get(name, 0.0) > time.monotonic()
+
+    def is_found_long(self, name: str) -> None:
+        self._long_until[name] = time.monotonic() + _REMEMBERED_SECONDS
+
+
+class Patience:
+    """The time of one call."""
+
+    def __init__(self, methods: Methods, name: str, timeout: float) -> None:
+        self.deadline = time.monotonic() + timeout
+        self._methods = methods
+        self._name = name
+        self._share = min(SHARE_SECONDS, timeout * _LARGEST_SHARE)
+        self._begun = time.monotonic()
+        self._has_told = False
+        self._shares = 0 if methods.is_long(name) else _SHARES
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        begun = time.monotonic()
+        left = max(self.deadline - begun, 0.001)
+        with for_seconds(min(self._share, left) if self._shares else left):
+            yield
+        if not self._shares and time.monotonic() - begun > self._share:
+            self._methods.is_found_long(self._name)
+
+    def is_cut(self) -> bool:
+        """Whether an attempt that ran out of time may be made again; notes that one did."""
+        if not self._shares:
+            return False
+        self._shares -= 1
+        return True
+
+    def server_works(self) -> None:
+        """It said itself that it needs more time."""
+        self._shares = 0
+
+    def tell(self, where: str, error: Exception) -> None:
+        """Once, when a call has taken so long that somebody may wonder."""
+        now = time.monotonic()
+        if not self._has_told and now - self._begun > _SILENT_SECONDS:
+            self._has_told = True
+            tell(where, error, self.deadline - now)
+
+    def leaves(self, seconds: float) -> bool:
+        """Whether there is time for an attempt in so many seconds."""
+        return time.monotonic() + seconds < self.deadline
