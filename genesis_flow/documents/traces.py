@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.indexes import Index, Unindexed
-from genesis_flow.documents.keys import escape, unescape
+from genesis_flow.documents.keys import escape, unescape_map
 
 Document = dict[str, Any]
 
@@ -52,9 +52,6 @@ KNOWN: Document = {"experiment_id": {"$exists": True}}
 TOUCH: Document = {"$currentDate": {"touched": {"$type": "timestamp"}}}
 # The same in a document that is inserted: the server puts its time in the place of an empty one.
 NOW = Timestamp(0, 0)
-
-# A field needs a name; ``escape`` makes no key into this one.
-_EMPTY_KEY = "%"
 
 
 class TraceFields(BaseModel):
@@ -358,19 +355,14 @@ class AssessmentFields(BaseModel):
         keep_nulls = False
 
 
-def map_field(key: str) -> str:
-    """The name of a tag or of metadata in its map."""
-    return escape(key) or _EMPTY_KEY
-
-
 def tag_path(key: str) -> str:
     """Where a trace keeps the tag."""
-    return TAG_FIELDS.get(key) or f"tags.{map_field(key)}"
+    return TAG_FIELDS.get(key) or f"tags.{escape(key)}"
 
 
 def metadata_path(key: str) -> str:
     """Where a trace keeps the metadata; token usage and cost are asked for in other ways."""
-    return METADATA_FIELDS.get(key) or f"metadata.{map_field(key)}"
+    return METADATA_FIELDS.get(key) or f"metadata.{escape(key)}"
 
 
 def tags_of(trace: Document) -> dict[str, Any]:
@@ -383,8 +375,5 @@ def metadata_of(trace: Document) -> dict[str, Any]:
 
 
 def _all_of(trace: Document, field: str, own_fields: dict[str, str]) -> dict[str, Any]:
-    values = {
-        "" if name == _EMPTY_KEY else unescape(name): value
-        for name, value in (trace.get(field) or {}).items()
-    }
+    values = unescape_map(trace.get(field))
     return values | {key: trace[name] for key, name in own_fields.items() if name in trace}

@@ -38,7 +38,7 @@ from genesis_flow.documents.evaluation import (
     dataset_digest,
     evaluation_dataset_entity,
 )
-from genesis_flow.documents.keys import children_of, escape
+from genesis_flow.documents.keys import children_of, escape, stored_text
 from genesis_flow.query.evaluation_datasets import dataset_page
 from genesis_flow.tracking.associations import (
     DATASET,
@@ -77,7 +77,7 @@ class EvaluationDatasets(Area):
             last_update_time=now,
             created_by=user,
             last_updated_by=user,
-            tags={escape(key): None if value is None else str(value) for key, value in (tags or {}).items()},
+            tags={escape(key): stored_text(value) for key, value in (tags or {}).items()},
         )
         document = fields.model_dump(by_alias=True, exclude_none=True)
         experiments = list(dict.fromkeys(str(experiment_id) for experiment_id in experiment_ids or []))
