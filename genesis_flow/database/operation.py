@@ -18,7 +18,13 @@ from pymongo.errors import PyMongoError
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.settings import Settings
 from genesis_flow.database import audit
-from genesis_flow.database.arguments import check_entities, check_texts, text_parameters
+from genesis_flow.database.arguments import (
+    check_entities,
+    check_texts,
+    is_slip,
+    slipped,
+    text_parameters,
+)
 from genesis_flow.database.connection import Database, close_database, open_database, revive
 from genesis_flow.database.error_edge import UNSTORABLE, retry_delay, translate
 from genesis_flow.database.waiting import pause
@@ -146,10 +152,15 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
         timeout = self.settings.timeout * patience
 
         async def work() -> T:
-            check_texts(texts, args, kwargs)
-            if changes:
-                check_entities(args, kwargs)
-            return await _within(self, lambda: function(self, *args, **kwargs), timeout)
+            try:
+                check_texts(texts, args, kwargs)
+                if changes:
+                    check_entities(args, kwargs)
+                return await _within(self, lambda: function(self, *args, **kwargs), timeout)
+            except Exception as error:
+                if is_slip(error):
+                    raise slipped(function, args, kwargs, error) from error
+                raise
 
         try:
             if not (changes and self.settings.audit):

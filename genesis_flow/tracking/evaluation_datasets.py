@@ -21,6 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from mlflow.utils.time import get_current_time_millis
 from pymongo import ReturnDocument
 
+from genesis_flow.core.errors import invalid
 from genesis_flow.core.numbers import INT64
 from genesis_flow.database.operation import Area, call_token, long_mutation, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
@@ -65,6 +66,9 @@ class EvaluationDatasets(Area):
     async def create_dataset(
         self, name: str, tags: dict[str, str] | None = None, experiment_ids: list[str] | None = None
     ) -> EvaluationDataset:
+        if name is None:
+            raise invalid("A dataset needs a name: name must be a text, not None.")
+        name = str(name)
         now = get_current_time_millis()
         user = (tags or {}).get(MLFLOW_USER)
         dataset_id = f"d-{call_token()}"  # a repetition must not leave associations of another one

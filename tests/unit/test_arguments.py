@@ -4,9 +4,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.service_pb2 import SearchExperiments
 
-from genesis_flow.database.arguments import check_texts
+from genesis_flow.database.arguments import TextParameter, check_texts
 
-PLACES = {"order_by": 0}
+PLACES = {"order_by": TextParameter(0, takes_several=True)}
 
 
 @pytest.mark.parametrize(
