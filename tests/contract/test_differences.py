@@ -157,11 +157,14 @@ def _(pair: Pair) -> None:
     assert pair.search_runs(["0"], "", ViewType.ALL) == []
 
 
-@row("times that are text")
+@row("times that are text, of runs and of traces")
 def _(pair: Pair) -> None:
     refused(pair, "create_run", "0", "user", "now", [], None, ours="INVALID_PARAMETER_VALUE", theirs=None)
     arguments = ("update_run_info", new_run(pair), None, "now", None)
     refused(pair, *arguments, ours="INVALID_PARAMETER_VALUE", theirs=None)
+    started = ("deprecated_start_trace_v2", "0", "now", {}, {})
+    refused(pair, *started, ours="INVALID_PARAMETER_VALUE", theirs=None)
+    assert pair.ours.search_traces(["0"])[0] == []
 
 
 @row("times with a fraction")
