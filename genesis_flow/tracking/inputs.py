@@ -77,7 +77,7 @@ class Inputs(Area):
             largest = max((each.dataset for each in used.values()), key=_size)
             raise invalid(
                 f"The dataset '{largest.name}' is too large: its source, schema and profile take "
-                f"{_size(largest):,} bytes, and share a document, which ends at 16 MB (Azure Cosmos DB: 2 MB). "
+                f"{_size(largest):,} bytes, and share a document, which ends at 16 MB (2 MB on Azure). "
                 "Log the profile as an artifact instead. The run has none of the inputs of this call."
             ) from error
 
