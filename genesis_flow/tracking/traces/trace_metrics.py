@@ -124,8 +124,6 @@ class TraceMetrics(Area):
         for found in answers:
             for group, tally in found.items():
                 together.setdefault(group, Tally()).join(tally)
-        for tally in together.values():
-            tally.values.sort()
         return together if all(tally.is_exact for tally in together.values()) else None
 
     async def _grouped_points(
