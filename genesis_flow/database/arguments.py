@@ -71,12 +71,23 @@ def check_texts(texts: dict[str, TextParameter], args: tuple[Any, ...], kwargs: 
         value = args[place] if place < len(args) else kwargs.get(name)
         if isinstance(value, _PLAIN) or (takes_several and _are_plain(value)):
             continue
-        raise invalid(f"{name} must be a text, not {value!r:.100}.")
+        raise invalid(f"{name} must be a text, not {_shown(name, value)}.")
 
 
-def is_slip(error: Exception) -> bool:
-    """Whether Python or MLflow raise this where a value is not what they take it for."""
-    return isinstance(error, _SLIPS) or type(error) is Exception
+def is_slip(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+) -> bool:
+    """Whether Python or MLflow raise this where a value is not what they take it for.
+
+    A call with too many arguments, or too few, is none of a method: it stays a TypeError, as in any class.
+    """
+    if not isinstance(error, _SLIPS) and type(error) is not Exception:
+        return False
+    try:
+        inspect.signature(function).bind(None, *args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def slipped(
@@ -86,13 +97,18 @@ def slipped(
     for parameter, value in _given(function, args, kwargs):
         declared = _annotation(parameter)
         if not _fits(value, declared):
-            return invalid(f"{parameter.name} must be {declared}, not {value!r:.100}.")
+            shown = _shown(parameter.name, value)
+            return invalid(f"{parameter.name} must be {declared}, not {shown}.")
     return MlflowException(
         f"{function.__name__} cannot work with what it was given: {type(error).__name__}: "
         f"{mask(str(error))}. Compare the arguments with MLflow's documentation, and report this if they are "
         "as it says.",
         INTERNAL_ERROR,
     )
+
+
+def _shown(name: str, value: Any) -> str:
+    return f"what was given, a {type(value).__name__}" if "secret" in name else mask(f"{value!r:.100}")
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -158,7 +158,7 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
                     check_entities(args, kwargs)
                 return await _within(self, lambda: function(self, *args, **kwargs), timeout)
             except Exception as error:
-                if is_slip(error):
+                if is_slip(function, args, kwargs, error):
                     raise slipped(function, args, kwargs, error) from error
                 raise
 

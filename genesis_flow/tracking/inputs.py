@@ -43,7 +43,7 @@ class Inputs(Area):
         validate_run_id(run_id)
         if datasets is not None:
             if not isinstance(datasets, list):
-                raise TypeError(f"Argument 'datasets' should be a list, got '{type(datasets)}'")
+                raise invalid(f"Argument 'datasets' should be a list, got '{type(datasets)}'")
             validate_dataset_inputs(datasets)
         run = await find_active_run(self.database, run_id, _KNOWN_INPUTS)
         known = {each["id"] for each in run.get("inputs") or []}

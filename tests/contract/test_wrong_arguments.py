@@ -6,6 +6,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 
+from genesis_flow.aio import MongoDBStore
 from tests.contract.pair import Pair
 from tests.contract.registry import RegistryPair, registry
 from tests.contract.trace_scenes import STARTED, stated, trace_id
@@ -123,7 +124,7 @@ def test_an_experiment_whose_name_is_no_text(pair: Pair, name: Any) -> None:
         ("set_tag", (NOBODY, {"a": 1}), "tag must be RunTag, not {'a': 1}."),
         ("start_trace", ("a",), "trace_info must be TraceInfo, not 'a'."),
         ("set_dataset_tags", ("d-1", 5), "tags must be dict[str, Any], not 5."),
-        ("log_inputs", (NOBODY, "a"), "datasets must be"),
+        ("log_inputs", (NOBODY, "a"), "Argument 'datasets' should be a list"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -161,6 +162,11 @@ def test_the_sql_store_is_stricter_about_unknown_runs(pair: Pair) -> None:
     """A param without a value of a run that is not there: two mistakes, of which each names one."""
     ours, theirs = pair.both("log_param", NOBODY, Param("k", None))
     assert (ours.code, theirs.code) == (INVALID, "RESOURCE_DOES_NOT_EXIST")
+
+
+async def test_too_few_arguments_are_a_mistake_of_the_program(store: MongoDBStore) -> None:
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        await store.get_run()  # type: ignore[call-arg]
 
 
 def test_counting_still_works(pair: Pair) -> None:
