@@ -1,10 +1,13 @@
-"""Texts are texts: a dictionary or an expression in the place of one would be an operator to MongoDB."""
+"""What callers give: texts are texts, and whatever else is of a wrong type is named.
+
+A dictionary or an expression in the place of a text would be an operator to MongoDB.
+"""
 
 import functools
 import inspect
 import re
-from collections.abc import Callable, Sequence, Set, ValuesView
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set, ValuesView
+from typing import Any, NamedTuple
 
 from mlflow.entities import (
     Assessment,
@@ -21,10 +24,16 @@ from mlflow.entities import (
     TraceInfo,
 )
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, PromptVersion, RegisteredModelTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
 from genesis_flow.core.errors import invalid
+from genesis_flow.core.redact import mask
 
-_WORDS_OF_TEXTS = {"str", "int", "None", "list", "set", "Sequence"}
+_SLIPS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+
+_SEVERAL = {"list", "set", "Sequence"}
+_WORDS_OF_TEXTS = {"str", "int", "None", *_SEVERAL}
 _PLAIN = (str, int, float, type(None))
 # What of an entity is a text.
 _TEXTS_OF: tuple[tuple[type | tuple[type, ...], tuple[str, ...]], ...] = (
@@ -42,22 +51,101 @@ _TEXTS_OF: tuple[tuple[type | tuple[type, ...], tuple[str, ...]], ...] = (
 )
 
 
-def text_parameters(function: Callable[..., Any]) -> dict[str, int]:
+class TextParameter(NamedTuple):
+    place: int
+    takes_several: bool
+
+
+def text_parameters(function: Callable[..., Any]) -> dict[str, TextParameter]:
     """The parameters of a method that take a text, or several, with their places behind ``self``."""
-    parameters = list(inspect.signature(function).parameters.values())[1:]
     return {
-        parameter.name: place
-        for place, parameter in enumerate(parameters)
-        if "str" in (words := set(re.findall(r"\w+", _annotation(parameter)))) and words <= _WORDS_OF_TEXTS
+        parameter.name: TextParameter(place, bool(words & _SEVERAL))
+        for place, parameter in enumerate(_parameters(function))
+        if "str" in (words := _words(_annotation(parameter))) and words <= _WORDS_OF_TEXTS
     }
 
 
-def check_texts(texts: dict[str, int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise if one of the arguments is neither a text nor a number nor a collection of such."""
-    for name, place in texts.items():
+def check_texts(texts: dict[str, TextParameter], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise if an argument is neither a text nor a number nor, where it may be, a collection of such."""
+    for name, (place, takes_several) in texts.items():
         value = args[place] if place < len(args) else kwargs.get(name)
-        if type(value) is not str and not _is_plain(value):
-            raise invalid(f"{name} must be a text, not {value!r:.100}.")
+        if isinstance(value, _PLAIN) or (takes_several and _are_plain(value)):
+            continue
+        raise invalid(f"{name} must be a text, not {_shown(name, value)}.")
+
+
+def is_slip(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+) -> bool:
+    """Whether Python or MLflow raise this where a value is not what they take it for.
+
+    A call with too many arguments, or too few, is none of a method: it stays a TypeError, as in any class.
+    """
+    if not isinstance(error, _SLIPS) and type(error) is not Exception:
+        return False
+    try:
+        inspect.signature(function).bind(None, *args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def slipped(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+) -> MlflowException:
+    """What to tell the caller of a method in which Python itself tripped."""
+    for parameter, value in _given(function, args, kwargs):
+        declared = _annotation(parameter)
+        if not _fits(value, declared):
+            shown = _shown(parameter.name, value)
+            return invalid(f"{parameter.name} must be {declared}, not {shown}.")
+    return MlflowException(
+        f"{function.__name__} cannot work with what it was given: {type(error).__name__}: "
+        f"{mask(str(error))}. Compare the arguments with MLflow's documentation, and report this if they are "
+        "as it says.",
+        INTERNAL_ERROR,
+    )
+
+
+def _shown(name: str, value: Any) -> str:
+    return f"what was given, a {type(value).__name__}" if "secret" in name else mask(f"{value!r:.100}")
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())[1:]
+
+
+def _given(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterable[tuple[inspect.Parameter, Any]]:
+    for place, parameter in enumerate(_parameters(function)):
+        if place < len(args):
+            yield parameter, args[place]
+        elif parameter.name in kwargs:
+            yield parameter, kwargs[parameter.name]
+
+
+def _fits(value: Any, declared: str) -> bool:
+    """Whether a value is of the type of which this is the text: its class is named there, or a base of it."""
+    outer, inner = _outer_and_inner(declared)
+    if "Any" in outer or value is None:
+        return "Any" in outer or "None" in outer
+    names = {each.__name__ for each in type(value).__mro__} | ({"float"} if isinstance(value, int) else set())
+    if not names & outer:
+        return False
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value
+    is_collection = isinstance(value, Mapping | Sequence | Set) and not isinstance(value, str | bytes)
+    return not inner or not is_collection or all(_fits(each, inner) for each in parts)
+
+
+def _outer_and_inner(declared: str) -> tuple[set[str], str]:
+    """The words of a type outside of brackets, and what is in the brackets."""
+    inner = declared[declared.find("[") + 1 : declared.rfind("]")] if "[" in declared else ""
+    return _words(declared.replace(inner, "") if inner else declared), inner
+
+
+def _words(declared: str) -> set[str]:
+    return set(re.findall(r"\w+", declared))
 
 
 def check_entities(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -82,13 +170,16 @@ def _texts_of(kind: Any) -> tuple[str, ...]:
     return next((names for kinds, names in _TEXTS_OF if issubclass(kind, kinds)), ())
 
 
-def _is_plain(value: Any) -> bool:
+def _are_plain(value: Any) -> bool:
     # MLflow's server hands on the lists of its requests, which are protobuf's and no lists of Python's.
-    if isinstance(value, Sequence | Set | ValuesView) and not isinstance(value, str | bytes | bytearray):
+    if isinstance(value, Sequence | Set | ValuesView) and not isinstance(value, bytes | bytearray):
         return all(isinstance(each, _PLAIN) for each in value)
-    return isinstance(value, _PLAIN)
+    return False
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
+    """The type of a parameter as MLflow's documentation writes it, without the modules."""
     annotation = parameter.annotation
-    return annotation.__name__ if annotation in (str, int) else str(annotation)
+    if inspect.isclass(annotation):
+        return str(annotation.__name__)
+    return re.sub(r"\w+\.", "", str(annotation))

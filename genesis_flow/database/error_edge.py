@@ -104,6 +104,12 @@ def is_unauthorized(error: OperationFailure) -> bool:
     return error.code == _UNAUTHORIZED
 
 
+def is_too_large(error: Exception) -> bool:
+    """Whether the driver or the server refuses a document for its size."""
+    code = _code(error) if isinstance(error, PyMongoError) else None
+    return isinstance(error, DocumentTooLarge | InvalidDocument) or code in _TOO_LARGE
+
+
 def translate(error: Exception, where: str, timeout: float) -> MlflowException:
     """What to tell the user about ``error``; ``where`` names the database, without credentials."""
     if isinstance(error, UNSTORABLE) and not isinstance(error, DocumentTooLarge):
@@ -118,7 +124,7 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
     reason = plain_text(error)
     for applies, error_code, text in (
         (
-            isinstance(error, DocumentTooLarge | InvalidDocument) or code in _TOO_LARGE,
+            is_too_large(error),
             INVALID_PARAMETER_VALUE,
             f"The write would make a document larger than the server allows (16 MB, or 2 MB on Azure Cosmos "
             f"DB): {reason}. All params and tags of a run share one document: log large values as artifacts "

@@ -16,7 +16,13 @@ from pymongo.errors import PyMongoError
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.settings import Settings
 from genesis_flow.database import audit
-from genesis_flow.database.arguments import check_entities, check_texts, text_parameters
+from genesis_flow.database.arguments import (
+    check_entities,
+    check_texts,
+    is_slip,
+    slipped,
+    text_parameters,
+)
 from genesis_flow.database.connection import Database, close_database, open_database, revive
 from genesis_flow.database.error_edge import UNSTORABLE, has_run_out, retry_delay, server_works, translate
 from genesis_flow.database.patience import Methods, Patience, debts, for_seconds, pay
@@ -157,10 +163,17 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
         timeout = self.settings.timeout * patience
 
         async def work() -> T:
-            check_texts(texts, args, kwargs)
-            if changes:
-                check_entities(args, kwargs)
-            return await _within(self, function.__name__, lambda: function(self, *args, **kwargs), timeout)
+            try:
+                check_texts(texts, args, kwargs)
+                if changes:
+                    check_entities(args, kwargs)
+                return await _within(
+                    self, function.__name__, lambda: function(self, *args, **kwargs), timeout
+                )
+            except Exception as error:
+                if is_slip(function, args, kwargs, error):
+                    raise slipped(function, args, kwargs, error) from error
+                raise
 
         try:
             if not (changes and self.settings.audit):

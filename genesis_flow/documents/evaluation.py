@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-# A field needs a name; `escape` makes no key into this one.
-_EMPTY_KEY = "%"
-
 
 class EvaluationDatasetFields(BaseModel):
     """An evaluation dataset with its tags, schema and profile."""
@@ -164,13 +161,11 @@ def json_fields(values: Mapping[Any, Any]) -> dict[str, str]:
     """A map of JSON texts by escaped key."""
     # JSON writes keys that are no text as text, by rules of its own.
     plain: dict[str, Any] = json.loads(json.dumps(values))
-    return {escape(key) or _EMPTY_KEY: json.dumps(value) for key, value in plain.items()}
+    return {escape(key): json.dumps(value) for key, value in plain.items()}
 
 
 def _json_values(fields: dict[str, str]) -> dict[str, Any]:
-    return {
-        "" if field == _EMPTY_KEY else unescape(field): json.loads(text) for field, text in fields.items()
-    }
+    return {unescape(field): json.loads(text) for field, text in fields.items()}
 
 
 def evaluation_dataset_entity(document: Document) -> "EvaluationDataset":

@@ -6,25 +6,40 @@ a run id and a metric key with ``|``, which neither may contain: all children of
 of the ``_id`` index.
 """
 
+from numbers import Number
+
+from genesis_flow.core.errors import invalid
+
 SEPARATOR = "|"
 _AFTER_SEPARATOR = "}"  # the code point after "|", the open end of a prefix range
+# A field needs a name; no other key is escaped into this one.
+_EMPTY = "%"
 
 
-def escape(key: str) -> str:
+def escape(key: object) -> str:
     """A map key that MongoDB can address in a query."""
-    return key.replace("%", "%25").replace(".", "%2E").replace("$", "%24")
+    text = stored_text(key)
+    if text is None:
+        raise invalid("A tag, a param or an entry of metadata has no key. Give it one.")
+    return text.replace("%", "%25").replace(".", "%2E").replace("$", "%24") or _EMPTY
 
 
 def unescape(field: str) -> str:
     """The key that ``escape`` made ``field`` from."""
     if "%" not in field:
         return field
+    if field == _EMPTY:
+        return ""
     return field.replace("%24", "$").replace("%2E", ".").replace("%25", "%")
 
 
 def stored_text(value: object) -> str | None:
-    """The value of a param or tag as it is stored: numbers that callers did not turn into text are text."""
-    return value if value is None or isinstance(value, str) else str(value)
+    """A key or value as it is stored: numbers that callers did not turn into text are text."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, Number):
+        raise invalid(f"Keys and values of tags, params and metadata must be a text, not {value!r:.100}.")
+    return str(value)
 
 
 def unescape_map(fields: dict[str, str | None] | None) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from genesis_flow.documents.keys import stored_text
 from genesis_flow.documents.traces import metadata_path, tag_path
 from genesis_flow.documents.usage import NUMBER_FIELDS, json_object, numbers
 
@@ -13,12 +14,12 @@ STATED = 2**62
 
 def stated_fields(tags: dict[str, str], metadata: dict[str, str]) -> Document:
     """Tags and metadata by the place where a trace keeps them; a None among the fields means absent."""
-    fields: Document = {tag_path(key): value for key, value in tags.items()}
+    fields: Document = {tag_path(key): stored_text(value) for key, value in tags.items()}
     for key, value in metadata.items():
         if key in NUMBER_FIELDS:
             fields |= _numbers(key, value)
         else:
-            fields[metadata_path(key)] = value
+            fields[metadata_path(key)] = stored_text(value)
     return fields
 
 

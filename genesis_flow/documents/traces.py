@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.indexes import Index, Unindexed
-from genesis_flow.documents.keys import escape, unescape
+from genesis_flow.documents.keys import escape, unescape_map
 
 Document = dict[str, Any]
 
@@ -58,9 +58,6 @@ NOW = Timestamp(0, 0)
 ERASED = "ERASED"
 # The same as a condition, for those who delete; it has no experiment any more.
 ERASING: Document = {"experiment_id": None, "erasing": {"$exists": True}}
-
-# A field needs a name; ``escape`` makes no key into this one.
-_EMPTY_KEY = "%"
 
 
 class TraceFields(BaseModel):
@@ -371,19 +368,14 @@ class AssessmentFields(BaseModel):
         keep_nulls = False
 
 
-def map_field(key: str) -> str:
-    """The name of a tag or of metadata in its map."""
-    return escape(key) or _EMPTY_KEY
-
-
 def tag_path(key: str) -> str:
     """Where a trace keeps the tag."""
-    return TAG_FIELDS.get(key) or f"tags.{map_field(key)}"
+    return TAG_FIELDS.get(key) or f"tags.{escape(key)}"
 
 
 def metadata_path(key: str) -> str:
     """Where a trace keeps the metadata; token usage and cost are asked for in other ways."""
-    return METADATA_FIELDS.get(key) or f"metadata.{map_field(key)}"
+    return METADATA_FIELDS.get(key) or f"metadata.{escape(key)}"
 
 
 def tags_of(trace: Document) -> dict[str, Any]:
@@ -396,8 +388,5 @@ def metadata_of(trace: Document) -> dict[str, Any]:
 
 
 def _all_of(trace: Document, field: str, own_fields: dict[str, str]) -> dict[str, Any]:
-    values = {
-        "" if name == _EMPTY_KEY else unescape(name): value
-        for name, value in (trace.get(field) or {}).items()
-    }
+    values = unescape_map(trace.get(field))
     return values | {key: trace[name] for key, name in own_fields.items() if name in trace}

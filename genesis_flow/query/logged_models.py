@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow.compat.rules import MODEL_METRICS_BY_LATEST
 from genesis_flow.compat.search import join_in_comparison_tokens
+from genesis_flow.core.numbers import storable
 from genesis_flow.documents.keys import escape
 from genesis_flow.query.compare import condition
 from genesis_flow.query.runs.order import Kind, OrderKey
@@ -168,10 +169,14 @@ def _attribute_condition(key: str, operator: str, text: str) -> Document:
     if field == _STATUS:
         _check_operator("attributes", key, operator, _STATUS_OPERATORS)
         return {field: condition(operator, _status(_text(operator, text)))}
+    if field == _EXPERIMENT:
+        _check_operator("attributes", key, operator, _STATUS_OPERATORS)
+        return {field: condition(operator, _experiments(_text(operator, text)))}
     if field not in _TEXTS:
         raise MlflowException.invalid_parameter_value(
-            f"Invalid attribute name: {key!r}. Filter by model_id, name, model_type, status, source_run_id, "
-            "creation_timestamp or last_updated_timestamp, or by metrics., params. or tags. and a key."
+            f"Invalid attribute name: {key!r}. Filter by model_id, name, experiment_id, model_type, status, "
+            "source_run_id, creation_timestamp or last_updated_timestamp, or by metrics., params. or tags. "
+            "and a key."
         )
     _check_operator("attributes", key, operator, _TEXT_OPERATORS)
     return {field: condition(operator, _text(operator, text))}
@@ -203,6 +208,16 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except SyntaxError as error:
         raise ValueError(error.msg) from error
+
+
+def _experiments(value: str | list[str]) -> Any:
+    """The numbers of experiments. A text that spells none is left as it is: no experiment has it."""
+    if isinstance(value, list):
+        return [_experiments(each) for each in value]
+    try:
+        return storable(int(value))
+    except ValueError:
+        return value
 
 
 def _status(value: str | list[str]) -> int | list[int]:

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModelTag
 from mlflow.entities.model_registry.prompt import Prompt
 from mlflow.entities.model_registry.prompt_version import PromptModelConfig, PromptVersion
 from mlflow.exceptions import MlflowException
@@ -109,10 +109,12 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         model_config: PromptModelConfig | dict[str, Any] | None = None,
     ) -> PromptVersion:
+        stored = _version_tags(template, tags or {}, response_format, model_config)
+        _check_readable(name, template, stored)
         version = await self.create_model_version(
             name=name,
             source=STORE_PROMPT_SOURCE_PLACEHOLDER,
-            tags=_version_tags(template, tags or {}, response_format, model_config),
+            tags=stored,
             description=description,
         )
         return model_version_to_prompt_version(version)
@@ -197,6 +199,16 @@ def _version_tags(
         config = PromptModelConfig.from_dict(model_config) if isinstance(model_config, dict) else model_config
         values[PROMPT_MODEL_CONFIG_TAG_KEY] = json.dumps(config.to_dict())
     return [ModelVersionTag(key, value) for key, value in {**values, **tags}.items()]
+
+
+def _check_readable(name: str, template: Any, tags: list[ModelVersionTag]) -> None:
+    """Raise for a template that MLflow could not read back: it would hide every version of the prompt."""
+    try:
+        model_version_to_prompt_version(ModelVersion(name, "1", 0, tags=tags))
+    except ValueError as error:
+        raise invalid(
+            f"template must be a text or a list of messages with role and content, not {template!r:.100}."
+        ) from error
 
 
 def _with_experiment_as_tag(filter_string: str | None) -> str | None:

@@ -131,7 +131,7 @@ class ModelVersions(Area):
             model = await models.find_one(scoped({"name": name, **taken}))
         return model or refuse_unknown_model(name)
 
-    async def _locate(self, source: str) -> tuple[str, str | None]:
+    async def _locate(self, source: str) -> tuple[str | None, str | None]:
         """Where the files of ``source`` are, and the run behind it if a models:/ URI leads to one."""
         if urlparse(source).scheme != "models":
             return source, None
@@ -153,9 +153,10 @@ class ModelVersions(Area):
         return version_entity(*await find_version(self.database, name, version), with_aliases=True)
 
     @operation
-    async def get_model_version_download_uri(self, name: str, version: str | int) -> str:
+    async def get_model_version_download_uri(self, name: str, version: str | int) -> str | None:
         _, found = await find_version(self.database, name, version)
-        return str(found.get("storage_location") or found.get("source") or "")
+        uri: str | None = found.get("storage_location") or found.get("source")
+        return uri
 
     @mutation
     async def update_model_version(

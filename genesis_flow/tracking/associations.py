@@ -2,6 +2,7 @@
 
 An association is a document whose id comes from its two ends, so making or removing it again changes nothing.
 Both directions are an index in the order in which MLflow lists them: by time, then by id. One round trip.
+Links of traces are kept in the trace instead (``traces/links.py``).
 """
 
 from typing import Any
@@ -19,6 +20,7 @@ from genesis_flow.documents.binding import BATCH
 from genesis_flow.documents.evaluation import association_key
 from genesis_flow.query.keyset import behind
 from genesis_flow.query.tokens import create_token, parse_token
+from genesis_flow.tracking.traces.links import LINKS, TRACE, linked_traces, links_of_traces
 
 DATASET = EntityAssociationType.EVALUATION_DATASET
 EXPERIMENT = EntityAssociationType.EXPERIMENT
@@ -34,9 +36,13 @@ class Associations(Area):
         max_results: int | None = None,
         page_token: str | None = None,
     ) -> PagedList[str]:
+        if source_type == TRACE and destination_type in LINKS:
+            _check_page_size(max_results)
+            ids = _ids_in(source_ids)
+            return await links_of_traces(self.database, destination_type, ids, max_results, page_token)
         known = {
             "source_type": source_type,
-            "source_id": _any_of(source_ids),
+            "source_id": {"$in": _ids_in(source_ids)},
             "destination_type": destination_type,
         }
         return await _associated(self.database, known, "destination_id", max_results, page_token)
@@ -50,9 +56,13 @@ class Associations(Area):
         max_results: int | None = None,
         page_token: str | None = None,
     ) -> PagedList[str]:
+        if source_type == TRACE and destination_type in LINKS:
+            _check_page_size(max_results)
+            ids = _ids_in(destination_ids)
+            return await linked_traces(self.database, destination_type, ids, max_results, page_token)
         known = {
             "destination_type": destination_type,
-            "destination_id": _any_of(destination_ids),
+            "destination_id": {"$in": _ids_in(destination_ids)},
             "source_type": source_type,
         }
         return await _associated(self.database, known, "source_id", max_results, page_token)
@@ -96,7 +106,11 @@ async def datasets_of_experiments(database: Database, experiment_ids: list[str])
 
 
 async def experiments_of_dataset(database: Database, dataset_id: str) -> list[str]:
-    known = {"source_type": DATASET, "source_id": _any_of(dataset_id), "destination_type": EXPERIMENT}
+    known = {
+        "source_type": DATASET,
+        "source_id": {"$in": _ids_in(dataset_id)},
+        "destination_type": EXPERIMENT,
+    }
     return list(await _associated(database, known, "destination_id", None, None))
 
 
@@ -110,10 +124,7 @@ async def _associated(
     database: Database, known: dict[str, Any], wanted: str, max_results: int | None, page_token: str | None
 ) -> PagedList[str]:
     """The entities at the other end, each once in a page."""
-    if max_results is not None and max_results < 1:
-        raise MlflowException.invalid_parameter_value(
-            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a positive integer"
-        )
+    _check_page_size(max_results)
     sort = [("created_time", ASCENDING), (wanted, ASCENDING), ("_id", ASCENDING)]
     asked = [known, wanted]
     after = parse_token(page_token, asked, (int, str, str))
@@ -133,5 +144,12 @@ async def _associated(
     return PagedList(list(dict.fromkeys(each[wanted] for each in found)), token)
 
 
-def _any_of(ids: str | list[str]) -> dict[str, list[str]]:
-    return {"$in": [ids] if isinstance(ids, str) else list(ids)}
+def _check_page_size(max_results: int | None) -> None:
+    if max_results is not None and max_results < 1:
+        raise MlflowException.invalid_parameter_value(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a positive integer"
+        )
+
+
+def _ids_in(ids: str | list[str]) -> list[str]:
+    return [ids] if isinstance(ids, str) else list(ids)

@@ -21,6 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from mlflow.utils.time import get_current_time_millis
 from pymongo import ReturnDocument
 
+from genesis_flow.core.errors import invalid
 from genesis_flow.core.numbers import INT64
 from genesis_flow.database.operation import Area, call_token, long_mutation, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
@@ -38,7 +39,7 @@ from genesis_flow.documents.evaluation import (
     dataset_digest,
     evaluation_dataset_entity,
 )
-from genesis_flow.documents.keys import children_of, escape
+from genesis_flow.documents.keys import children_of, escape, stored_text
 from genesis_flow.query.evaluation_datasets import dataset_page
 from genesis_flow.tracking.associations import (
     DATASET,
@@ -65,6 +66,9 @@ class EvaluationDatasets(Area):
     async def create_dataset(
         self, name: str, tags: dict[str, str] | None = None, experiment_ids: list[str] | None = None
     ) -> EvaluationDataset:
+        if name is None:
+            raise invalid("A dataset needs a name: name must be a text, not None.")
+        name = str(name)
         now = get_current_time_millis()
         user = (tags or {}).get(MLFLOW_USER)
         dataset_id = f"d-{call_token()}"  # a repetition must not leave associations of another one
@@ -77,7 +81,7 @@ class EvaluationDatasets(Area):
             last_update_time=now,
             created_by=user,
             last_updated_by=user,
-            tags={escape(key): None if value is None else str(value) for key, value in (tags or {}).items()},
+            tags={escape(key): stored_text(value) for key, value in (tags or {}).items()},
         )
         document = fields.model_dump(by_alias=True, exclude_none=True)
         experiments = list(dict.fromkeys(str(experiment_id) for experiment_id in experiment_ids or []))

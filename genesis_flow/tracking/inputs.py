@@ -6,14 +6,17 @@ twice is one input: the first keeps its tags, and the dataset its schema and sou
 
 from typing import Any
 
-from mlflow.entities import DatasetInput, LoggedModelInput, LoggedModelOutput
+from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from pymongo import UpdateOne
+from pymongo.errors import PyMongoError
 
 from genesis_flow.compat.entities import DatasetSummary
 from genesis_flow.compat.validation import parse_experiment_ids, validate_dataset_inputs, validate_run_id
+from genesis_flow.core.errors import invalid
+from genesis_flow.database.error_edge import is_too_large
 from genesis_flow.database.operation import Area, mutation, operation
 from genesis_flow.database.scoping import current_workspace, scoped
 from genesis_flow.documents import DatasetFields, RunFields
@@ -40,7 +43,7 @@ class Inputs(Area):
         validate_run_id(run_id)
         if datasets is not None:
             if not isinstance(datasets, list):
-                raise TypeError(f"Argument 'datasets' should be a list, got '{type(datasets)}'")
+                raise invalid(f"Argument 'datasets' should be a list, got '{type(datasets)}'")
             validate_dataset_inputs(datasets)
         run = await find_active_run(self.database, run_id, _KNOWN_INPUTS)
         known = {each["id"] for each in run.get("inputs") or []}
@@ -48,10 +51,7 @@ class Inputs(Area):
         # An input that the run has already keeps its context, so the dataset gets no other one either.
         used = {_id: each for _id, each in used.items() if _id not in known}
         if used:
-            await self._dataset_documents.bulk_write(
-                [_dataset_upsert(_id, run["experiment_id"], each) for _id, each in used.items()],
-                ordered=False,
-            )
+            await self._write_datasets(used, run["experiment_id"])
         changes = [
             UpdateOne(
                 {**active(run_id), "inputs.id": {"$ne": _id}}, {"$push": {"inputs": _run_input(_id, each)}}
@@ -66,6 +66,20 @@ class Inputs(Area):
             if result.matched_count < len(changes):
                 # Deleted since it was read, or another client logged the same: the first is an error.
                 await find_active_run(self.database, run_id)
+
+    async def _write_datasets(self, used: dict[str, DatasetInput], experiment_id: int) -> None:
+        upserts = [_dataset_upsert(_id, experiment_id, each) for _id, each in used.items()]
+        try:
+            await self._dataset_documents.bulk_write(upserts, ordered=False)
+        except PyMongoError as error:
+            if not is_too_large(error):
+                raise
+            largest = max((each.dataset for each in used.values()), key=_size)
+            raise invalid(
+                f"The dataset '{largest.name}' is too large: its source, schema and profile take "
+                f"{_size(largest):,} bytes, and share a document, which ends at 16 MB (2 MB on Azure). "
+                "Log the profile as an artifact instead. The run has none of the inputs of this call."
+            ) from error
 
     @mutation
     async def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
@@ -124,6 +138,10 @@ def _dataset_upsert(dataset_id: str, experiment_id: int, used: DatasetInput) -> 
         },
         upsert=True,
     )
+
+
+def _size(dataset: Dataset) -> int:
+    return sum(len((text or "").encode()) for text in (dataset.source, dataset.schema, dataset.profile))
 
 
 def _run_input(dataset_id: str, used: DatasetInput) -> dict[str, Any]:

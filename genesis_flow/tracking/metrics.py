@@ -63,7 +63,12 @@ class Metrics(MetricMemory, Area):
     @direct
     @mutation
     async def log_metric(self, run_id: str, metric: Metric) -> None:
-        validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
+        try:
+            validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
+        except MlflowException:
+            if metric.model_id is not None:  # of a model's metric MLflow looks at the run first
+                await find_active_run(self.database, run_id)
+            raise
         models = await experiments_of_models(self.database, [metric])
         points = _by_key([metric])
         (update,) = _appends(run_id, points)

@@ -12,6 +12,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_MODELS, MLFLOW_RUN_NAME
 
 from genesis_flow.compat.validation import validate_length_limit, validate_param, validate_tag
+from genesis_flow.core.errors import invalid
 from genesis_flow.database.operation import Area, direct, is_repetition, mutation
 from genesis_flow.documents import RunFields
 from genesis_flow.documents.binding import Collection
@@ -68,9 +69,8 @@ class ParamsTags(Area):
         from mlflow.models import Model
 
         if not isinstance(mlflow_model, Model):
-            raise TypeError(
-                f"Argument 'mlflow_model' should be mlflow.models.Model, got '{type(mlflow_model)}'"
-            )
+            given = type(mlflow_model)
+            raise invalid(f"Argument 'mlflow_model' should be mlflow.models.Model, got '{given}'")
         field = f"tags.{escape(MLFLOW_LOGGED_MODELS)}"
         while True:
             run = await find_active_run(self.database, run_id, {"lifecycle_stage": 1, field: 1})

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Feedback
+from mlflow.entities.model_registry import PromptVersion
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.constant import TraceTagKey
@@ -264,6 +265,25 @@ async def test_no_search_scans_a_collection(store: MongoDBStore, text: str) -> N
         await store.search_traces(["0"], text)
         await store.search_traces(None, text)
     assert [query for query in queries if query.scans_collection] == []
+
+
+async def test_links_are_found_by_an_index(store: MongoDBStore) -> None:
+    prompt = PromptVersion(name="p", version=1, template="t")
+    for number in range(100):
+        await store.start_trace(stated(trace_id(number + 1), start=number))
+    linked = [trace_id(number + 1) for number in range(0, 100, 10)]
+    await store.link_traces_to_run(linked, "a" * 32)
+    for identifier in linked:
+        await store.link_prompts_to_trace(identifier, [prompt])
+    async with profiled(store.database) as queries:
+        first = await store.search_entities_by_destination("a" * 32, "run", "trace", max_results=5)
+        second = await store.search_entities_by_destination("a" * 32, "run", "trace", 5, first.token)
+        assert await store.search_entities_by_destination("p/1", "prompt_version", "trace") == linked
+        assert await store.search_entities_by_source(linked[:2], "trace", "run") == ["a" * 32]
+    assert [*first, *second] == linked
+    assert [query.plan.partition(" ")[0] for query in queries] == ["IXSCAN"] * 4
+    assert [query.keys <= 11 for query in queries] == [True] * 4, queries
+    assert [query.blocking_sort for query in queries[:2]] == [False, False]
 
 
 async def test_without_transactions(standalone: Mongod, database_name: str) -> None:

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow.entities import ExperimentTag, LoggedModelOutput, Metric, Param, RunTag, ViewType
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    ExperimentTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 
 from tests.contract.pair import Outcome, Pair
@@ -89,6 +98,23 @@ def _(pair: Pair) -> None:
     assert (orders[0][1], orders[1][0]) == (-1.0, -1.0)
 
 
+@row("a dataset whose source, schema and profile take more than 16 MB together")
+def _(pair: Pair) -> None:
+    run_id = new_run(pair)
+    large = DatasetInput(Dataset("large", "1", "local", "here", profile="x" * 16_777_215), [])
+    small = DatasetInput(Dataset("small", "1", "local", "here"), [])
+    ours, theirs = pair.both("log_inputs", run_id, [small, large])
+    assert (ours.code, theirs.code) == ("INVALID_PARAMETER_VALUE", None)
+    assert "The dataset 'large' is too large: its source, schema and profile take 16,777,219" in str(
+        ours.error
+    )
+    assert pair.ours.get_run(run_id).inputs.dataset_inputs == []
+    fits = DatasetInput(Dataset("fits", "1", "local", "here", profile="x" * 16_700_000), [])
+    pair.log_inputs(run_id, [fits])
+    (logged,) = pair.ours.get_run(run_id).inputs.dataset_inputs
+    assert logged.dataset.profile == fits.dataset.profile
+
+
 @row("log_outputs with a model that is an output already")
 def _(pair: Pair) -> None:
     run_id = new_run(pair)
@@ -157,11 +183,14 @@ def _(pair: Pair) -> None:
     assert pair.search_runs(["0"], "", ViewType.ALL) == []
 
 
-@row("times that are text")
+@row("times that are text, of runs and of traces")
 def _(pair: Pair) -> None:
     refused(pair, "create_run", "0", "user", "now", [], None, ours="INVALID_PARAMETER_VALUE", theirs=None)
     arguments = ("update_run_info", new_run(pair), None, "now", None)
     refused(pair, *arguments, ours="INVALID_PARAMETER_VALUE", theirs=None)
+    started = ("deprecated_start_trace_v2", "0", "now", {}, {})
+    refused(pair, *started, ours="INVALID_PARAMETER_VALUE", theirs=None)
+    assert pair.ours.search_traces(["0"])[0] == []
 
 
 @row("times with a fraction")

@@ -27,6 +27,17 @@ def _sql_rows(registry: RegistryPair, table: Any) -> int:
         return int(session.query(table).count())
 
 
+@pytest.mark.parametrize("template", [["a"], [{"a": 1}]])
+def test_a_template_that_nobody_could_read_back(registry: RegistryPair, template: Any) -> None:
+    registry.create_prompt("p")
+    registry.create_prompt_version("p", "say {{what}}")
+    ours, theirs = registry.both("create_prompt_version", "p", template)
+    assert (ours.code, theirs.code) == ("INVALID_PARAMETER_VALUE", "ValueError")
+    ours, theirs = registry.both("search_prompt_versions", "p")
+    assert [version.template for version in ours.result] == ["say {{what}}"]
+    assert theirs.code == "ValueError"
+
+
 def test_nothing_stays_of_a_deleted_version(
     registry: RegistryPair, contract_database: Database[dict[str, Any]]
 ) -> None:

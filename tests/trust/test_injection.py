@@ -65,7 +65,7 @@ class Injector:
         call = f"{name}({[described(each) for each in args]}, {kwargs.keys()})"
         try:
             result = await asyncio.wait_for(getattr(self.store, name)(*args, **kwargs), 20)
-        except (MlflowException, TypeError, AttributeError, ValueError):
+        except MlflowException:
             result = None
         assert snapshot(self.database) == before, f"{call} has changed something"
         found = result[0] if isinstance(result, tuple) else result
@@ -138,7 +138,7 @@ async def test_operators_in_entities_are_refused_or_kept_as_text(
             before = snapshot(database)
             try:
                 await getattr(store, method)(run_id, entity)
-            except (MlflowException, TypeError, AttributeError, ValueError):
+            except MlflowException:
                 assert snapshot(database) == before, f"{method}({entity!r})"
     data = (await store.get_run(run_id)).data
     assert all(type(each) is str for each in [*data.tags.values(), *data.params.values()]), data

@@ -2,9 +2,12 @@
 
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from heapq import merge
+from itertools import accumulate, repeat
+from typing import Any, Literal
 
 from bson.timestamp import Timestamp
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
@@ -33,26 +36,33 @@ class Tally:
     total: int = 0
     low: int | None = None
     high: int | None = None
-    values: list[int] = field(default_factory=list)
+    # Values in order as they are kept, packed: Python's own numbers would take nine times the memory.
+    parts: list[Sequence[int]] = field(default_factory=list)
+    # How often a value occurs, of those that came from the traces.
+    times: dict[int, int] = field(default_factory=dict)
 
-    def add(
-        self,
-        count: int,
-        total: int = 0,
-        low: int | None = None,
-        high: int | None = None,
-        values: Iterable[int] = (),
-    ) -> None:
+    def add(self, count: int, total: int = 0, low: int | None = None, high: int | None = None) -> None:
         self.count += count
         self.total += total
         if low is not None and (self.low is None or low < self.low):
             self.low = low
         if high is not None and (self.high is None or high > self.high):
             self.high = high
-        self.values.extend(values)
+
+    def add_value(self, value: int, times: int) -> None:
+        self.add(times, value * times, value, value)
+        self.times[value] = self.times.get(value, 0) + times
 
     def join(self, other: "Tally") -> None:
-        self.add(other.count, other.total, other.low, other.high, other.values)
+        self.add(other.count, other.total, other.low, other.high)
+        self.parts += other.parts
+        for value, times in other.times.items():
+            self.times[value] = self.times.get(value, 0) + times
+
+    def in_order(self) -> Iterator[int]:
+        """All values, each as often as it occurs."""
+        from_traces = (each for value in sorted(self.times) for each in repeat(value, self.times[value]))
+        return merge(*self.parts, from_traces)
 
     @property
     def is_exact(self) -> bool:
@@ -71,9 +81,28 @@ class Tally:
                 return self.total
             case AggregationType.AVG:
                 return float(self.total) / self.count
-        return percentile(
-            lambda index: self.values[index], self.count, float(aggregation.percentile_value or 0)
-        )
+        return percentile(self._nth(), self.count, float(aggregation.percentile_value or 0))
+
+    def _nth(self) -> Callable[[int], int]:
+        """Finds the value at a place of all in order: that of which so many are not greater."""
+        values = sorted(self.times)
+        sums = [0, *accumulate(self.times[value] for value in values)]
+
+        def up_to(value: int) -> int:
+            in_parts = sum(bisect_right(part, value) for part in self.parts)
+            return in_parts + sums[bisect_right(values, value)]
+
+        def nth(index: int) -> int:
+            low, high = self.low or 0, self.high or 0
+            while low < high:
+                middle = (low + high) // 2
+                if up_to(middle) > index:
+                    high = middle
+                else:
+                    low = middle + 1
+            return low
+
+        return nth
 
 
 Tallies = dict[Key, Tally]
@@ -122,8 +151,8 @@ def tallied_values(rows: Iterable[Document], grouping: Grouping, into: Tallies) 
     """The same for what ``histogram_pipeline`` found."""
     found, names = 0, list(grouping.key())
     for row in rows:
-        value, count = int(row["_id"]["value"]), int(row["n"])
-        into.setdefault(_key(row, names), Tally()).add(count, value * count, value, value, [value] * count)
+        count = int(row["n"])
+        into.setdefault(_key(row, names), Tally()).add_value(int(row["_id"]["value"]), count)
         found += count
     return found
 
@@ -135,23 +164,21 @@ def _key(row: Document, names: list[str]) -> Key:
 
 def packed(tallies: Tallies, metric: Metric) -> list[Document] | None:
     """The sums of a day as they are kept, or None if they cannot be."""
+    if len(tallies) > _MOST_ROWS:
+        return None
+    with_values = has_values(metric)
+    # Asked first: values that are too many to keep need not be brought in order.
+    fit = with_values and sum(_size_of(tally) for tally in tallies.values()) <= _MOST_BYTES
     rows: list[Document] = []
-    size = 0
     for key, tally in tallies.items():
         row: Document = {"key": list(key), "count": tally.count}
-        if has_values(metric):
-            tally.values.sort()
+        if with_values:
             if tally.total not in INT64:
                 return None
-            values = _bytes_of(tally.values)
-            size += len(values)
-            row |= {"total": tally.total, "low": tally.low, "high": tally.high, "values": values}
+            row |= {"total": tally.total, "low": tally.low, "high": tally.high}
+        if fit:
+            row["values"] = _bytes_of(tally)
         rows.append(row)
-    if len(rows) > _MOST_ROWS:
-        return None
-    if size > _MOST_BYTES:
-        for row in rows:
-            del row["values"]
     return rows
 
 
@@ -160,15 +187,26 @@ def has_values(metric: Metric) -> bool:
     return metric.aggregations != {AggregationType.COUNT}
 
 
-def _bytes_of(values: list[int]) -> bytes:
-    fits = not values or (values[0] in _INT32 and values[-1] in _INT32)
-    return _ordered(array("i" if fits else "q", values)).tobytes()
+def _code_of(tally: Tally) -> Literal["i", "q"]:
+    """How the values of a tally are packed."""
+    return "i" if (tally.low or 0) in _INT32 and (tally.high or 0) in _INT32 else "q"
 
 
-def _values_in(data: bytes, count: int) -> list[int]:
-    found = array("i" if len(data) == count * array("i").itemsize else "q")
+def _size_of(tally: Tally) -> int:
+    return tally.count * array(_code_of(tally)).itemsize
+
+
+def _bytes_of(tally: Tally) -> bytes:
+    return _ordered(array(_code_of(tally), tally.in_order())).tobytes()
+
+
+def _values_in(data: bytes, count: int) -> Sequence[int]:
+    code: Literal["i", "q"] = "i" if len(data) == count * array("i").itemsize else "q"
+    if sys.byteorder == "little":
+        return memoryview(data).cast(code)  # no copy
+    found = array(code)
     found.frombytes(data)
-    return _ordered(found).tolist()
+    return _ordered(found)
 
 
 def _ordered(numbers: "array[int]") -> "array[int]":
@@ -181,8 +219,10 @@ def unpacked(rows: Iterable[Document], into: Tallies, *, with_values: bool) -> N
     """Add the kept sums of a day by their own keys."""
     for row in rows:
         count, total, low, high = (int(row.get(name, 0)) for name in ("count", "total", "low", "high"))
-        values = _values_in(row["values"], count) if with_values else ()
-        into.setdefault(tuple(row["key"]), Tally()).add(count, total, low, high, values)
+        tally = into.setdefault(tuple(row["key"]), Tally())
+        tally.add(count, total, low, high)
+        if with_values:
+            tally.parts.append(_values_in(row["values"], count))
 
 
 def regrouped(day: int, rows: Iterable[Document], grouping: Grouping) -> Iterator[Document]:

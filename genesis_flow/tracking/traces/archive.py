@@ -38,7 +38,6 @@ from genesis_flow.database.scoping import scoped
 from genesis_flow.database.writes import until_done
 from genesis_flow.documents import ExperimentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.keys import children_of, escape
-from genesis_flow.documents.traces import map_field
 from genesis_flow.tracking.guards import ACTIVE
 from genesis_flow.tracking.traces.read import load_contents
 from genesis_flow.tracking.traces.shared import HERE
@@ -124,7 +123,7 @@ class TraceArchive(Area):
         )
         async for experiment in experiments.sort("_id", 1):
             number, stored = experiment["_id"], experiment.get("tags") or {}
-            tags = {key: stored[map_field(key)] for key in keys if map_field(key) in stored}
+            tags = {key: stored[escape(key)] for key in keys if escape(key) in stored}
             own = parse_trace_archival_duration_millis(
                 resolve_effective_trace_archival_retention(
                     experiment_id=str(number),

@@ -74,8 +74,33 @@ MOST_CHANGES = 1_000
 # How much of a call may go into keeping sums; the next call goes on.
 _KEEPING_SECONDS = 10.0
 
-# When each database may be asked again for sums that were not there, by the id of their head.
-_absent: "weakref.WeakKeyDictionary[Database, dict[str, float]]" = weakref.WeakKeyDictionary()
+
+class _Waits:
+    """Until when not to try again what was in vain, by what it is: to read some sums, or to make them."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def is_over(self, what: str) -> bool:
+        return time.monotonic() >= self._until.get(what, 0)
+
+    def state(self, what: str) -> float | None:
+        """For ``begin``, which only counts if nothing has happened since."""
+        return self._until.get(what)
+
+    def begin(self, what: str, since: float | None) -> None:
+        if self._until.get(what) == since:
+            self._until[what] = time.monotonic() + RETRY_SECONDS
+
+    def end(self, what: str) -> None:
+        self._until[what] = time.monotonic()
+
+
+_waits: "weakref.WeakKeyDictionary[Database, _Waits]" = weakref.WeakKeyDictionary()
+
+
+def _waits_of(database: Database) -> _Waits:
+    return _waits.setdefault(database, _Waits())
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +131,10 @@ async def answer(database: Database, question: Question) -> Tallies:
     kept = await _kept(database, question)
     tallies, asked = await _answer_with(database, question, kept)
     is_old = kept is not None and kept.made.time < time.time() - REFRESH_SECONDS
-    if (asked >= WORTH_KEEPING or is_old) and _may_retry(database, f"{question.head} made"):
+    waits, making = _waits_of(database), f"{question.head} made"
+    if (asked >= WORTH_KEEPING or is_old) and waits.is_over(making):
+        # Before it is tried: one of those who ask at once is enough.
+        waits.begin(making, waits.state(making))
         await _keep_if_possible(database, question)
     return tallies
 
@@ -153,8 +181,10 @@ async def _ask_traces(database: Database, question: Question, asked: Range, into
     else:
         pipeline = tally_pipeline(grouping, match, question.aggregations)
     cursor = await database.collection(TraceFields).aggregate(pipeline, allowDiskUse=True, batchSize=BATCH)
-    rows = await cursor.to_list()
-    return (tallied_values if question.with_values else tallied)(rows, grouping, into)
+    add, found = tallied_values if question.with_values else tallied, 0
+    while some := await cursor.to_list(BATCH):
+        found += add(some, grouping, into)
+    return found
 
 
 def _between(start: int | None, end: int | None) -> Document:
@@ -168,15 +198,19 @@ def _between(start: int | None, end: int | None) -> Document:
 
 async def _kept(database: Database, question: Question) -> Kept | None:
     """What readers have kept of this, if anything."""
-    if not _may_retry(database, question.head):
+    waits = _waits_of(database)
+    if not waits.is_over(question.head):
         return None
+    # Others may ask at the same time, so not before it is known that there are none; and one of these may
+    # have made some by then.
+    state = waits.state(question.head)
     first = None if question.start is None else question.start // DAY
     last = None if question.end is None else question.end // DAY
     projection = None if question.with_values else {"rows.values": 0}
     sums = database.collection(TraceSumsFields)
     kept = await _read_sums(sums, question, _days_between(question, first, last), projection)
-    if kept is not None:
-        _absent[database].pop(question.head, None)
+    if kept is None:
+        waits.begin(question.head, state)
     return kept
 
 
@@ -247,16 +281,6 @@ def _until(kept: Kept) -> Document:
     return {"request_time": {"$lt": kept.until}}
 
 
-def _may_retry(database: Database, what: str) -> bool:
-    """Whether it was long ago that this was tried; it is tried now."""
-    tried = _absent.setdefault(database, {})
-    now = time.monotonic()
-    if now < tried.get(what, 0):
-        return False
-    tried[what] = now + RETRY_SECONDS
-    return True
-
-
 async def _keep_if_possible(database: Database, question: Question) -> None:
     """Keep sums for the next reader. Who may not write, or has no time left, keeps none."""
     try:
@@ -268,7 +292,7 @@ async def _keep_if_possible(database: Database, question: Question) -> None:
     except PyMongoError:
         _logger.debug("The sums of %s are not kept.", question.head, exc_info=True)
     else:
-        _absent[database].pop(question.head, None)
+        _waits_of(database).end(question.head)
 
 
 @asynccontextmanager

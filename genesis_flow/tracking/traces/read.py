@@ -77,7 +77,7 @@ class TraceReads(Area):
         """Whole traces in the order asked for, without those that are not there or not complete."""
         return [
             trace
-            for some in portions(_unique(trace_ids), _WHOLE_AT_ONCE)
+            for some in portions(_unique(trace_ids or []), _WHOLE_AT_ONCE)
             for trace in await self._whole_traces(some, experiment_ids, allow_partial=False)
         ]
 
@@ -86,7 +86,7 @@ class TraceReads(Area):
         self, trace_ids: list[str], location: str | None = None, experiment_ids: list[str] | None = None
     ) -> list[TraceInfo]:
         infos = []
-        for some in portions(_unique(trace_ids)):
+        for some in portions(_unique(trace_ids or [])):
             traces, assessments = await asyncio.gather(
                 self._trace_documents(some, experiment_ids), assessments_of(self.database, some)
             )

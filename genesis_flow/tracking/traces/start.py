@@ -32,6 +32,7 @@ from genesis_flow.documents.traces import ERASING, KNOWN, NOW, TOUCH
 from genesis_flow.tracking.guards import (
     check_experiment_active,
     experiment_number,
+    milliseconds,
     refuse_unknown_experiment,
 )
 from genesis_flow.tracking.traces.departures import departing, place_of, stays
@@ -65,6 +66,7 @@ class TraceStart(TraceMemory, Area):
         checked_name(trace_info.tags.get(TraceTagKey.TRACE_NAME))
         checked_session(trace_info.trace_metadata.get(TraceMetadataKey.TRACE_SESSION))
         number = experiment_number(trace_info.experiment_id)
+        start = milliseconds("request_time", trace_info.request_time)
         own: Document = {"trace_id": trace_id}
         named = [{"_id": each.assessment_id} for each in trace_info.assessments if each.assessment_id]
         experiment, found = await experiment_and(
@@ -77,8 +79,8 @@ class TraceStart(TraceMemory, Area):
         _refuse_foreign_assessments(found, trace_id)
         stated: Document = {
             "experiment_id": number,
-            "request_time": trace_info.request_time,
-            "end_time": _end(trace_info.request_time, trace_info.execution_duration),
+            "request_time": start,
+            "end_time": _end(start, trace_info.execution_duration),
             "status": trace_info.state.value,
             "client_request_id": trace_info.client_request_id,
             "artifact_location": artifact_location(experiment, trace_id),
@@ -176,7 +178,7 @@ class TraceStart(TraceMemory, Area):
             "_id": trace_id,
             "workspace": current_workspace(),
             "experiment_id": number,
-            "request_time": timestamp_ms,
+            "request_time": milliseconds("timestamp_ms", timestamp_ms),
             "status": TraceState.IN_PROGRESS.value,
             "generation": 1,
             "touched": NOW,
@@ -199,7 +201,7 @@ class TraceStart(TraceMemory, Area):
         checked_name(tags.get(TraceTagKey.TRACE_NAME))
         checked_session(request_metadata.get(TraceMetadataKey.TRACE_SESSION))
         stated = {
-            "end_time": timestamp_ms,
+            "end_time": milliseconds("timestamp_ms", timestamp_ms),
             "status": TraceStatus(status).to_state().value,
             **stated_fields(tags, request_metadata),
         }
@@ -221,7 +223,7 @@ def _refuse_foreign_assessments(found: list[Document], trace_id: str, cause: Exc
 
 
 def _end(start: int, duration: int | None) -> int | None:
-    return None if duration is None else start + duration
+    return None if duration is None else start + milliseconds("execution_duration", duration)
 
 
 def _change(stated: Document) -> Document:

@@ -20,6 +20,7 @@ from mlflow.tracing.utils import TraceJSONEncoder
 
 from genesis_flow.compat.previews import get_truncated_preview, without_nul
 from genesis_flow.compat.validation import validate_length_limit, validate_trace_tag
+from genesis_flow.documents.keys import stored_text
 from genesis_flow.documents.spans import NANOSECONDS_PER_MILLISECOND, SpanCore, span_document, spelled
 from genesis_flow.tracking.traces.stored_span import stored_span
 
@@ -157,11 +158,13 @@ def _add_tag(tags: dict[str, str], key: str, value: str) -> None:
     tags[key] = value
 
 
-def checked_name(value: str | None) -> str | None:
-    name: str | None = validate_length_limit("Trace name", MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE, value)
+def checked_name(value: Any) -> str | None:
+    text = stored_text(value)
+    name: str | None = validate_length_limit("Trace name", MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE, text)
     return name
 
 
 def checked_session(value: Any) -> str | None:
-    session: str | None = validate_length_limit("Session ID", MAX_CHARS_IN_TRACE_INFO_METADATA, value)
+    text = stored_text(value)
+    session: str | None = validate_length_limit("Session ID", MAX_CHARS_IN_TRACE_INFO_METADATA, text)
     return session

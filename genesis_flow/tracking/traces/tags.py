@@ -56,18 +56,20 @@ class TraceTags(Area):
 
     @mutation
     async def link_traces_to_run(self, trace_ids: list[str], run_id: str) -> None:
+        if not trace_ids:
+            return
         _check_count("link", "to", trace_ids)
         await self._change_links(trace_ids, {"$addToSet": {"linked_runs": run_id}}, stubs=True)
 
     @mutation
     async def unlink_traces_from_run(self, trace_ids: list[str], run_id: str) -> None:
         """Undo links; the run in which a trace was made stays its run."""
+        if not trace_ids:
+            return
         _check_count("unlink", "from", trace_ids)
         await self._change_links(trace_ids, {"$pull": {"linked_runs": run_id}}, stubs=False)
 
     async def _change_links(self, trace_ids: list[str], change: dict[str, Any], *, stubs: bool) -> None:
-        if not trace_ids:
-            return
         traces = self.database.collection(TraceFields)
         updates = [
             UpdateOne(scoped({"_id": trace_id}), change, upsert=stubs)

@@ -73,6 +73,8 @@ class TraceMetrics(Area):
             raise MlflowException.invalid_parameter_value(
                 "start_time_ms and end_time_ms are required if time_interval_seconds is set"
             )
+        if not aggregations:
+            return _without_aggregations(dimensions, time_interval_seconds)
         numbers = [number for number in parse_experiment_ids([*experiment_ids]) if number in INT64]
         scope: Document = {"experiment_id": {"$in": numbers}}
         asked = parse_metric_filters(filters or [], view_type)
@@ -122,8 +124,6 @@ class TraceMetrics(Area):
         for found in answers:
             for group, tally in found.items():
                 together.setdefault(group, Tally()).join(tally)
-        for tally in together.values():
-            tally.values.sort()
         return together if all(tally.is_exact for tally in together.values()) else None
 
     async def _grouped_points(
@@ -189,6 +189,15 @@ class TraceMetrics(Area):
             found = {str(each): aggregate(groups[group], each) for each in aggregations}
             points.append(grouping.point(name, dict(zip(names, group, strict=True)), found))
         return points
+
+
+def _without_aggregations(
+    dimensions: list[str], time_interval_seconds: int | None
+) -> PagedList[MetricDataPoint]:
+    """Groups of which nothing is asked are no points; without groups, nothing is asked at all."""
+    if not dimensions and not time_interval_seconds:
+        raise MlflowException.invalid_parameter_value("aggregations is empty. Name at least one aggregation.")
+    return PagedList([], None)
 
 
 def _nothing(grouping: Grouping, name: str, aggregations: list[MetricAggregation]) -> list[MetricDataPoint]:
