@@ -5,7 +5,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from contextvars import Context
 from typing import Any
@@ -44,8 +44,7 @@ class Clients:
         self._owner = owner
         self._process = os.getpid()
         self._users: set[weakref.ref[object]] = set()
-        self._uri: str | None = None
-        self._options: dict[str, Any] = {}
+        self._connect: Callable[[], BlockingClient] | None = None
         self._client: Client | None = None
         self._blocking: BlockingClient | None = None
         self._lock = threading.Lock()
@@ -72,13 +71,16 @@ class Clients:
         """The loop's client, made with the first one's arguments: all who share it have the same."""
         if self._client is None:
             self._check()
-            self._uri, self._options = uri, options
+            # Not the arguments themselves, which hold the password.
+            self._connect = lambda: pymongo.MongoClient(uri, **options)
             self._client = AsyncMongoClient(uri, **options)
         return self._client
 
     def connect(self) -> BlockingClient:
         """Another blocking client of the server, for the caller to close."""
-        return pymongo.MongoClient(self._uri, **self._options)
+        if self._connect is None:
+            raise RuntimeError("A blocking client is made beside that of the loop, which is not there yet.")
+        return self._connect()
 
     def blocking(self) -> BlockingClient:
         """The blocking client that all threads share, made when a call first asks for it."""
@@ -113,7 +115,7 @@ class Clients:
 
     async def _close_after_calls(self, patience: float) -> None:
         deadline = self.loop.time() + patience
-        while self.calls and self.loop.time() < deadline:
+        while self.calls and self.loop.time() < deadline:  # noqa: ASYNC110 - an event costs each call
             await asyncio.sleep(_LOOK_SECONDS)
         await self._close()
         await self._until_loop_ends.aclose()
