@@ -44,6 +44,7 @@ class Clients:
         self._owner = owner
         self._process = os.getpid()
         self._users: set[weakref.ref[object]] = set()
+        self._patience = 0.0
         self._connect: Callable[[], BlockingClient] | None = None
         self._client: Client | None = None
         self._blocking: BlockingClient | None = None
@@ -56,8 +57,10 @@ class Clients:
         """``asyncio.run`` ends asynchronous generators before it closes a loop: then the clients close."""
         await anext(self._until_loop_ends)
 
-    def join(self, user: object) -> None:
+    def join(self, user: object, patience: float) -> None:
+        """Let ``user`` use them; calls get ``patience`` seconds to end if it is the last to go."""
         self._users.add(weakref.ref(user, self._collected))
+        self._patience = patience
 
     async def leave(self, user: object, patience: float) -> None:
         """Close the clients if ``user`` was the last; calls that are running get ``patience`` seconds."""
@@ -105,7 +108,7 @@ class Clients:
 
     def _close_unless_used(self) -> None:
         if not self._users and not self.closed:
-            self._close_soon(patience=0)  # who runs a call holds its store
+            self._close_soon(self._patience)
 
     def _close_soon(self, patience: float) -> "asyncio.Task[None]":
         """Close in a task of its own, which nobody's cancellation and nobody's deadline ends."""
@@ -117,16 +120,20 @@ class Clients:
         deadline = self.loop.time() + patience
         while self.calls and self.loop.time() < deadline:  # noqa: ASYNC110 - an event costs each call
             await asyncio.sleep(_LOOK_SECONDS)
-        await self._close()
-        await self._until_loop_ends.aclose()
+        try:
+            await self._close()
+        finally:
+            await self._until_loop_ends.aclose()
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
             self.closed = True
-            await self._close()
-            self._owner.forget(self)
+            try:
+                await self._close()
+            finally:
+                self._owner.forget(self)
 
     async def _close(self) -> None:
         with pymongo.timeout(_CLOSE_SECONDS):
@@ -174,7 +181,7 @@ class Owner:
         found = self._open.get((asyncio.get_running_loop(), key))
         return None if found is None or found.closed else found
 
-    async def clients(self, key: str, user: object) -> Clients:
+    async def clients(self, key: str, user: object, patience: float) -> Clients:
         """The clients of a server on the running loop, with one user more."""
         found = self.find(key)
         if found is None:
@@ -182,9 +189,8 @@ class Owner:
             found = Clients(self, key)
             self._open[found.loop, key] = found
             self._all.add(found)
-            found.join(user)
-            await found.watch_loop()
-        found.join(user)
+            await found.watch_loop()  # nothing else runs meanwhile
+        found.join(user, patience)
         return found
 
     def bury_the_gone(self) -> None:

@@ -111,7 +111,7 @@ async def open_database(settings: Settings, user: object) -> Database:
 
     It stays open as long as ``user``, or another one, is there and has not closed it.
     """
-    clients = await owner.clients(settings.cache_key, user)
+    clients = await owner.clients(settings.cache_key, user, settings.timeout)
     key = (settings.database, settings.prefix, settings.portable)
     task: asyncio.Task[Database] | None = clients.opened.get(key)
     if task is None or (task.done() and not _is_opened(task)):
