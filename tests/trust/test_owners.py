@@ -359,26 +359,47 @@ def test_one_store_on_two_loops_at_once(mongod: Mongod, uri: str, app: str) -> N
 
 
 EXIT = """
-import atexit, sys, threading
+import atexit, json, sys, threading
 import mlflow
 from mlflow import MlflowClient
+from genesis_flow import MongoDBStore
 
 mlflow.set_tracking_uri(sys.argv[1])
-run = mlflow.start_run()
-mlflow.log_metric("loss", 1.0)
-store = MlflowClient()._tracking_client.store
-atexit.register(store.close)  # runs before MLflow ends its run
+run_id = mlflow.start_run().info.run_id
+stop, steps, errors = threading.Event(), 0, []
+
 def log():
-    for step in range(50):
-        mlflow.log_metric("loss", float(step), step, run_id=run.info.run_id)
-threading.Thread(target=log).start()
-print(run.info.run_id)
+    global steps
+    while not stop.is_set():
+        try:
+            mlflow.log_metric("loss", 1.0, steps, run_id=run_id)
+            mlflow.get_experiment("0")
+        except Exception as error:
+            errors.append(str(error))
+        steps += 1
+
+def close_others():
+    for _ in range(20):
+        other = MongoDBStore(sys.argv[1])
+        other.search_experiments()
+        other.close()
+
+def report():
+    stop.set()
+    thread.join()
+    print(json.dumps([run_id, steps, errors]))
+
+# The last one runs first; MLflow ends its run after all of them.
+atexit.register(MlflowClient()._tracking_client.store.close)
+atexit.register(report)
+atexit.register(close_others)
+thread = threading.Thread(target=log, daemon=True)
+thread.start()
 """
 
 
-def test_a_run_ends_after_its_store_was_closed_at_exit(
-    uri: str, app: str, mongod: Mongod, tmp_path: Path
-) -> None:
+def test_stores_that_are_closed_at_exit_disturb_no_other(uri: str, tmp_path: Path) -> None:
+    """Neither a thread that still logs, nor MLflow, which ends its run after its own store was closed."""
     done = subprocess.run(
         [sys.executable, "-c", EXIT, uri],
         cwd=tmp_path,
@@ -388,8 +409,10 @@ def test_a_run_ends_after_its_store_was_closed_at_exit(
         timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
+    run_id, steps, errors = json.loads(done.stdout.splitlines()[0])
+    assert errors == []
     assert "after close" not in done.stderr
     store = MongoDBStore(uri)
-    run_id = done.stdout.split()[0]
     assert store.get_run(run_id).info.status == "FINISHED", done.stderr
-    assert len(store.get_metric_history(run_id, "loss")) == 51
+    assert len(store.get_metric_history(run_id, "loss")) == steps > 0
+    store.close()
