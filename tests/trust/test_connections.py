@@ -84,10 +84,11 @@ def test_a_thousand_stores_share_one_pool(mongod: Mongod, store_uri: str) -> Non
         watcher.join()
     assert 0 < most <= MOST_SOCKETS + WATCHING
     # Two databases and two prefixes of one server share it too.
-    for other in (uri.replace("test_", "test_other_"), f"{uri}#prefix"):
-        MongoDBStore(other).search_experiments()
+    others = [MongoDBStore(other) for other in (uri.replace("test_", "test_other_"), f"{uri}#prefix")]
+    for other in others:
+        other.search_experiments()
     settle(mongod, "thousand", MOST_SOCKETS + WATCHING)
-    for store in [*stores, *registries]:
+    for store in [*stores, *registries, *others]:
         store.close()
     settle(mongod, "thousand", 0)
     with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
