@@ -15,14 +15,9 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 
 from genesis_flow.core.settings import Settings
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.database.operation import Area, connect
 from genesis_flow.registry.store import AsyncModelRegistryStore
 from genesis_flow.tracking.store import AsyncTrackingStore
-
-
-@operation
-async def _connect(store: Area) -> None:
-    """What every call does first, with its retries and its errors: open the database."""
 
 
 class _AsContextManager(Area):
@@ -40,7 +35,7 @@ class _AsContextManager(Area):
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
-        await _connect(self)
+        await connect(self)
         return self
 
     async def __aexit__(

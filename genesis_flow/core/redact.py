@@ -34,19 +34,19 @@ _SECRET_OPTION = re.compile(
 
 
 class Secret:
-    """A string that shows itself only through :meth:`reveal`.
+    """A string that shows itself only through :meth:`reveal`, not to a dump of what objects hold.
 
     It can be pickled, because a store has to travel to worker processes; the pickle holds it encoded, so that
     a dump of the bytes does not show it, but not encrypted.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("_revealed",)
 
     def __init__(self, value: str) -> None:
-        self._value = value
+        self._revealed = lambda: value  # an attribute would show it to whoever walks through attributes
 
     def reveal(self) -> str:
-        return self._value
+        return self._revealed()
 
     def __repr__(self) -> str:
         return f"Secret({MASK!r})"
@@ -58,18 +58,18 @@ class Secret:
         return format(MASK, format_spec)
 
     def __bool__(self) -> bool:
-        return bool(self._value)
+        return bool(self.reveal())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(_to_bytes(self._value), _to_bytes(other._value))
+        return hmac.compare_digest(_to_bytes(self.reveal()), _to_bytes(other.reveal()))
 
     def __hash__(self) -> int:
-        return hash((Secret, self._value))
+        return hash((Secret, self.reveal()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore_secret, (base64.b85encode(_to_bytes(self._value)),)
+        return _restore_secret, (base64.b85encode(_to_bytes(self.reveal())),)
 
 
 def _to_bytes(value: str) -> bytes:

@@ -1,8 +1,6 @@
-"""Clients and opened databases: one of each per event loop, process and server."""
+"""Opened databases: one per event loop, process and server."""
 
 import asyncio
-import os
-import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -12,21 +10,20 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import pymongo
 from pydantic import BaseModel
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.asynchronous.mongo_client import AsyncMongoClient
 from pymongo.errors import ConfigurationError, OperationFailure
 
 from genesis_flow.core.settings import Embedded, Settings
+from genesis_flow.database.clients import Client, Clients, owner
 from genesis_flow.database.joined import JoinedUpdates
 from genesis_flow.database.patience import in_order
 from genesis_flow.database.reaching import reach
-from genesis_flow.database.schema import Connect, ready_schema
+from genesis_flow.database.schema import ready_schema
 from genesis_flow.documents import Documents, bind_documents
 from genesis_flow.documents.binding import Collection
 
 if TYPE_CHECKING:
     from genesis_flow.embedded import EmbeddedServer
 
-Client = AsyncMongoClient[dict[str, Any]]
 Session = AsyncClientSession
 T = TypeVar("T")
 
@@ -43,26 +40,39 @@ class Joined(Protocol):
 class Database:
     """An opened database: its client, its bound documents, what its topology can do."""
 
-    def __init__(self, settings: Settings, client: Client, documents: Documents, connect: Connect) -> None:
+    def __init__(self, settings: Settings, clients: Clients, client: Client, documents: Documents) -> None:
         self.settings = settings
+        self.clients = clients
         self.client = client
         self.documents = documents
-        # Makes a blocking client of the same server.
-        self.connect = connect
-        self.loop = asyncio.get_running_loop()
         self.has_transactions = False
-        self.closed = False
         self.embedded: EmbeddedServer | None = None
         self._joined: dict[type[BaseModel], JoinedUpdates] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def is_usable(self) -> bool:
         """Whether whoever asks may use it: it is bound to the loop on which it was opened."""
-        return self.is_open() and self.loop is asyncio.get_running_loop()
+        return self.is_open() and self.clients.loop is asyncio.get_running_loop()
 
     def is_open(self) -> bool:
         """Not if its embedded server has lost its keeper: to open it again starts another."""
-        return not self.closed and (self.embedded is None or self.embedded.has_keeper())
+        return not self.clients.closed and (self.embedded is None or self.embedded.has_keeper())
+
+    def enter(self, call: object) -> bool:
+        """Keep the connection for a call until it leaves; False if the connection is closed."""
+        self.clients.calls.add(call)
+        if not self.clients.closed:
+            return True
+        self.leave(call)
+        return False
+
+    def leave(self, call: object) -> None:
+        self.clients.calls.discard(call)
+
+    def let_go(self) -> None:
+        """Hold the client no longer: its loop is gone, and the stores that hold this may stay."""
+        del self.client, self.documents
+        self._joined.clear()
 
     def is_near(self) -> bool:
         """Whether a direct call may send commands one after the other that the loop would send at once."""
@@ -105,35 +115,19 @@ class Database:
             await self.client.admin.command("killSessions", [session_id])
 
 
-_clients: dict[tuple[int, object], Client] = {}
-# The blocking clients beside them, of those who asked for one.
-_blocking: dict[tuple[int, object], pymongo.MongoClient[dict[str, Any]]] = {}
-_blocking_lock = threading.Lock()
-_databases: dict[tuple[int, object, str, str, bool], "asyncio.Task[Database]"] = {}
+async def open_database(settings: Settings, user: object) -> Database:
+    """The database that ``settings`` name, opened at most once per loop however many ask at once.
 
-
-def _forget_in_child() -> None:
-    """A forked child must not touch its parent's sockets or loop; it opens its own on first use."""
-    global _clients, _databases, _blocking, _blocking_lock
-    _clients, _databases, _blocking, _blocking_lock = {}, {}, {}, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
-
-
-async def open_database(settings: Settings) -> Database:
-    """The database that ``settings`` name, opened at most once per loop however many ask at once."""
-    key = (
-        id(asyncio.get_running_loop()),
-        settings.cache_key,
-        settings.database,
-        settings.prefix,
-        settings.portable,
-    )
-    task = _databases.get(key)
+    It stays open as long as ``user``, or another one, is there and has not closed it.
+    """
+    clients = await owner.clients(settings.cache_key, user, settings.timeout)
+    key = (settings.database, settings.prefix, settings.portable)
+    task: asyncio.Task[Database] | None = clients.opened.get(key)
     if task is None or (task.done() and not _is_opened(task)):
-        task = _databases[key] = asyncio.create_task(_open(settings))
+        task = clients.opened[key] = asyncio.create_task(_open(settings, clients))
+        # Whoever closes waits for it, as for a call.
+        clients.calls.add(task)
+        task.add_done_callback(clients.calls.discard)
     return await asyncio.shield(task)
 
 
@@ -141,33 +135,22 @@ def _is_opened(task: "asyncio.Task[Database]") -> bool:
     return not task.cancelled() and task.exception() is None and task.result().is_open()
 
 
-async def _open(settings: Settings) -> Database:
+async def _open(settings: Settings, clients: Clients) -> Database:
     with pymongo.timeout(settings.open_timeout):
         server = await _embedded(settings)
         uri, options = settings.client_options(server.uri if server else None)
         options |= server.client_options() if server else {}
-        client = _client(settings, uri, options)
+        client = clients.connected(uri, options)
         handle = client.get_database(settings.database)
-
-        def connect() -> pymongo.MongoClient[dict[str, Any]]:
-            return pymongo.MongoClient(uri, **options)
-
         hello = await reach(client, settings)
-        await ready_schema(settings, handle, connect)
+        await ready_schema(settings, handle, clients.connect)
         documents = await bind_documents(handle, settings.prefix, portable=settings.portable)
-        database = Database(settings, client, documents, connect)
+        database = Database(settings, clients, client, documents)
         database.embedded = server
         # Azure's RU service has a set's name too, but transactions only within one collection.
         grouped = "setName" in hello or hello.get("msg") == "isdbgrid"
         database.has_transactions = grouped and not settings.portable
         return database
-
-
-def _client(settings: Settings, uri: str, options: dict[str, Any]) -> Client:
-    key = (id(asyncio.get_running_loop()), settings.cache_key)
-    if key not in _clients:
-        _clients[key] = AsyncMongoClient(uri, **options)
-    return _clients[key]
 
 
 async def _embedded(settings: Settings) -> "EmbeddedServer | None":
@@ -179,31 +162,13 @@ async def _embedded(settings: Settings) -> "EmbeddedServer | None":
     return await asyncio.to_thread(hold, settings.target.directory, timeout=settings.open_timeout)
 
 
-def blocking_client(database: Database) -> pymongo.MongoClient[dict[str, Any]]:
-    """The blocking client for the server of an opened database, made when it is first asked for."""
-    key = (id(database.loop), database.settings.cache_key)
-    with _blocking_lock:
-        if key not in _blocking:
-            _blocking[key] = database.connect()
-        return _blocking[key]
-
-
 async def revive(settings: Settings) -> None:
     """Bring an embedded server back that died together with its keeper; nothing to do for others."""
     await _embedded(settings)
 
 
-async def close_database(settings: Settings) -> None:
-    """Close the client of this loop for ``settings``; the next call opens a new one."""
-    loop = id(asyncio.get_running_loop())
-    for key in [key for key in _databases if key[:2] == (loop, settings.cache_key)]:
-        opened = _databases.pop(key)
-        if opened.done() and not opened.cancelled() and opened.exception() is None:
-            opened.result().closed = True  # other stores share it: their next call opens another
-    with _blocking_lock:
-        blocking = _blocking.pop((loop, settings.cache_key), None)
-    if blocking is not None:
-        await asyncio.to_thread(blocking.close)
-    client = _clients.pop((loop, settings.cache_key), None)
-    if client is not None:
-        await client.close()
+async def close_database(settings: Settings, user: object) -> None:
+    """End the use that ``user`` makes of the connection on this loop; its next call opens it again."""
+    clients = owner.find(settings.cache_key)
+    if clients is not None:
+        await clients.leave(user, settings.timeout)

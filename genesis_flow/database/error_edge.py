@@ -50,6 +50,9 @@ _NOT_RETRYABLE = 20
 _NOT_RETRYABLE_TEXT = "does not support retryable writes"
 _NOT_RETRYABLE_TRIES = 3
 
+# Of a client that was closed while a call used it, and of a pool whose server left the replica set.
+_CLOSED = ("MongoClient after close", "closed connection pool")
+
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 
@@ -70,6 +73,7 @@ def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) ->
     if (
         isinstance(error, AutoReconnect)
         or code in _PASSING
+        or _is_closed(error)
         or (code == _NOT_RETRYABLE and _NOT_RETRYABLE_TEXT in str(error) and attempt < _NOT_RETRYABLE_TRIES)
         or error.has_error_label("TransientTransactionError")
     ):
@@ -167,6 +171,12 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
             "time with GENESIS_FLOW_TIMEOUT (seconds).",
         ),
         (
+            _is_closed(error),
+            TEMPORARILY_UNAVAILABLE,
+            f"The connection to {where} was closed during the call: what it was to write may or may not be "
+            "stored. Call again.",
+        ),
+        (
             isinstance(error, ConnectionFailure) or code in _PASSING,
             TEMPORARILY_UNAVAILABLE,
             f"Cannot reach {where}: {reason}. Check that the server runs, that its address is right and that "
@@ -176,6 +186,10 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
         if applies:
             return MlflowException(text, error_code)
     return MlflowException(f"MongoDB could not do this in {where}: {reason}", INTERNAL_ERROR)
+
+
+def _is_closed(error: Exception) -> bool:
+    return isinstance(error, PyMongoError) and any(text in str(error) for text in _CLOSED)
 
 
 def has_run_out(error: Exception) -> bool:

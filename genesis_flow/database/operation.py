@@ -34,17 +34,26 @@ Method = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
 _logger = logging.getLogger(__name__)
 
-# The store whose call is running: a call that it makes to itself shares the deadline, the retries and the
-# error edge of the outer one.
-_inside: "ContextVar[Area | None]" = ContextVar("genesis_flow_inside", default=None)
+# The identity of the store whose call is running: a call that it makes to itself shares the deadline, the
+# retries and the error edge of the outer one. Not the store itself: each connection that is made in the call
+# keeps the call's context, and would keep the store.
+_inside: "ContextVar[object | None]" = ContextVar("genesis_flow_inside", default=None)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Call:
     token: str = ""
     attempt: int = 0
     # What an earlier attempt drew, by name: a repetition must not draw again.
     drawn: dict[str, Any] = field(default_factory=dict)
+    # What the running attempt works with from its begin to its end, whoever closes the store meanwhile.
+    database: Database | None = None
+
+    def end(self) -> None:
+        """The end of an attempt."""
+        if self.database is not None:
+            self.database.leave(self)
+            self.database = None
 
 
 _call: ContextVar[_Call] = ContextVar("genesis_flow_call")
@@ -80,26 +89,36 @@ class Area:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._identity = object()
         self._database: Database | None = None
         self.methods = Methods()
 
     @property
     def database(self) -> Database:
         """The open database; the operation that runs has opened it."""
-        if self._database is None:
+        database = _call.get().database if _inside.get() is self._identity else self._database
+        if database is None:
             raise RuntimeError("The database is opened by an @operation; call one of those.")
-        return self._database
+        return database
 
     @property
     def connected(self) -> bool:
         return self._database is not None
 
     async def open(self) -> None:
-        """Open the database on the running loop, unless it is open there."""
-        database = self._database
-        if database is None or not database.is_usable():
-            self._database = await open_database(self.settings)
+        """Open the database on the running loop, unless it is open there; the running call holds it."""
+        call, database, is_new = _call.get(), self._database, False
+        if database is not None and not database.is_usable():
+            database = None
+        while database is None or not database.enter(call):
+            database, is_new = await self._open(), True
+        call.database = database
+        if is_new:
             await self.opened()
+            self._database = database
+
+    async def _open(self) -> Database:
+        return await open_database(self.settings, self)
 
     async def opened(self) -> None:
         """A hook for what a store needs in a database that it has just opened."""
@@ -112,9 +131,9 @@ class Area:
         await revive(self.settings)
 
     async def close(self) -> None:
-        """Close the connection; a later call opens it again."""
+        """Leave the connection, which the last store to leave closes; a later call opens it again."""
         self._database = None
-        await close_database(self.settings)
+        await close_database(self.settings, self)
 
 
 # Deleting an experiment with all its runs takes longer than a call of a training loop may.
@@ -157,9 +176,9 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
 
     @functools.wraps(function)
     async def public(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if _inside.get() is self:
+        if _inside.get() is self._identity:
             return await function(self, *args, **kwargs)
-        inside, call, owed = _inside.set(self), _call.set(_Call()), debts.set([])
+        inside, call, owed = _inside.set(self._identity), _call.set(_Call()), debts.set([])
         timeout = self.settings.timeout * patience
 
         async def work() -> T:
@@ -275,6 +294,8 @@ async def _attempts(
             patience.tell(area.settings.store_uri, error)
         except (*UNSTORABLE, GenesisFlowError) as error:
             raise translate(error, area.settings.store_uri, timeout) from error
+        finally:
+            attempts.end()
         attempts.attempt += 1
         lost = True
         await pause(delay)
@@ -289,3 +310,9 @@ def _delay(error: PyMongoError, attempt: int, patience: Patience, *, connected: 
     if server_works(error):
         patience.server_works()
     return 0.0
+
+
+@operation
+async def connect(area: Area) -> Database:
+    """What every call does first, with its retries and its errors: open the database."""
+    return area.database

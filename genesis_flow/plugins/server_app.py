@@ -76,7 +76,7 @@ class Readiness:
         """Through the client that MLflow's calls use, which this opens if none has yet."""
 
         async def ping() -> None:
-            database = await open_database(self._settings)
+            database = await open_database(self._settings, self)
             with pymongo.timeout(self._patience):
                 await database.client.admin.command("ping")
 

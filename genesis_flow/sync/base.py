@@ -1,6 +1,7 @@
 """What the generated blocking classes stand on: an async store behind the portal."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from mlflow.exceptions import MlflowException
@@ -134,10 +135,19 @@ class SyncFacade:
             twin = self._directs.setdefault(generation, direct.direct_store(store, self._in_portal))
         return twin
 
-    async def _open_client(self) -> "AsyncMongoClient[dict[str, Any]]":
+    @asynccontextmanager
+    async def _open_client(self) -> "AsyncIterator[AsyncMongoClient[dict[str, Any]]]":
+        """The client, as long as it is used; the store is a user of it afterwards, too."""
         from genesis_flow.database.connection import open_database
 
-        return (await open_database(self._settings)).client
+        store, use = self._store(), object()
+        database = await open_database(self._settings, store)
+        while not database.enter(use):  # the store was closed at this moment
+            database = await open_database(self._settings, store)
+        try:
+            yield database.client
+        finally:
+            database.leave(use)
 
 
 def _rebuild(cls: type[SyncFacade], settings: "Settings") -> SyncFacade:

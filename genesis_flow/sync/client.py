@@ -1,12 +1,14 @@
 """A small blocking view of the MongoDB client, for health checks and administration."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.mongo_client import AsyncMongoClient
 
 T = TypeVar("T")
+OpenClient = Callable[[], "AbstractAsyncContextManager[AsyncMongoClient[dict[str, Any]]]"]
 
 
 class Runner(Protocol):
@@ -18,9 +20,7 @@ class Runner(Protocol):
 class SyncClient:
     """Blocking commands to the server that a store uses; the connection is looked up at every call."""
 
-    def __init__(
-        self, open_client: "Callable[[], Awaitable[AsyncMongoClient[dict[str, Any]]]]", run: Runner
-    ) -> None:
+    def __init__(self, open_client: OpenClient, run: Runner) -> None:
         self._open_client = open_client
         self._run = run
 
@@ -33,13 +33,15 @@ class SyncClient:
 
     def server_info(self) -> dict[str, Any]:
         async def work() -> dict[str, Any]:
-            return await (await self._open_client()).server_info()
+            async with self._open_client() as client:
+                return await client.server_info()
 
         return self._run(work)
 
     def list_database_names(self) -> list[str]:
         async def work() -> list[str]:
-            return await (await self._open_client()).list_database_names()
+            async with self._open_client() as client:
+                return await client.list_database_names()
 
         return self._run(work)
 
@@ -50,9 +52,7 @@ class SyncClient:
 class SyncDatabase:
     """Blocking commands against one database."""
 
-    def __init__(
-        self, name: str, open_client: "Callable[[], Awaitable[AsyncMongoClient[dict[str, Any]]]]", run: Runner
-    ) -> None:
+    def __init__(self, name: str, open_client: OpenClient, run: Runner) -> None:
         self.name = name
         self._open_client = open_client
         self._run = run
@@ -61,13 +61,15 @@ class SyncDatabase:
         """Run one database command: its name, value and further fields, or all of them in a mapping."""
 
         async def work() -> dict[str, Any]:
-            return await (await self._open_client())[self.name].command(command, value, **options)
+            async with self._open_client() as client:
+                return await client[self.name].command(command, value, **options)
 
         return self._run(work)
 
     def list_collection_names(self) -> list[str]:
         async def work() -> list[str]:
-            return await (await self._open_client())[self.name].list_collection_names()
+            async with self._open_client() as client:
+                return await client[self.name].list_collection_names()
 
         return self._run(work)
 

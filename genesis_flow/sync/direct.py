@@ -6,8 +6,8 @@ Opening a database, and bringing back what a retry needs, still happens on the l
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from genesis_flow.database.connection import Database, blocking_client
-from genesis_flow.database.operation import Area
+from genesis_flow.database.connection import Database
+from genesis_flow.database.operation import Area, connect
 from genesis_flow.database.waiting import blocking, finish
 from genesis_flow.sync.driver import BlockingDatabase
 
@@ -33,18 +33,15 @@ class _Direct(Area):
     _beside: Area
     _on_loop: OnLoop
 
-    async def open(self) -> None:
-        if self._database is None or not self._database.is_usable():
-            opened = self._on_loop(lambda: _open(self._beside))
-            self._database = BlockingDatabase(opened, blocking_client(opened))
+    async def _open(self) -> Database:
+        opened = self._on_loop(lambda: connect(self._beside))
+        return BlockingDatabase(opened)
+
+    async def opened(self) -> None:
+        """The store on the event loop has done it."""
 
     async def revive(self) -> None:
         self._on_loop(self._beside.revive)
-
-
-async def _open(area: Area) -> Database:
-    await area.open()
-    return area.database
 
 
 def direct_store(store: Area, on_loop: OnLoop) -> Area:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pymongo.client_session import ClientSession
 from pymongo.errors import ConfigurationError, OperationFailure
 
+from genesis_flow.database.clients import BlockingClient
 from genesis_flow.database.connection import NO_SESSIONS, Database, Session
 from genesis_flow.database.patience import in_order
 from genesis_flow.database.waiting import finish
@@ -26,7 +27,6 @@ from genesis_flow.sync.joined import JoinedThreads
 
 Document = dict[str, Any]
 T = TypeVar("T")
-BlockingClient = pymongo.MongoClient[Document]
 
 # Names share locks: to wait for a stranger now and then costs less than to keep a lock for every run.
 _LOCKS = 64
@@ -40,19 +40,23 @@ _NEAR_SECONDS = 0.002
 class BlockingDatabase(Database):
     """An opened database, driven by threads instead of its loop."""
 
-    def __init__(self, opened: Database, client: BlockingClient) -> None:
+    def __init__(self, opened: Database) -> None:
         self.settings = opened.settings
+        self.clients = opened.clients
+        self.embedded = opened.embedded
         self.documents = opened.documents
         self.has_transactions = opened.has_transactions
-        self._opened = opened
-        self._blocking_client = client
         self._collections: dict[type[BaseModel], BlockingCollection] = {}
         self._threads: dict[type[BaseModel], JoinedThreads] = {}
         self._round_trip: float | None = None
         self._thread_locks = [_Lock(self.settings.timeout) for _ in range(_LOCKS)]
 
+    @property
+    def _blocking_client(self) -> BlockingClient:
+        return self.clients.blocking()
+
     def is_usable(self) -> bool:
-        return self._opened.is_open()
+        return self.is_open()
 
     def is_near(self) -> bool:
         # Not the driver's own figure: its first one has the noise of a new connection, and ages slowly.

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
-from genesis_flow.database import connection
+from genesis_flow.database.clients import owner
 from genesis_flow.database.operation import Area, direct, operation
 from genesis_flow.database.waiting import both, finish, pause
 from genesis_flow.sync.direct import run
@@ -46,7 +46,8 @@ def client_of(store: MongoDBStore) -> Any:
     """The blocking client that the store shares with others, if there is one."""
     worker = portal._worker
     assert worker is not None
-    return connection._blocking.get((id(worker.loop), store._settings.cache_key))
+    clients = owner._open.get((worker.loop, store._settings.cache_key))
+    return None if clients is None else clients._blocking
 
 
 def at_once(*calls: Callable[[], object]) -> list[Any]:
@@ -209,11 +210,13 @@ def test_a_closed_store_opens_again_and_leaves_no_client(blocking_store: MongoDB
     other.log_metric(run_id, Metric("m", 1.0, 1, 1))
     assert client_of(other) is client is not None, "stores share it"
     store.close()
-    assert client_of(store) is None
     assert store._directs == {}, "its twin goes with the store that it is the twin of"
+    other.log_metric(run_id, Metric("m", 2.0, 2, 2))
+    assert client_of(other) is client, "the other one still uses it"
+    other.close()
+    assert client_of(store) is None
     with pytest.raises(pymongo.errors.InvalidOperation):
         client.admin.command("ping")
-    other.log_metric(run_id, Metric("m", 2.0, 2, 2))
     assert store.get_run(run_id).data.metrics == {"m": 2.0}
 
 

@@ -53,6 +53,8 @@ def test_a_training_has_two_clients(mongod: Mongod, store_uri: str) -> None:
         store.log_metric(run_id, Metric("loss", 1.0, step, step))
     assert connections(mongod, "training") <= 2 * (1 + WATCHING)
     store.close()
+    assert registry.search_registered_models() == []
+    registry.close()
     settle(mongod, "training", 0)
 
 
@@ -82,10 +84,13 @@ def test_a_thousand_stores_share_one_pool(mongod: Mongod, store_uri: str) -> Non
         watcher.join()
     assert 0 < most <= MOST_SOCKETS + WATCHING
     # Two databases and two prefixes of one server share it too.
-    for other in (uri.replace("test_", "test_other_"), f"{uri}#prefix"):
-        MongoDBStore(other).search_experiments()
+    others = [MongoDBStore(other) for other in (uri.replace("test_", "test_other_"), f"{uri}#prefix")]
+    for other in others:
+        other.search_experiments()
     settle(mongod, "thousand", MOST_SOCKETS + WATCHING)
-    stores[0].close()
+    for store in [*stores, *registries, *others]:
+        store.close()
+    settle(mongod, "thousand", 0)
     with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
         client.drop_database(MongoDBStore(uri.replace("test_", "test_other_"))._settings.database)
 

@@ -3,11 +3,15 @@
 import base64
 import json
 import os
+import pprint
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +19,9 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException
 
+from genesis_flow.aio import MongoDBModelRegistryStore as AsyncRegistry
 from genesis_flow.aio import MongoDBStore as AsyncStore
+from genesis_flow.sync.registry import MongoDBModelRegistryStore
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.client.conftest import PATIENCE_SECONDS, user_environment
 from tests.client.serving import mlflow_server
@@ -184,6 +190,78 @@ def test_nothing_that_the_server_shows_holds_the_password(
         assert not leaks(text), text[:2000]
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or not leaks(path.read_bytes()), path
+
+
+def test_no_dump_of_a_store_shows_the_password(scram: str) -> None:
+    """Before its first call, after it, and closed; whatever its objects and those of others hold."""
+    kinds = (MongoDBStore, MongoDBModelRegistryStore)
+    stores = [kind(scram) for kind in kinds]
+    for store in stores:
+        assert shown(store) == []
+    run_id = stores[0].create_run("0", "me", 1, [], "a run").info.run_id
+    stores[0].get_run(run_id)
+    stores[1].search_registered_models()
+    for store in stores:
+        assert shown(store) == []
+        assert not leaks(f"{store.__dict__} {store} {store!r} {pprint.pformat(vars(store))}")
+        store.close()
+        assert shown(store) == []
+
+
+@pytest.mark.parametrize("kind", [AsyncStore, AsyncRegistry])
+async def test_no_dump_of_an_asynchronous_store_shows_it(
+    scram: str, kind: type[AsyncStore | AsyncRegistry]
+) -> None:
+    async with kind(scram) as store:
+        assert shown(store) == []
+        assert not leaks(f"{store.__dict__} {store} {store!r} {pprint.pformat(vars(store))}")
+    assert shown(store) == []
+
+
+def test_a_dump_would_see_a_password() -> None:
+    @dataclass(slots=True)
+    class Holder:
+        held: dict[str, list[str]]
+
+    held = Holder({"uris": [f"mongodb://ann:{PASSWORD}@db/"]})
+    assert shown(held) == [".held", ".held[uris]", ".held[uris][0]"]
+    assert shown(Holder({"uris": ["mongodb://db/"]})) == []
+
+
+def shown(thing: object) -> list[str]:
+    """Where a walk through all attributes and items finds the password in a text.
+
+    It ends at PyMongo's objects, whose texts are read: they keep it for connections to come.
+    """
+    found: list[str] = []
+    seen: dict[int, object] = {}
+
+    def walk(each: object, path: str) -> None:
+        if id(each) in seen:
+            return
+        seen[id(each)] = each
+        if leaks(each if isinstance(each, str | bytes) else f"{each!r} {each}"):
+            found.append(path)
+        if type(each).__module__.partition(".")[0] in ("pymongo", "bson", "beanie", "mlflow", "asyncio"):
+            return
+        for name, part in parts(each):
+            walk(part, path + name)
+
+    walk(thing, "")
+    return [path for path in found if path]
+
+
+def parts(thing: object) -> Iterator[tuple[str, object]]:
+    if isinstance(thing, Mapping):
+        for key, value in list(thing.items()):
+            yield f"[{key}]", key
+            yield f"[{key}]", value
+    elif isinstance(thing, list | tuple | set | frozenset):
+        yield from ((f"[{number}]", part) for number, part in enumerate(list(thing)))
+    elif not isinstance(thing, type | ModuleType):
+        slots = (name for kind in type(thing).__mro__ for name in kind.__dict__.get("__slots__", ()))
+        held = [(name, getattr(thing, name, None)) for name in slots]
+        yield from ((f".{name}", part) for name, part in [*held, *getattr(thing, "__dict__", {}).items()])
 
 
 MIGRATE = ["-c", "from genesis_flow.cli.migrate import cli; cli()"]

@@ -5,6 +5,8 @@ import copy
 import os
 import pickle
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,8 +193,9 @@ class FakeClient:
 
 
 def test_the_client_runs_commands() -> None:
-    async def open_client() -> Any:
-        return FakeClient()
+    @asynccontextmanager
+    async def open_client() -> AsyncIterator[Any]:
+        yield FakeClient()
 
     client = SyncClient(open_client, portal.run)
     assert client.admin.command("ping") == {"database": "admin", "command": "ping", "value": 1}

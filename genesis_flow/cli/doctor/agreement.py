@@ -2,8 +2,8 @@
 
 from genesis_flow.cli.doctor.finding import Finding, fail, ok, warn
 from genesis_flow.cli.doctor.patient import Patient
-from genesis_flow.database.connection import open_database
 from genesis_flow.database.consistency import Inconsistency, inconsistencies
+from genesis_flow.database.operation import Area, connect
 from genesis_flow.sync.portal import portal
 
 _NAMED = 5
@@ -11,13 +11,16 @@ _NAMED = 5
 
 def look(patient: Patient) -> Finding:
     async def read() -> tuple[int, list[Inconsistency]]:
-        database = await open_database(patient.settings)
+        store = Area(patient.settings)
         hidden, visible = 0, []
-        async for found in inconsistencies(database):
-            if found.visible:
-                visible.append(found)
-            else:
-                hidden += 1
+        try:
+            async for found in inconsistencies(await connect(store)):
+                if found.visible:
+                    visible.append(found)
+                else:
+                    hidden += 1
+        finally:
+            await store.close()
         return hidden, visible
 
     hidden, visible = portal.run(read)

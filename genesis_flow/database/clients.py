@@ -1,0 +1,208 @@
+"""Who owns a connection: the clients of a server on an event loop, counted by their users; see ADR 15."""
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from contextvars import Context
+from typing import Any
+
+import pymongo
+from pymongo.asynchronous.mongo_client import AsyncMongoClient
+from pymongo.errors import InvalidOperation
+
+Client = AsyncMongoClient[dict[str, Any]]
+BlockingClient = pymongo.MongoClient[dict[str, Any]]
+
+# Calls end in any thread: whoever closes looks this often whether the last one has.
+_LOOK_SECONDS = 0.01
+# What a client may take to tell a server of its end that may be gone.
+_CLOSE_SECONDS = 2.0
+# Tasks of these packages may be left on a loop.
+_OURS = ("pymongo.", "genesis_flow.")
+
+
+class Clients:
+    """The clients of one server on one loop: the loop's own and, beside it, that of direct calls.
+
+    Whoever opens a database with them is a user, until it leaves or is collected. The last one to go closes
+    them, after the calls that are running: those are counted in ``calls``, by whatever stands for them.
+    """
+
+    def __init__(self, owner: "Owner", key: str) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.key = key
+        # Set before ``calls`` is looked at, which a call enters before it looks at this: so one of them sees
+        # the other, whatever threads they are in.
+        self.closed = False
+        self.calls: set[object] = set()
+        # What is opened with them, by whatever names it.
+        self.opened: dict[object, asyncio.Task[Any]] = {}
+        self._owner = owner
+        self._process = os.getpid()
+        self._users: set[weakref.ref[object]] = set()
+        self._patience = 0.0
+        self._connect: Callable[[], BlockingClient] | None = None
+        self._client: Client | None = None
+        self._blocking: BlockingClient | None = None
+        self._lock = threading.Lock()
+        self._ended = False
+        self._closing: asyncio.Task[None] | None = None
+        self._until_loop_ends = self._close_with_loop()
+
+    async def watch_loop(self) -> None:
+        """``asyncio.run`` ends asynchronous generators before it closes a loop: then the clients close."""
+        await anext(self._until_loop_ends)
+
+    def join(self, user: object, patience: float) -> None:
+        """Let ``user`` use them; calls get ``patience`` seconds to end if it is the last to go."""
+        self._users.add(weakref.ref(user, self._collected))
+        self._patience = patience
+
+    async def leave(self, user: object, patience: float) -> None:
+        """Close the clients if ``user`` was the last; calls that are running get ``patience`` seconds."""
+        if (known := weakref.ref(user)) not in self._users:
+            return
+        self._users.discard(known)
+        if not self._users:
+            await asyncio.shield(self._close_soon(patience))
+
+    def connected(self, uri: str, options: dict[str, Any]) -> Client:
+        """The loop's client, made with the first one's arguments: all who share it have the same."""
+        if self._client is None:
+            self._check()
+            # Not the arguments themselves, which hold the password.
+            self._connect = lambda: pymongo.MongoClient(uri, **options)
+            self._client = AsyncMongoClient(uri, **options)
+        return self._client
+
+    def connect(self) -> BlockingClient:
+        """Another blocking client of the server, for the caller to close."""
+        if self._connect is None:
+            raise RuntimeError("A blocking client is made beside that of the loop, which is not there yet.")
+        return self._connect()
+
+    def blocking(self) -> BlockingClient:
+        """The blocking client that all threads share, made when a call first asks for it."""
+        with self._lock:
+            if self._blocking is None:
+                self._check()
+                self._blocking = self.connect()
+            return self._blocking
+
+    def _check(self) -> None:
+        """What outlasts the patience of whoever closed makes no client that nobody would close."""
+        if self._ended:
+            raise InvalidOperation("Cannot use MongoClient after close")
+
+    def _collected(self, user: "weakref.ref[object]") -> None:
+        """A user that never left is gone. The garbage collector says so, in any thread and at any moment."""
+        self._users.discard(user)
+        # A forked child never touches the loop of its parent.
+        if not self._users and os.getpid() == self._process:
+            with suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self._close_unless_used)
+
+    def _close_unless_used(self) -> None:
+        if not self._users and not self.closed:
+            self._close_soon(self._patience)
+
+    def _close_soon(self, patience: float) -> "asyncio.Task[None]":
+        """Close in a task of its own, which nobody's cancellation and nobody's deadline ends."""
+        self.closed = True
+        self._closing = self.loop.create_task(self._close_after_calls(patience), context=Context())
+        return self._closing
+
+    async def _close_after_calls(self, patience: float) -> None:
+        deadline = self.loop.time() + patience
+        while self.calls and self.loop.time() < deadline:  # noqa: ASYNC110 - an event costs each call
+            await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            await self._close()
+        finally:
+            await self._until_loop_ends.aclose()
+
+    async def _close_with_loop(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self.closed = True
+            try:
+                await self._close()
+            finally:
+                self._owner.forget(self)
+
+    async def _close(self) -> None:
+        with pymongo.timeout(_CLOSE_SECONDS):
+            with self._lock:
+                self._ended = True
+                blocking, self._blocking = self._blocking, None
+            if blocking is not None:
+                await asyncio.to_thread(blocking.close)
+            if self._client is not None:
+                await self._client.close()
+                self._client = None
+
+    def bury(self) -> None:
+        """Let go of what belongs to a loop that was closed by hand, which leaves no way to close it well.
+
+        The garbage collector closes the sockets.
+        """
+        self.closed = True
+        for task in asyncio.all_tasks(self.loop):
+            frame = getattr(task.get_coro(), "cr_frame", None)
+            if frame is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
+                # asyncio would tell the user of its end, who has nothing to mend there.
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+        for opened in self.opened.values():
+            if opened.done() and not opened.cancelled() and opened.exception() is None:
+                opened.result().let_go()
+        self.opened.clear()
+        self._client = None
+        self._owner.forget(self)
+
+
+class Owner:
+    """The clients of this process, by loop and server.
+
+    By the loop itself, not its id: of a loop that is kept here no other gets the place. A forked child runs
+    other loops than its parent, and so never finds what is not its own.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[asyncio.AbstractEventLoop, str], Clients] = {}
+        # Those that close are kept until they are closed.
+        self._all: set[Clients] = set()
+
+    def find(self, key: str) -> Clients | None:
+        found = self._open.get((asyncio.get_running_loop(), key))
+        return None if found is None or found.closed else found
+
+    async def clients(self, key: str, user: object, patience: float) -> Clients:
+        """The clients of a server on the running loop, with one user more."""
+        found = self.find(key)
+        if found is None:
+            self.bury_the_gone()
+            found = Clients(self, key)
+            self._open[found.loop, key] = found
+            self._all.add(found)
+            await found.watch_loop()  # nothing else runs meanwhile
+        found.join(user, patience)
+        return found
+
+    def bury_the_gone(self) -> None:
+        for each in self._all.copy():
+            if each.loop.is_closed():
+                each.bury()
+
+    def forget(self, clients: Clients) -> None:
+        self._all.discard(clients)
+        if self._open.get((clients.loop, clients.key)) is clients:
+            del self._open[clients.loop, clients.key]
+
+
+owner = Owner()
+atexit.register(owner.bury_the_gone)
