@@ -63,6 +63,8 @@ def test_a_later_import_brings_what_is_new(job: Job) -> None:
                    ('fresh', 0.5, 1700000000000, 0, 0, '{running}')""",
         "UPDATE latest_metrics SET value = 0.01, step = 20, timestamp = 1700000000000 "
         f"WHERE key = 'loss' AND run_uuid = '{running}'",
+        "INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid) "
+        f"VALUES ('fresh', 0.5, 1700000000000, 0, 0, '{running}')",
         f"UPDATE runs SET status = 'FINISHED', end_time = 1700000000001 WHERE run_uuid = '{running}'",
         "INSERT INTO runs (run_uuid, name, user_id, start_time, status, lifecycle_stage, experiment_id) "
         f"VALUES ('{'e' * 32}', 'late', 'ada', 1, 'FINISHED', 'active', 1)",

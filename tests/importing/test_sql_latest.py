@@ -89,6 +89,19 @@ def test_a_history_that_goes_on_behind_the_latest_row_is_named(pruned: Pruned) -
     assert len(pruned.steps(pruned.run_id, "loss")) == 21
 
 
+def test_a_history_without_a_latest_row_is_named(pruned: Pruned) -> None:
+    """MLflow answers as if there were no such metric."""
+    pruned.execute(f"DELETE FROM latest_metrics WHERE run_uuid = '{pruned.run_id}' AND key = 'loss'")
+    (problem,) = pruned.imported().first_problems
+    assert problem.where == f"table latest_metrics, run_uuid={pruned.run_id}, key='loss'"
+    assert problem.reason == (
+        "it has no such row, so that MLflow does not show the metric; the target shows the latest point of "
+        "its history"
+    )
+    assert "loss" not in pruned.in_sql(pruned.run_id)
+    assert len(pruned.steps(pruned.run_id, "loss")) == 20
+
+
 def test_a_latest_row_that_cannot_be_read_is_named(pruned: Pruned) -> None:
     pruned.execute(
         f"UPDATE latest_metrics SET value = 'low' WHERE run_uuid = '{pruned.run_id}' AND key = 'loss'"

@@ -50,6 +50,11 @@ _NAN = float("nan")
 Rows = dict[str, list[dict[str, Any]]]
 # The run and the key.
 Metric = tuple[str, str]
+Latest = dict[Metric, Point | None]
+_NO_ROW = (
+    "it has no such row, so that MLflow does not show the metric; the target shows the latest point of its "
+    "history"
+)
 
 
 class _Inputs(NamedTuple):
@@ -186,20 +191,23 @@ def _histories(reading: Reading, ids: list[str]) -> Iterator[Item]:
                 yield from columns.add(bunch)
         yield from columns.finish()
         wanted = set(some)
-        for metric, point in latest.items():
-            if metric[0] in wanted and metric not in columns.seen:
+        for metric, point in (latest or {}).items():
+            if point is not None and metric[0] in wanted and metric not in columns.seen:
                 yield Series(*metric, *_columns_of(point))
 
 
-def _latest_points(reading: Reading, ids: list[str]) -> tuple[dict[Metric, Point], list[Problem]]:
-    """What the database tells as the latest point of each metric."""
-    latest: dict[Metric, Point] = {}
+def _latest_points(reading: Reading, ids: list[str]) -> tuple[Latest | None, list[Problem]]:
+    """What the database tells as the latest point of each metric; None for one that cannot be read."""
+    if not reading.snapshot.has("latest_metrics"):
+        return None, []
+    latest: Latest = {}
     problems = []
     for row in reading.snapshot.of("latest_metrics", _POINT, "run_uuid", ids, order=("run_uuid", "key")):
         run_id, key, *values = row
         try:
             latest[run_id, key] = _point(key, *values)
         except Unreadable as error:
+            latest[run_id, key] = None
             problems.append(Problem("metric", _latest_row(run_id, key), str(error), 1))
     return latest, problems
 
@@ -225,7 +233,7 @@ def _together(ids: list[str], counts: dict[str, int]) -> Iterator[list[str]]:
 class _Columns:
     """Rows of points, sorted by run and key, as series of a fixed length."""
 
-    def __init__(self, latest: dict[Metric, Point]) -> None:
+    def __init__(self, latest: Latest | None) -> None:
         self.seen: set[Metric] = set()
         self._latest = latest
         self._metric: Metric | None = None
@@ -262,6 +270,10 @@ class _Columns:
 
     def _with_latest(self, metric: Metric) -> Iterator[Problem]:
         """Rows of a history may have been deleted; MLflow keeps the latest point twice."""
+        if self._latest is None:
+            return
+        if metric not in self._latest:
+            yield Problem("metric", _latest_row(*metric), _NO_ROW, 1)
         told = self._latest.get(metric)
         if told is None:
             return
@@ -278,7 +290,7 @@ class _Columns:
     def _look_for_latest(self, timestamps: "array[int]", steps: "array[int]", values: "array[float]") -> None:
         top = latest_of(timestamps, steps, values)
         self._top = top if self._top is None else max(self._top, top, key=step_order)
-        told = self._latest.get(self._metric) if self._metric else None
+        told = self._latest.get(self._metric) if self._latest and self._metric else None
         if told is None or self._has_latest:
             return
         # Rows come in the order of their times.
