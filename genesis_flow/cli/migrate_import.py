@@ -24,7 +24,7 @@ _HEEDED = {"verify": {"source", "experiments", "since"}, "journal": set[str](), 
 
 _EPILOG = """\b
 Exit codes:
-  0   everything is imported (--verify: source and target are equal)
+  0   everything is imported (--verify: source and target are equal; 3 if something is named besides)
   1   an error, a conflict under --on-conflict fail, a problem under --on-error stop
       (--verify: there are differences)
   3   imported, but some things had to be left out: they are listed with their reasons
