@@ -24,7 +24,7 @@ _HEEDED = {"verify": {"source", "experiments", "since"}, "journal": {"force"}, "
 
 _EPILOG = """\b
 Exit codes:
-  0   everything is imported (--verify: source and target are equal)
+  0   everything is imported (--verify: source and target are equal; 3 if something is named besides)
   1   an error, a conflict under --on-conflict fail, a problem under --on-error stop
       (--verify: there are differences)
   3   (--rollback: some things were left in place)

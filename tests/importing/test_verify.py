@@ -293,6 +293,9 @@ def test_damage_in_a_database_is_named_and_the_rest_compared(store_uri: str, tmp
         for damage in (
             "UPDATE params SET value = CAST(x'ff00fe' AS TEXT) WHERE key = 'lr'",
             "UPDATE metrics SET timestamp = 'abc' WHERE rowid = (SELECT max(rowid) FROM metrics)",
+            # Else the point would be told there still.
+            "DELETE FROM latest_metrics WHERE (run_uuid, key) IN "
+            "(SELECT run_uuid, key FROM metrics WHERE timestamp = 'abc')",
             "UPDATE runs SET start_time = 'x' WHERE rowid = (SELECT max(rowid) FROM runs)",
         ):
             connection.execute(damage)
