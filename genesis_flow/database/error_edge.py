@@ -124,9 +124,17 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
         )
     if isinstance(error, GenesisFlowError):
         return MlflowException(str(error), TEMPORARILY_UNAVAILABLE)
+    for applies, error_code, text in _meanings(error, where, timeout):
+        if applies:
+            return MlflowException(text, error_code)
+    return MlflowException(f"MongoDB could not do this in {where}: {plain_text(error)}", INTERNAL_ERROR)
+
+
+def _meanings(error: Exception, where: str, timeout: float) -> tuple[tuple[bool, int, str], ...]:
+    """What an error of the server or the driver may mean, the most telling first."""
     code = _code(error) if isinstance(error, PyMongoError) else None
     reason = plain_text(error)
-    for applies, error_code, text in (
+    return (
         (
             is_too_large(error),
             INVALID_PARAMETER_VALUE,
@@ -182,10 +190,7 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
             f"Cannot reach {where}: {reason}. Check that the server runs, that its address is right and that "
             "this machine may connect to it.",
         ),
-    ):
-        if applies:
-            return MlflowException(text, error_code)
-    return MlflowException(f"MongoDB could not do this in {where}: {reason}", INTERNAL_ERROR)
+    )
 
 
 def _is_closed(error: Exception) -> bool:

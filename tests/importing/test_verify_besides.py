@@ -1,4 +1,4 @@
-"""What ``--verify`` names besides differences: what is left out, was added, or contradicts itself."""
+"""What `--verify` names besides differences: what is left out, added, or contradicts itself in the source."""
 
 import os
 import sqlite3
