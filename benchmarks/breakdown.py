@@ -31,10 +31,10 @@ from pauses import STEP, work
 
 from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
-from genesis_flow.documents import MetricHeadFields
+from genesis_flow.areas.metrics.documents import MetricHeadFields
 from genesis_flow.documents.keys import head_id
+from genesis_flow.stores.tracking import AsyncTrackingStore
 from genesis_flow.sync.portal import portal
-from genesis_flow.tracking.store import AsyncTrackingStore
 from tests.mongod import Mongod, running_mongod
 
 KEY = "loss"

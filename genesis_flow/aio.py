@@ -15,9 +15,9 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 
 from genesis_flow.core.settings import Settings
-from genesis_flow.database.operation import Area, connect
-from genesis_flow.registry.store import AsyncModelRegistryStore
-from genesis_flow.tracking.store import AsyncTrackingStore
+from genesis_flow.mongo.operation import Area, connect
+from genesis_flow.stores.registry import AsyncModelRegistryStore
+from genesis_flow.stores.tracking import AsyncTrackingStore
 
 
 class _AsContextManager(Area):

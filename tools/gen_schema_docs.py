@@ -22,9 +22,9 @@ from typing import Any
 from bson.timestamp import Timestamp
 from pydantic import BaseModel
 
-from genesis_flow.documents.binding import DECLARED
 from genesis_flow.documents.indexes import Index
 from genesis_flow.migrate.schema_check import VIEWS
+from genesis_flow.mongo.binding import DECLARED
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from gen_sync import AREA_PACKAGES, OPERATIONS

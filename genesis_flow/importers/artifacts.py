@@ -25,8 +25,7 @@ from pymongo import ReplaceOne
 
 from genesis_flow.core.redact import mask
 from genesis_flow.core.settings import Embedded, Settings
-from genesis_flow.documents import ImportArtifactFields
-from genesis_flow.documents.imports import journal_key
+from genesis_flow.documents.imports import ImportArtifactFields, journal_key
 from genesis_flow.documents.keys import children_of
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Body, Problem, Record

@@ -9,8 +9,8 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 
-from genesis_flow.documents import ImportProblemFields, ImportUnitFields, MetricBlockFields
-from genesis_flow.documents.imports import journal_key
+from genesis_flow.areas.metrics.documents import MetricBlockFields
+from genesis_flow.documents.imports import ImportProblemFields, ImportUnitFields, journal_key
 from genesis_flow.documents.keys import children_of
 from genesis_flow.importers.changes import (
     NAMED_AFTER_CONTENT,

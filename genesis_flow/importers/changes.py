@@ -14,7 +14,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 
-from genesis_flow.documents import ImportItemFields
+from genesis_flow.documents.imports import ImportItemFields
 from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.importers.roots import CHILDREN, item_key
 from genesis_flow.importers.target import ImportTarget, Operation, patiently

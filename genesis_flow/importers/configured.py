@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from genesis_flow.database.scoping import current_workspace
 from genesis_flow.importers.engine import Options, Outcome, run_import
 from genesis_flow.importers.journal import DONE, INCOMPLETE, Journal
 from genesis_flow.importers.progress import Progress
@@ -11,6 +10,7 @@ from genesis_flow.importers.target import ImportTarget
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.files import MigrationFile
 from genesis_flow.migrate.runner import plain_ledger
+from genesis_flow.mongo.scoping import current_workspace
 
 ONCE, AGAIN, NEVER = "once", "again", "never"
 

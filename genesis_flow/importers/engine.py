@@ -13,8 +13,6 @@ import pymongo
 from mlflow.exceptions import MlflowException
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
 
-from genesis_flow.database.schema import ready_schema
-from genesis_flow.database.scoping import current_workspace
 from genesis_flow.importers import journal as states
 from genesis_flow.importers.artifacts import rules_for
 from genesis_flow.importers.changes import note_merged, watch_merged
@@ -30,6 +28,8 @@ from genesis_flow.importers.stats import Stats
 from genesis_flow.importers.target import ImportTarget
 from genesis_flow.migrate.config import MigrateConfig, Target, opened
 from genesis_flow.migrate.runner import locked, require_rights
+from genesis_flow.mongo.schema import ready_schema
+from genesis_flow.mongo.scoping import current_workspace
 
 UNITS_LISTED = 256
 PROBLEMS_SHOWN = 1_000

@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from genesis_flow.database.scoping import current_workspace
-from genesis_flow.documents import ImportJournalFields, ImportProblemFields, ImportUnitFields
-from genesis_flow.documents.imports import journal_key
+from genesis_flow.documents.imports import (
+    ImportJournalFields,
+    ImportProblemFields,
+    ImportUnitFields,
+    journal_key,
+)
 from genesis_flow.documents.keys import children_of, escape, unescape
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Problem
@@ -16,6 +19,7 @@ from genesis_flow.importers.target import ImportTarget, patiently
 from genesis_flow.importers.writers import Context
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.ledger import who
+from genesis_flow.mongo.scoping import current_workspace
 
 RUNNING = "running"
 DONE = "done"

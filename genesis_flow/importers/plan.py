@@ -6,13 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from genesis_flow.areas.experiments.documents import ExperimentFields
+from genesis_flow.areas.models.documents import RegisteredModelFields
+from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.core.numbers import INT64
-from genesis_flow.documents import (
-    ExperimentFields,
-    ImportItemFields,
-    RegisteredModelFields,
-    RunFields,
-)
+from genesis_flow.documents.imports import ImportItemFields
 from genesis_flow.importers.batch import equal
 from genesis_flow.importers.changes import begin_again
 from genesis_flow.importers.errors import ImportConflict

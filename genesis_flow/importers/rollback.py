@@ -10,11 +10,15 @@ from typing import Any
 
 from pymongo import DeleteMany
 
-from genesis_flow.database.scoping import current_workspace
-from genesis_flow.documents import ExperimentFields, ImportItemFields, ImportProblemFields, ImportUnitFields
-from genesis_flow.documents.imports import journal_key
+from genesis_flow.areas.experiments.documents import ExperimentFields
+from genesis_flow.areas.models.documents import version_id
+from genesis_flow.documents.imports import (
+    ImportItemFields,
+    ImportProblemFields,
+    ImportUnitFields,
+    journal_key,
+)
 from genesis_flow.documents.keys import SEPARATOR, children_of
-from genesis_flow.documents.registry import version_id
 from genesis_flow.importers.artifacts import ancestors, is_place, remove_copies
 from genesis_flow.importers.changes import MERGED_NOTES, SHARED, states
 from genesis_flow.importers.journal import ROLLED_BACK, ROLLING_BACK, Journal
@@ -26,6 +30,7 @@ from genesis_flow.importers.writers.registry import model_key
 from genesis_flow.migrate.batches import Progress, Report
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.runner import locked, require_rights
+from genesis_flow.mongo.scoping import current_workspace
 
 ROOTS_AT_ONCE = 200
 

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from pymongo import InsertOne
 
-from genesis_flow.documents import ImportItemFields
-from genesis_flow.documents.imports import journal_key
+from genesis_flow.documents.imports import ImportItemFields, journal_key
 from genesis_flow.documents.keys import children_of
 from genesis_flow.importers.target import ImportTarget
 from genesis_flow.importers.writers import Root

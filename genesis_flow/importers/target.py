@@ -10,11 +10,11 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from genesis_flow.database.error_edge import retry_delay
-from genesis_flow.database.writes import only_duplicates
-from genesis_flow.documents import TraceFields, TraceSumsFields
-from genesis_flow.documents.trace_sums import note_everything
+from genesis_flow.areas.traces.documents import TraceFields
+from genesis_flow.areas.traces.sums.documents import TraceSumsFields, note_everything
 from genesis_flow.importers.errors import ImportConflict
+from genesis_flow.mongo.error_edge import retry_delay
+from genesis_flow.mongo.writes import only_duplicates
 
 T = TypeVar("T")
 Document = dict[str, Any]

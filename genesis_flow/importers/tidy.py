@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from genesis_flow.documents import MetricBlockFields
+from genesis_flow.areas.metrics.documents import MetricBlockFields
+from genesis_flow.areas.metrics.points import Point, unpack
 from genesis_flow.documents.keys import SEPARATOR, children_of
-from genesis_flow.documents.points import Point, unpack
 from genesis_flow.importers.target import ImportTarget, patiently
 
 

@@ -18,7 +18,7 @@ from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
 
 from genesis_flow.core.redact import mask
 from genesis_flow.core.settings import Settings
-from genesis_flow.database.connection import open_database
+from genesis_flow.mongo.connection import open_database
 from genesis_flow.sync.portal import portal
 
 LIVE = "/genesis/live"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Protoco
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED
 
-from genesis_flow.database.operation import LONG, Area
-from genesis_flow.database.waiting import PrefersLoop
+from genesis_flow.mongo.operation import LONG, Area
+from genesis_flow.mongo.waiting import PrefersLoop
 from genesis_flow.sync import direct
 from genesis_flow.sync.client import SyncClient
 from genesis_flow.sync.missing import refusals
@@ -138,7 +138,7 @@ class SyncFacade:
     @asynccontextmanager
     async def _open_client(self) -> "AsyncIterator[AsyncMongoClient[dict[str, Any]]]":
         """The client, as long as it is used; the store is a user of it afterwards, too."""
-        from genesis_flow.database.connection import open_database
+        from genesis_flow.mongo.connection import open_database
 
         store, use = self._store(), object()
         database = await open_database(self._settings, store)

@@ -6,9 +6,9 @@ Opening a database, and bringing back what a retry needs, still happens on the l
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from genesis_flow.database.connection import Database
-from genesis_flow.database.operation import Area, connect
-from genesis_flow.database.waiting import blocking, finish
+from genesis_flow.mongo.connection import Database
+from genesis_flow.mongo.operation import Area, connect
+from genesis_flow.mongo.waiting import blocking, finish
 from genesis_flow.sync.driver import BlockingDatabase
 
 T = TypeVar("T")

@@ -18,11 +18,11 @@ from pydantic import BaseModel
 from pymongo.client_session import ClientSession
 from pymongo.errors import ConfigurationError, OperationFailure
 
-from genesis_flow.database.clients import BlockingClient
-from genesis_flow.database.connection import NO_SESSIONS, Database, Session
-from genesis_flow.database.patience import in_order
-from genesis_flow.database.waiting import finish
-from genesis_flow.documents.binding import Collection
+from genesis_flow.mongo.binding import Collection
+from genesis_flow.mongo.clients import BlockingClient
+from genesis_flow.mongo.connection import NO_SESSIONS, Database, Session
+from genesis_flow.mongo.patience import in_order
+from genesis_flow.mongo.waiting import finish
 from genesis_flow.sync.joined import JoinedThreads
 
 Document = dict[str, Any]

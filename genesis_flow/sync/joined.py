@@ -19,7 +19,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from genesis_flow.database.patience import attempt_ends, for_seconds
+from genesis_flow.mongo.patience import attempt_ends, for_seconds
 
 Document = dict[str, Any]
 

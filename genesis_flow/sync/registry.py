@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from mlflow.store.model_registry.abstract_store import AbstractStore
 
 from genesis_flow.core.settings import Settings
-from genesis_flow.registry.store import AsyncModelRegistryStore
+from genesis_flow.stores.registry import AsyncModelRegistryStore
 from genesis_flow.sync._generated.registry_aliases import SyncAliases
 from genesis_flow.sync._generated.registry_copies import SyncCopies
 from genesis_flow.sync._generated.registry_models import SyncRegisteredModels

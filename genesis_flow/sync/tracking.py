@@ -5,6 +5,7 @@ from typing import ClassVar
 from mlflow.store.tracking.abstract_store import AbstractStore
 
 from genesis_flow.core.settings import Settings
+from genesis_flow.stores.tracking import AsyncTrackingStore
 from genesis_flow.sync._generated.tracking_associations import SyncAssociations
 from genesis_flow.sync._generated.tracking_dataset_records import SyncDatasetRecords
 from genesis_flow.sync._generated.tracking_evaluation_datasets import SyncEvaluationDatasets
@@ -28,7 +29,6 @@ from genesis_flow.sync._generated.tracking_traces_sessions import SyncTraceSessi
 from genesis_flow.sync._generated.tracking_traces_start import SyncTraceStart
 from genesis_flow.sync._generated.tracking_traces_tags import SyncTraceTags
 from genesis_flow.sync._generated.tracking_traces_trace_metrics import SyncTraceMetrics
-from genesis_flow.tracking.store import AsyncTrackingStore
 
 
 # MLflow annotates the values of update_assessment and the points of query_trace_metrics as what they are not.

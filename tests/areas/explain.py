@@ -7,7 +7,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from genesis_flow.database.connection import Database
+from genesis_flow.mongo.connection import Database
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ from mlflow.entities import (
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from genesis_flow.database.connection import Database
-from genesis_flow.documents import DatasetFields, MetricHeadFields, RunFields
+from genesis_flow.areas.metrics.documents import MetricHeadFields
+from genesis_flow.areas.runs.datasets import DatasetFields
+from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.documents.keys import escape, head_id
+from genesis_flow.mongo.connection import Database
 
 NAN, INFINITY = float("nan"), float("inf")
 NUMBERS = [-INFINITY, -1.0, 0.0, 0.5, 2.5, INFINITY, NAN]

@@ -8,7 +8,11 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.documents import DatasetRecordFields, EntityAssociationFields, EvaluationDatasetFields
+from genesis_flow.areas.evaluation.documents import (
+    DatasetRecordFields,
+    EntityAssociationFields,
+    EvaluationDatasetFields,
+)
 from tests.areas.explain import profiled
 from tests.commands import CommandRecorder
 from tests.faults import failing

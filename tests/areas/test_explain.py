@@ -9,9 +9,9 @@ import pymongo
 import pytest
 from mlflow.entities import ViewType
 
+from genesis_flow.areas.runs import plans
+from genesis_flow.areas.runs.search import RunSearch
 from genesis_flow.core.settings import Settings
-from genesis_flow.query.runs import plans
-from genesis_flow.tracking.search_runs import RunSearch
 from tests.areas.explain import Query, profiled
 from tests.areas.run_samples import Sample, load_mongo
 from tests.mongod import Mongod

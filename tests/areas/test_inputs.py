@@ -5,7 +5,7 @@ from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.tracking import inputs
+from genesis_flow.areas.runs import inputs
 
 
 async def test_a_run_deleted_meanwhile_takes_no_input(

@@ -10,7 +10,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.database import joined
+from genesis_flow.mongo import joined
 from tests.commands import CommandRecorder
 from tests.faults import failing
 from tests.mongod import Mongod

@@ -18,11 +18,14 @@ from pymongo import InsertOne, ReplaceOne
 from pymongo.errors import PyMongoError
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.documents import TraceFields, TraceSumsFields
+from genesis_flow.areas.traces.documents import TraceFields
+from genesis_flow.areas.traces.sums import departures
+from genesis_flow.areas.traces.sums import kept as kept_sums
+from genesis_flow.areas.traces.sums import merging as sums
+from genesis_flow.areas.traces.sums import methods as trace_metrics
+from genesis_flow.areas.traces.sums.documents import TraceSumsFields
+from genesis_flow.areas.traces.sums.metrics import _TRACES
 from genesis_flow.importers.target import ImportTarget
-from genesis_flow.query.traces import sums
-from genesis_flow.query.traces.metrics import _TRACES
-from genesis_flow.tracking.traces import departures, kept_sums, trace_metrics
 from tests.areas.explain import profiled
 from tests.areas.trace_writer import DAY, HOUR, NAME, TraceWriter
 from tests.commands import CommandRecorder

@@ -7,8 +7,8 @@ from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, Me
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.documents import TraceFields
-from genesis_flow.tracking.traces import kept_sums
+from genesis_flow.areas.traces.documents import TraceFields
+from genesis_flow.areas.traces.sums import kept as kept_sums
 from tests.areas.explain import profiled
 from tests.areas.trace_writer import DAY
 from tests.contract.trace_scenes import STARTED, trace_id

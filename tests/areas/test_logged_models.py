@@ -15,8 +15,8 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.documents import LoggedModelFields, ModelMetricFields
-from genesis_flow.query import logged_model_plans
+from genesis_flow.areas.logged_models import plans as logged_model_plans
+from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields
 from tests.areas.explain import profiled
 from tests.commands import CommandRecorder
 from tests.faults import failing

@@ -10,9 +10,9 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.documents import MetricBlockFields, MetricHeadFields
-from genesis_flow.tracking.metrics import BLOCK_FROM, TAIL_LIMIT
-from genesis_flow.tracking.remembered_metrics import KnownMetrics
+from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.metrics.methods import BLOCK_FROM, TAIL_LIMIT
+from genesis_flow.areas.metrics.remembered import KnownMetrics
 from tests.commands import CommandRecorder
 from tests.mongod import Mongod
 

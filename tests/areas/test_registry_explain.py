@@ -10,8 +10,7 @@ from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.entities.webhook import WebhookEvent
 
 from genesis_flow.aio import MongoDBModelRegistryStore
-from genesis_flow.documents import ModelVersionFields, RegisteredModelFields
-from genesis_flow.documents.registry import version_id
+from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields, version_id
 from tests.areas.explain import Query, profiled, raw
 from tests.commands import CommandRecorder
 from tests.mongod import Mongod

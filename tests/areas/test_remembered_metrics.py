@@ -8,9 +8,9 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.documents import MetricBlockFields, MetricHeadFields, RunFields
-from genesis_flow.documents.metrics import BLOCK_FROM
-from genesis_flow.tracking.remembered_metrics import KnownMetrics
+from genesis_flow.areas.metrics.documents import BLOCK_FROM, MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.metrics.remembered import KnownMetrics
+from genesis_flow.areas.runs.documents import RunFields
 from tests.commands import CommandRecorder
 from tests.faults import failing
 from tests.mongod import Mongod

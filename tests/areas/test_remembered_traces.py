@@ -14,10 +14,10 @@ from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 
 from genesis_flow import MongoDBStore as BlockingStore
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.documents import SpanFields, TraceFields, TraceSumsFields
-from genesis_flow.documents.trace_sums import note_key
+from genesis_flow.areas.traces.documents import SpanFields, TraceFields
+from genesis_flow.areas.traces.sums.documents import TraceSumsFields, note_key
+from genesis_flow.areas.traces.writing.remembered import KnownTraces
 from genesis_flow.sync.driver import BlockingDatabase
-from genesis_flow.tracking.traces.remembered import KnownTraces
 from tests.areas.test_traces import plain
 from tests.commands import CommandRecorder
 from tests.contract.test_trace_ingest import family, tokens

@@ -16,11 +16,14 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from genesis_flow.areas.metrics.documents import MetricHeadFields
+from genesis_flow.areas.runs import plans
+from genesis_flow.areas.runs.documents import RunFields
+from genesis_flow.areas.runs.filters import parse_filter
+from genesis_flow.areas.runs.plans import Question, RunFinder
+from genesis_flow.areas.runs.search import RunSearch
 from genesis_flow.core.settings import Settings
-from genesis_flow.documents import MetricHeadFields, RunFields
-from genesis_flow.query.runs import Question, RunFinder, parse_filter, parse_order, plans
-from genesis_flow.query.runs.order import sort_key
-from genesis_flow.tracking.search_runs import RunSearch
+from genesis_flow.search.order import parse_order, sort_key
 from tests.areas.run_samples import Sample, load_mongo, load_sql, random_samples, run_document
 from tests.mongod import Mongod
 

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracing.constant import TraceTagKey
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
+from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from tests.areas.explain import profiled
 from tests.commands import CommandRecorder
 from tests.contract.test_trace_ingest import family

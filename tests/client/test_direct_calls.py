@@ -18,9 +18,9 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
-from genesis_flow.database.clients import owner
-from genesis_flow.database.operation import Area, direct, operation
-from genesis_flow.database.waiting import both, finish, pause
+from genesis_flow.mongo.clients import owner
+from genesis_flow.mongo.operation import Area, direct, operation
+from genesis_flow.mongo.waiting import both, finish, pause
 from genesis_flow.sync.direct import run
 from genesis_flow.sync.joined import JoinedThreads
 from genesis_flow.sync.portal import portal

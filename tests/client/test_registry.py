@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from genesis_flow.registry import secrets
+from genesis_flow.areas.webhooks import secrets
 
 
 class Doubler(mlflow.pyfunc.PythonModel):

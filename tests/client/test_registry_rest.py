@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from genesis_flow.registry import secrets
+from genesis_flow.areas.webhooks import secrets
 
 SECRET = "s3cr3t-of-the-hook"
 

@@ -63,9 +63,9 @@ def pair(mongod: Mongod, contract_database: Database[dict[str, Any]], oracle: Sq
 
 # Where the stores read the time for logged models and evaluation datasets.
 _CLOCKS = (
-    "genesis_flow.tracking.logged_models",
-    "genesis_flow.tracking.evaluation_datasets",
-    "genesis_flow.tracking.dataset_records",
+    "genesis_flow.areas.logged_models.methods",
+    "genesis_flow.areas.evaluation.datasets",
+    "genesis_flow.areas.evaluation.records",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.tracking.dbmodels.models",
 )

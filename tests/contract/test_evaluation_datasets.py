@@ -11,7 +11,7 @@ from mlflow.entities import DatasetRecordSource
 from mlflow.entities.entity_type import EntityAssociationType
 from mlflow.store.tracking.dbmodels.models import SqlEvaluationDatasetRecord
 
-from genesis_flow.documents import DatasetRecordFields
+from genesis_flow.areas.evaluation.documents import DatasetRecordFields
 from tests.contract.pair import Pair
 from tests.contract.scenes import Clock
 

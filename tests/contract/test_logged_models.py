@@ -220,7 +220,7 @@ def test_models_of_runs(pair: Pair) -> None:
 
 
 def test_deleted_models_by_age(pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genesis_flow.tracking.garbage.get_current_time_millis", clock.read)
+    monkeypatch.setattr("genesis_flow.areas.runs.garbage.get_current_time_millis", clock.read)
     old, new, kept = (new_model(pair) for _ in range(3))
     pair.delete_logged_model(old)
     clock.now += 1000

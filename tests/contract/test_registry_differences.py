@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlWebhook
 from pymongo.database import Database
 
-from genesis_flow.registry import secrets
+from genesis_flow.areas.webhooks import secrets
 from genesis_flow.sync.registry import MongoDBModelRegistryStore
 from tests.contract.registry import RegistryPair, differs, registry
 from tests.mongod import free_port

@@ -7,7 +7,7 @@ from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from genesis_flow.aio import MongoDBModelRegistryStore as AsyncRegistry
-from genesis_flow.database.operation import Area
+from genesis_flow.mongo.operation import Area
 from genesis_flow.sync.registry import MongoDBModelRegistryStore
 
 METHODS = sorted(

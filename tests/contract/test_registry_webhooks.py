@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 from mlflow.entities.webhook import WebhookEvent, WebhookStatus
 from pymongo.database import Database
 
-from genesis_flow.registry import secrets
+from genesis_flow.areas.webhooks import secrets
 from tests.contract.registry import RegistryPair, differs, registry
 
 __all__ = ["registry"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow.entities import LoggedModelParameter, LoggedModelStatus, LoggedModelTag, Metric
 
-from genesis_flow.query import logged_model_plans
+from genesis_flow.areas.logged_models import plans as logged_model_plans
 from tests.contract.pair import Pair
 from tests.contract.scenes import Clock, new_run
 

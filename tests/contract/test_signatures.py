@@ -8,10 +8,10 @@ import pytest
 from mlflow.store.tracking.abstract_store import AbstractStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from genesis_flow.database.operation import Area, operation
+from genesis_flow.mongo.operation import Area, operation
+from genesis_flow.stores.tracking import AsyncTrackingStore
 from genesis_flow.sync.base import SyncFacade
 from genesis_flow.sync.tracking import MongoDBStore
-from genesis_flow.tracking.store import AsyncTrackingStore
 
 # Area's hooks, which a store calls in every area that has them.
 HOOKS = {"open", "opened", "close", "remember_with", "database", "connected", "settings"}

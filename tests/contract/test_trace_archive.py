@@ -113,7 +113,7 @@ def test_a_span_that_cannot_be_archived(
     def fail(_spans: Any) -> bytes:
         raise ValueError("broken")
 
-    for module in ("genesis_flow.tracking.traces.archive", "mlflow.store.tracking.sqlalchemy_store"):
+    for module in ("genesis_flow.areas.traces.archive", "mlflow.store.tracking.sqlalchemy_store"):
         monkeypatch.setattr(f"{module}.spans_to_traces_data_pb", fail)
     assert archives.archive() == 0
     assert pair.ours.get_trace_info(ONE).tags["mlflow.trace.archivalFailure"] == "MALFORMED_TRACE"

@@ -294,7 +294,7 @@ def test_a_trace_that_is_not_complete_is_not_there(pair: Pair, monkeypatch: pyte
         else:  # the driver's threads, which would spin
             sleep(seconds)
 
-    monkeypatch.setattr("genesis_flow.tracking.traces.read.pause", wait)
+    monkeypatch.setattr("genesis_flow.areas.traces.reading.read.pause", wait)
     monkeypatch.setattr("mlflow.store.tracking.sqlalchemy_store.time.sleep", wait_here)
     pair.log_spans("0", family(ONE))
     statistics = json.dumps({"num_spans": 5})

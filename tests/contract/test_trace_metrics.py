@@ -11,8 +11,9 @@ from mlflow.entities import Feedback
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 from mlflow.entities.trace_state import TraceState
 
-from genesis_flow.query.traces.metrics import _METRICS, _TRACES
-from genesis_flow.tracking.traces import departures, kept_sums
+from genesis_flow.areas.traces.sums import departures
+from genesis_flow.areas.traces.sums import kept as kept_sums
+from genesis_flow.areas.traces.sums.metrics import _METRICS, _TRACES
 from tests.contract.pair import Pair
 from tests.contract.test_trace_ingest import cost, tokens
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id

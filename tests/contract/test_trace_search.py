@@ -276,9 +276,9 @@ def test_the_filters_find_something(filled: Pair) -> None:
     "text", [text for text in FILTERS if text and any(word in text for word in ("span", "text", "feedback"))]
 )
 def test_filters_when_many_satisfy_them(filled: Pair, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genesis_flow.query.traces.children.FEW", 0)
-    monkeypatch.setattr("genesis_flow.query.traces.finder.FIRST_CHUNK", 3)
-    monkeypatch.setattr("genesis_flow.query.traces.finder.CHUNK", 5)
+    monkeypatch.setattr("genesis_flow.areas.traces.reading.children.FEW", 0)
+    monkeypatch.setattr("genesis_flow.areas.traces.reading.finder.FIRST_CHUNK", 3)
+    monkeypatch.setattr("genesis_flow.areas.traces.reading.finder.CHUNK", 5)
     filled.pages("search_traces", EXPERIMENTS, text, 4)
     filled.pages("search_traces", EXPERIMENTS, text, 4, ["status", "tags.a DESC"])
 

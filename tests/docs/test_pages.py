@@ -18,13 +18,13 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as SqlTrackin
 
 import genesis_flow
 from genesis_flow import MongoDBModelRegistryStore, MongoDBStore
+from genesis_flow.areas.metrics.documents import BLOCK_FROM, TAIL_LIMIT
+from genesis_flow.areas.traces.spans import INLINE_CHARACTERS
 from genesis_flow.core import configfile
 from genesis_flow.core.settings import DEFAULT_TIMEOUT
-from genesis_flow.documents.binding import DECLARED
-from genesis_flow.documents.metrics import BLOCK_FROM, TAIL_LIMIT
-from genesis_flow.documents.spans import INLINE_CHARACTERS
 from genesis_flow.migrate.initialise import LEDGER
 from genesis_flow.migrate.schema_check import VIEWS
+from genesis_flow.mongo.binding import DECLARED
 from tests.docs.pages import PAGES, ROOT, blocks, name_of, prose
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -13,7 +13,8 @@ import pytest
 from bson.decimal128 import Decimal128
 from pymongo.database import Database
 
-from genesis_flow.documents import DatasetFields, RunFields
+from genesis_flow.areas.runs.datasets import DatasetFields
+from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.importers.verify import compare
 from genesis_flow.importers.verify.compare import Comparer, Outcome
 from genesis_flow.importers.verify.entities import canonical

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow.entities import Metric, RunTag
 
+from genesis_flow.areas.metrics.documents import BLOCK_FROM
 from genesis_flow.cli.migrate import cli
-from genesis_flow.documents.metrics import BLOCK_FROM
 from genesis_flow.importers.engine import Options, analyze
 from genesis_flow.importers.errors import ImportConflict, ImportFailed
 from genesis_flow.importers.writers.points import BLOCK_POINTS

@@ -18,8 +18,8 @@ from mlflow.entities import (
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.entities.webhook import WebhookStatus
 
+from genesis_flow.areas.metrics.documents import BLOCK_FROM
 from genesis_flow.cli.migrate import cli
-from genesis_flow.documents.metrics import BLOCK_FROM
 from genesis_flow.importers import loader
 from genesis_flow.importers.target import ImportTarget
 from genesis_flow.importers.writers.points import BLOCK_POINTS

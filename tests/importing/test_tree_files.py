@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genesis_flow.documents.points import distinct, latest, pack, pack_columns
+from genesis_flow.areas.metrics.points import distinct, latest, pack, pack_columns
 from genesis_flow.importers.records import SERIES_POINTS, Series
 from genesis_flow.importers.tree.files import Damaged, read_meta
 from genesis_flow.importers.tree.metrics import read_metric

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.documents.binding import DECLARED
 from genesis_flow.migrate import command
 from genesis_flow.migrate.config import MigrateConfig
+from genesis_flow.mongo.binding import DECLARED
 from tests.migration.dumping import DUMPS, dump, read, restore, schema_of
 from tests.migration.helpers import database, make_config
 from tests.mongod import Mongod

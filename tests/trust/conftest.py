@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from genesis_flow.database import error_edge
+from genesis_flow.mongo import error_edge
 from tests.trust.secure import SecureServer, secure_mongod
 
 

@@ -19,10 +19,10 @@ from mlflow.exceptions import MlflowException
 from pymongo.database import Database
 
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
-from genesis_flow.database import audit
-from genesis_flow.database.operation import Area
-from genesis_flow.documents.binding import DECLARED
 from genesis_flow.migrate import command
+from genesis_flow.mongo import audit
+from genesis_flow.mongo.binding import DECLARED
+from genesis_flow.mongo.operation import Area
 from genesis_flow.sync.tracking import MongoDBStore as SyncStore
 from tests.commands import CommandRecorder
 from tests.contract.trace_scenes import stated, trace_id
@@ -194,7 +194,7 @@ async def test_an_interrupted_call_is_recorded_as_that(
         reached.set()
         await asyncio.sleep(60)
 
-    monkeypatch.setattr("genesis_flow.tracking.experiments.insert_once", slow)
+    monkeypatch.setattr("genesis_flow.areas.experiments.methods.insert_once", slow)
     task = asyncio.create_task(trail.create_experiment("second"))
     await reached.wait()
     task.cancel()

@@ -20,8 +20,8 @@ from pymongo.errors import ConfigurationError
 
 from genesis_flow import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
-from genesis_flow.database.connection import Session
-from genesis_flow.database.consistency import Inconsistency, inconsistencies
+from genesis_flow.cli.doctor.consistency import Inconsistency, inconsistencies
+from genesis_flow.mongo.connection import Session
 from tests.contract.trace_scenes import span
 from tests.doctor.helpers import examine
 from tests.mongod import Mongod, running_mongod

@@ -43,7 +43,7 @@ def pairs(
     with _oracle(tmp_path_factory.mktemp("fuzz")) as oracle:
         tracking = Pair(MongoDBStore(uri, ARTIFACT_ROOT), oracle)
         registry = RegistryPair(MongoDBModelRegistryStore(uri), SqlRegistry(oracle.db_uri))
-        with mock.patch("genesis_flow.tracking.experiments.get_current_time_millis", clock.read):
+        with mock.patch("genesis_flow.areas.experiments.methods.get_current_time_millis", clock.read):
             fill_tracking(tracking, clock)
         fill_registry(registry)
         yield {"tracking": tracking, "registry": registry}

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from pymongo.database import Database
 
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
-from genesis_flow.database.operation import Area
+from genesis_flow.mongo.operation import Area
 from tests.contract.trace_scenes import span, stated, trace_id
 from tests.trust import every_call
 

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBModelRegistryStore as AsyncRegistry
 from genesis_flow.aio import MongoDBStore as AsyncStore
-from genesis_flow.database.operation import operation
+from genesis_flow.mongo.operation import operation
 from genesis_flow.sync.registry import MongoDBModelRegistryStore
 from tests.client.conftest import PATIENCE_SECONDS, user_environment
 from tests.commands import CommandRecorder

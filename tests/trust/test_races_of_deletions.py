@@ -19,7 +19,7 @@ from pymongo.database import Database
 
 from genesis_flow import MongoDBStore as BlockingStore
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.database.consistency import inconsistencies
+from genesis_flow.cli.doctor.consistency import inconsistencies
 from tests.contract.trace_scenes import STARTED, span, stated
 from tests.faults import failing
 from tests.interruption import interrupted

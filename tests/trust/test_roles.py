@@ -15,11 +15,11 @@ from mlflow.exceptions import MlflowException
 from pymongo.errors import OperationFailure
 
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
-from genesis_flow.documents.binding import DECLARED
+from genesis_flow.areas.traces.sums import kept as kept_sums
 from genesis_flow.migrate import command
 from genesis_flow.migrate.errors import MigrationError
 from genesis_flow.migrate.initialise import LEDGER
-from genesis_flow.tracking.traces import kept_sums
+from genesis_flow.mongo.binding import DECLARED
 from tests.migration.helpers import make_config
 from tests.trust import every_call
 from tests.trust.secure import PASSWORD, SecureServer

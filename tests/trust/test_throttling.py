@@ -20,7 +20,7 @@ from pymongo.errors import (
     WriteError,
 )
 
-from genesis_flow.database.error_edge import retry_delay, translate
+from genesis_flow.mongo.error_edge import retry_delay, translate
 from tests.mongod import Mongod
 from tests.trust.proxy import Command, FaultyProxy, faulty_proxy
 from tests.trust.soak import SOAK

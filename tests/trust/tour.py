@@ -32,8 +32,8 @@ from mlflow.entities.webhook import WebhookEvent
 from pymongo.database import Database
 
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
+from genesis_flow.areas.metrics.points import Point, distinct, unpack
 from genesis_flow.documents.keys import children_of
-from genesis_flow.documents.points import Point, distinct, unpack
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
 from tests.threads import InThreads
 

@@ -4,7 +4,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.service_pb2 import SearchExperiments
 
-from genesis_flow.database.arguments import TextParameter, check_texts, slipped
+from genesis_flow.mongo.arguments import TextParameter, check_texts, slipped
 
 PLACES = {"order_by": TextParameter(0, takes_several=True)}
 

@@ -10,8 +10,9 @@ import mongomock
 import mongomock_motor
 import pytest
 
-from genesis_flow.documents import ExperimentFields, RunFields, bind_documents
-from genesis_flow.documents.binding import DECLARED
+from genesis_flow.areas.experiments.documents import ExperimentFields
+from genesis_flow.areas.runs.documents import RunFields
+from genesis_flow.mongo.binding import DECLARED, bind_documents
 
 
 @pytest.fixture

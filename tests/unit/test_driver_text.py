@@ -10,7 +10,7 @@ from pymongo.errors import (
 )
 
 from genesis_flow.core.driver_text import plain_text
-from genesis_flow.database.error_edge import translate
+from genesis_flow.mongo.error_edge import translate
 
 REFUSED = "db:27017: [Errno 111] Connection refused"
 TIMEOUTS = "(configured timeouts: socketTimeoutMS: 20000.0ms, connectTimeoutMS: 20000.0ms)"

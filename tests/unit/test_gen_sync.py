@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import pytest
-
 import genesis_flow.tracking
+import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "gen_sync.py"
 

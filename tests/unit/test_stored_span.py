@@ -21,9 +21,9 @@ from mlflow.tracing.utils import build_otel_context
 from mlflow.version import VERSION
 from opentelemetry.sdk.trace import Event, ReadableSpan
 
+from genesis_flow.areas.traces.writing import stored_span as subject
+from genesis_flow.areas.traces.writing.stored_span import OWN, is_final, shortened, translated
 from genesis_flow.compat.version import SPANS_COMPARED
-from genesis_flow.tracking.traces import stored_span as subject
-from genesis_flow.tracking.traces.stored_span import OWN, is_final, shortened, translated
 from tests.versions import SINCE_3_18
 
 Attributes = dict[str, Any]

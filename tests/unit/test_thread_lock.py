@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from genesis_flow.database.waiting import finish
+from genesis_flow.mongo.waiting import finish
 from genesis_flow.sync.driver import _Lock
 
 # How long a thread waits for a holder that is gone; nobody needs to here.

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 
-from genesis_flow.query.traces.metrics import _TRACES, Grouping, percentile
-from genesis_flow.query.traces.sums import Tallies, packed, regrouped, tallied_values, unpacked
+from genesis_flow.areas.traces.sums.merging import Tallies, packed, regrouped, tallied_values, unpacked
+from genesis_flow.areas.traces.sums.metrics import _TRACES, Grouping, percentile
 
 LATENCY = Grouping(MetricViewType.TRACES, _TRACES["latency"], [], None)
 PERCENTS = [0.0, 0.1, 25.0, 50.0, 95.0, 99.9, 100.0]
@@ -62,7 +62,7 @@ def test_packed_values_stay_packed() -> None:
 
 
 def test_values_that_are_too_many_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genesis_flow.query.traces.sums._MOST_BYTES", 40)
+    monkeypatch.setattr("genesis_flow.areas.traces.sums.merging._MOST_BYTES", 40)
     assert "values" in kept(list(range(10)))[0]
     row = kept(list(range(11)))[0]
     assert "values" not in row

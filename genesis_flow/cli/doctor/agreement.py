@@ -1,9 +1,9 @@
 """Whether all documents of the database agree with each other; reads everything, so only if asked for."""
 
+from genesis_flow.cli.doctor.consistency import Inconsistency, inconsistencies
 from genesis_flow.cli.doctor.finding import Finding, fail, ok, warn
 from genesis_flow.cli.doctor.patient import Patient
-from genesis_flow.database.consistency import Inconsistency, inconsistencies
-from genesis_flow.database.operation import Area, connect
+from genesis_flow.mongo.operation import Area, connect
 from genesis_flow.sync.portal import portal
 
 _NAMED = 5

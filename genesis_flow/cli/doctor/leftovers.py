@@ -12,20 +12,16 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from pymongo.errors import PyMongoError
 
+from genesis_flow.areas.experiments.documents import ExperimentFields
+from genesis_flow.areas.experiments.guards import ACTIVE, DELETED, ERASED
+from genesis_flow.areas.metrics.documents import MetricHeadFields
+from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields
+from genesis_flow.areas.runs.documents import RunFields
+from genesis_flow.areas.traces.documents import ERASING, TraceFields
 from genesis_flow.cli.doctor.finding import Finding, ok, warn
 from genesis_flow.cli.doctor.patient import Leftover, Patient
 from genesis_flow.core.settings import Settings
-from genesis_flow.documents import (
-    ExperimentFields,
-    MetricHeadFields,
-    ModelVersionFields,
-    RegisteredModelFields,
-    RunFields,
-    TraceFields,
-)
 from genesis_flow.documents.keys import children_of
-from genesis_flow.documents.traces import ERASING
-from genesis_flow.tracking.guards import ACTIVE, DELETED, ERASED
 
 
 def look(patient: Patient, *, everything: bool) -> Finding:

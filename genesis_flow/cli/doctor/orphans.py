@@ -14,22 +14,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from pymongo.collection import Collection
 
+from genesis_flow.areas.evaluation.documents import DatasetRecordFields, EvaluationDatasetFields
+from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields
+from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.runs.documents import RunFields
+from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.cli.doctor.finding import Finding, ok, warn
 from genesis_flow.cli.doctor.patient import Patient
-from genesis_flow.documents import (
-    AssessmentFields,
-    DatasetRecordFields,
-    EvaluationDatasetFields,
-    ImportJournalFields,
-    LoggedModelFields,
-    MetricBlockFields,
-    MetricHeadFields,
-    ModelMetricFields,
-    RunFields,
-    SpanFields,
-    SpanPayloadFields,
-    TraceFields,
-)
+from genesis_flow.documents.imports import ImportJournalFields
 from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.importers.journal import DONE, INCOMPLETE, ROLLED_BACK
 

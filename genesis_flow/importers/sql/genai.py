@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from genesis_flow.documents.usage import COST_KEYS, NUMBER_FIELDS, TOKEN_KEYS, json_object, numbers
+from genesis_flow.areas.traces.usage import COST_KEYS, NUMBER_FIELDS, TOKEN_KEYS, json_object, numbers
 from genesis_flow.importers.records import Body, Item, Problem, Record
 from genesis_flow.importers.sql.reading import Reading, checked
 from genesis_flow.importers.sql.snapshot import Row

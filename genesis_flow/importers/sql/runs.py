@@ -6,8 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from genesis_flow.areas.metrics.points import Point, latest_of, step_order
 from genesis_flow.core.numbers import INT64
-from genesis_flow.documents.points import Point, latest_of, step_order
 from genesis_flow.importers.records import SERIES_POINTS, Item, Problem, Record, Series
 from genesis_flow.importers.sql.entities import DATASETS, dataset_record
 from genesis_flow.importers.sql.reading import Reading, checked, grouped

@@ -7,8 +7,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from genesis_flow.core.redact import mask
-from genesis_flow.database.scoping import current_workspace
-from genesis_flow.documents.binding import DECLARED
 from genesis_flow.importers.records import Filters
 from genesis_flow.importers.sources import open_source
 from genesis_flow.importers.verify import verify
@@ -17,6 +15,8 @@ from genesis_flow.importers.verify.target import Names, Target
 from genesis_flow.importers.verify.wanted import Wanted
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.schema_check import compare
+from genesis_flow.mongo.binding import DECLARED
+from genesis_flow.mongo.scoping import current_workspace
 
 # The exit code when all that can be compared is equal, and something is named besides.
 INCOMPLETE = 3

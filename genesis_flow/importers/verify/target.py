@@ -13,8 +13,8 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from genesis_flow.documents.datasets import dataset_key
-from genesis_flow.documents.evaluation import association_key, record_key
+from genesis_flow.areas.evaluation.documents import association_key, record_key
+from genesis_flow.areas.runs.datasets import dataset_key
 from genesis_flow.importers.verify import documents
 from genesis_flow.importers.verify.entities import Entity, Fields, Troubles, canonical
 from genesis_flow.importers.verify.places import with_places

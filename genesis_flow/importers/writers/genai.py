@@ -6,20 +6,19 @@ from typing import Any
 
 from mlflow.tracing.constant import AssessmentMetadataKey, TraceMetadataKey
 
-from genesis_flow.documents import (
-    AssessmentFields,
+from genesis_flow.areas.evaluation.documents import (
     DatasetRecordFields,
     EntityAssociationFields,
     EvaluationDatasetFields,
-    SpanFields,
-    SpanPayloadFields,
-    TraceFields,
+    association_key,
+    json_fields,
+    record_key,
 )
-from genesis_flow.documents.evaluation import association_key, json_fields, record_key
+from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
+from genesis_flow.areas.traces.spans import SpanCore, span_document
+from genesis_flow.areas.traces.stated import STATED, put, stated_fields
+from genesis_flow.areas.traces.usage import assessed_number
 from genesis_flow.documents.keys import escape
-from genesis_flow.documents.spans import SpanCore, span_document
-from genesis_flow.documents.stated import STATED, put, stated_fields
-from genesis_flow.documents.usage import assessed_number
 from genesis_flow.importers.records import Body, Problem, Record, Series
 from genesis_flow.importers.writers.base import Context, Document, Unwanted, Write, Writer
 

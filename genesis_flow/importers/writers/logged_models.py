@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from mlflow.entities import Metric
 
-from genesis_flow.documents import LoggedModelFields, ModelMetricFields
+from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields, model_metric
 from genesis_flow.documents.keys import escape
-from genesis_flow.documents.logged_models import model_metric
 from genesis_flow.importers.records import Record, Series
 from genesis_flow.importers.writers.base import Document, Write, Writer
 

@@ -5,10 +5,9 @@ from array import array
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from genesis_flow.documents import MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.metrics.documents import BLOCK_FROM, MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.metrics.points import Point, distinct, latest, latest_of, pack_columns, step_order
 from genesis_flow.documents.keys import head_id
-from genesis_flow.documents.metrics import BLOCK_FROM
-from genesis_flow.documents.points import Point, distinct, latest, latest_of, pack_columns, step_order
 from genesis_flow.importers.records import Series
 from genesis_flow.importers.writers.base import Document, Write
 

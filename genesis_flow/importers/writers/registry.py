@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from genesis_flow.documents import ModelVersionFields, RegisteredModelFields, WebhookFields
-from genesis_flow.documents.registry import version_id
+from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields, version_id
+from genesis_flow.areas.webhooks.documents import WebhookFields
 from genesis_flow.documents.tag_values import tag_maps
 from genesis_flow.importers.records import Body, Problem, Record, Series
 from genesis_flow.importers.writers.base import Context, Document, Unwanted, Write, Writer

@@ -6,8 +6,9 @@ from typing import Any
 
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from genesis_flow.documents import DatasetFields, ExperimentFields, RunFields
-from genesis_flow.documents.datasets import dataset_key
+from genesis_flow.areas.experiments.documents import ExperimentFields
+from genesis_flow.areas.runs.datasets import DatasetFields, dataset_key
+from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.documents.keys import escape
 from genesis_flow.importers.records import Body, Problem, Record, Series
 from genesis_flow.importers.writers.base import Context, Document, Write, Writer

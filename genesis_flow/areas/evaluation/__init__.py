@@ -1,0 +1,1 @@
+"""Evaluation datasets, their records, and what belongs to what."""

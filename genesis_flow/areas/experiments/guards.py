@@ -1,0 +1,126 @@
+"""Checks that several areas share: areas meet here, not in each other."""
+
+import math
+import numbers
+from typing import Any, NoReturn
+
+from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
+
+from genesis_flow.areas.runs.documents import RunFields
+from genesis_flow.compat.validation import parse_experiment_id
+from genesis_flow.core.errors import invalid
+from genesis_flow.mongo.connection import Database, Session
+from genesis_flow.mongo.scoping import scoped
+
+ACTIVE = LifecycleStage.ACTIVE
+DELETED = LifecycleStage.DELETED
+# What is ``pending`` for an experiment that is being deleted for good.
+ERASED = "erased"
+# The condition that a run is not being deleted for good. That is never taken back: ADR 18.
+STAYS: dict[str, Any] = {"erasing": {"$exists": False}}
+DEFAULT_EXPERIMENT_ID = 0
+
+# What a write needs to know of its run: whether it may, and what the run's children copy.
+CHILD_FIELDS = {"lifecycle_stage": 1, "experiment_id": 1, "start_time": 1}
+
+
+async def find_run(
+    database: Database, run_id: str, projection: dict[str, Any] | None = None, session: Session | None = None
+) -> dict[str, Any]:
+    """The run's document, or MLflow's error for a run that is not there."""
+    runs = database.collection(RunFields)
+    run = await runs.find_one(scoped({"_id": run_id}), projection, session=session)
+    if run is None:
+        refuse_unknown_run(run_id)
+    return run
+
+
+async def find_active_run(
+    database: Database,
+    run_id: str,
+    projection: dict[str, Any] | None = CHILD_FIELDS,
+    session: Session | None = None,
+) -> dict[str, Any]:
+    """The same for a run that is about to be written."""
+    run = await find_run(database, run_id, projection, session)
+    if run["lifecycle_stage"] != ACTIVE:
+        refuse_inactive_run(run_id, run["lifecycle_stage"])
+    return run
+
+
+def refuse_unknown_run(run_id: str) -> NoReturn:
+    raise MlflowException(f"Run with id={run_id} not found", RESOURCE_DOES_NOT_EXIST)
+
+
+def refuse_inactive_run(run_id: str, stage: str) -> NoReturn:
+    raise MlflowException(
+        f"The run {run_id} must be in the 'active' state. Current state is {stage}.",
+        INVALID_PARAMETER_VALUE,
+    )
+
+
+def refuse_undeleted_run(run_id: str) -> NoReturn:
+    raise MlflowException(
+        f"The run {run_id} must be in the 'deleted' state to be deleted for good. Current state is {ACTIVE}.",
+        INVALID_PARAMETER_VALUE,
+    )
+
+
+def experiment_number(experiment_id: str | int | None) -> int:
+    """The number behind an experiment id; none means the default experiment."""
+    return parse_experiment_id(experiment_id or DEFAULT_EXPERIMENT_ID)
+
+
+def refuse_unknown_experiment(number: int) -> NoReturn:
+    raise MlflowException(f"No Experiment with id={number} exists", RESOURCE_DOES_NOT_EXIST)
+
+
+def refuse_unknown_dataset(dataset_id: str) -> NoReturn:
+    raise MlflowException(f"Evaluation dataset with id '{dataset_id}' not found", RESOURCE_DOES_NOT_EXIST)
+
+
+def check_experiment_active(document: dict[str, Any]) -> None:
+    if document["lifecycle_stage"] != ACTIVE:
+        raise MlflowException(
+            f"The experiment {document['_id']} must be in the 'active' state. "
+            f"Current state is {document['lifecycle_stage']}.",
+            INVALID_PARAMETER_VALUE,
+        )
+
+
+def active(run_id: str) -> dict[str, Any]:
+    """The filter of a write: the run, if it is active."""
+    return scoped({"_id": run_id, "lifecycle_stage": ACTIVE})
+
+
+def milliseconds(name: str, value: Any) -> int:
+    """A time as it is stored; one with a fraction, as ``time.time() * 1000`` gives it, is cut."""
+    if value is None:
+        raise invalid(f"{name} cannot be None")
+    if not _is_finite(value):
+        raise invalid(f"{name} must be a time in milliseconds since 1970, not {value!r}.")
+    return int(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def validate_max_results(max_results: int | None, *, allow_null: bool = False) -> None:
+    if max_results is None and allow_null:
+        return
+    if max_results is None or max_results < 1:
+        raise MlflowException(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. "
+            "It must be a positive integer",
+            INVALID_PARAMETER_VALUE,
+        )
+    if max_results > SEARCH_MAX_RESULTS_THRESHOLD:
+        raise MlflowException(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be at most "
+            f"{SEARCH_MAX_RESULTS_THRESHOLD}",
+            INVALID_PARAMETER_VALUE,
+        )

@@ -1,0 +1,1 @@
+"""Prompts, which are registered models of another kind."""

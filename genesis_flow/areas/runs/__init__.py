@@ -1,0 +1,1 @@
+"""Runs with their params, tags and inputs, and their search."""

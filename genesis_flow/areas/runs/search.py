@@ -1,0 +1,130 @@
+"""The search of runs, which the UI does all day.
+
+Round trips: how the page is found is in ``genesis_flow.areas.runs.plans``, one or two in the usual cases;
+then one for the runs that were not read on the way, and one for their metric heads with, side by side, one
+for their datasets if any has inputs.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from bson.regex import Regex
+from mlflow.entities import LifecycleStage, Run
+
+from genesis_flow.areas.experiments.guards import validate_max_results
+from genesis_flow.areas.metrics.documents import MetricHeadFields
+from genesis_flow.areas.runs.datasets import DatasetFields
+from genesis_flow.areas.runs.documents import RunFields
+from genesis_flow.areas.runs.filters import parse_filter
+from genesis_flow.areas.runs.plans import Found, Question, RunFinder
+from genesis_flow.compat.validation import parse_experiment_ids
+from genesis_flow.core.memory import collector_paused
+from genesis_flow.core.numbers import INT64
+from genesis_flow.documents.entities import run_entity
+from genesis_flow.documents.keys import SEPARATOR
+from genesis_flow.mongo.binding import BATCH
+from genesis_flow.mongo.operation import Area, operation
+from genesis_flow.mongo.scoping import scoped
+from genesis_flow.search.order import parse_order, parse_position
+from genesis_flow.search.tokens import create_token, parse_token
+
+Document = dict[str, Any]
+T = TypeVar("T")
+
+# No limit, as a number that MongoDB takes for one.
+_EVERYTHING = 2**31 - 2
+# The most ids in one query: far from the 48 MB of a message, and from bounds that take long to build.
+_IDS_AT_ONCE = 1_000
+
+
+class RunSearch(Area):
+    @operation
+    async def _search_runs(
+        self,
+        experiment_ids: list[str],
+        filter_string: str | None,
+        run_view_type: int,
+        max_results: int | None,
+        order_by: list[str] | None,
+        page_token: str | None,
+    ) -> tuple[list[Run], str | None]:
+        validate_max_results(max_results, allow_null=True)
+        run_filter = parse_filter(filter_string)
+        order = parse_order(order_by)
+        experiments = sorted(set(parse_experiment_ids([*(experiment_ids or [])])))
+        asked = [experiments, filter_string or "", run_view_type, list(order_by or [])]
+        after = parse_token(page_token, asked)
+        if after is not None:
+            after = parse_position(order, after)
+        experiments = [number for number in experiments if number in INT64]
+        match = _match(experiments, run_view_type)
+        if match is None:
+            return [], None
+        limit = _EVERYTHING if max_results is None else max_results
+        finder = RunFinder(
+            self.database.collection(RunFields),
+            self.database.collection(MetricHeadFields),
+            Question(experiments, match, run_filter, order),
+        )
+        found = await finder.first(after, limit + 1)
+        page = found[:limit]
+        token = create_token(asked, page[-1].position) if len(found) > limit else None
+        return await self._entities(page), token
+
+    async def _entities(self, page: list[Found]) -> list[Run]:
+        documents = {found.run_id: found.document for found in page if found.document is not None}
+        missing = [found.run_id for found in page if found.document is None]
+        runs = self.database.collection(RunFields)
+        for run_ids in _portions(missing):
+            query = scoped({"_id": {"$in": run_ids}})
+            documents |= {run["_id"]: run async for run in runs.find(query, hint="_id_", batch_size=BATCH)}
+        heads, datasets = await asyncio.gather(
+            self._heads(list(documents)), self._datasets(list(documents.values()))
+        )
+        with collector_paused():
+            return [
+                run_entity(document, heads.get(found.run_id, []), datasets, with_model_inputs=False)
+                for found in page
+                if (document := documents.get(found.run_id)) is not None  # deleted for good meanwhile
+            ]
+
+    async def _heads(self, run_ids: list[str]) -> dict[str, list[Document]]:
+        """The metric heads of runs. A prefix of ``_id`` is a range of its index, however many runs."""
+        heads = self.database.collection(MetricHeadFields)
+        by_run: dict[str, list[Document]] = {}
+        for some in _portions(run_ids):
+            query: Document = {"run_uuid": {"$in": some}}
+            if not self.database.documents.portable:
+                # Not re.compile: its Unicode flag would make the server walk the whole index.
+                query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in some]}}
+            projection = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1}
+            # Not one by one: there are some for each run, and each would be awaited.
+            for head in await heads.find(query, projection, batch_size=BATCH).to_list():
+                by_run.setdefault(head["run_uuid"], []).append(head)
+        return by_run
+
+    async def _datasets(self, runs: list[Document]) -> dict[str, Document]:
+        used = {dataset["id"] for run in runs for dataset in run.get("inputs") or []}
+        datasets = self.database.collection(DatasetFields)
+        by_id: dict[str, Document] = {}
+        for some in _portions(sorted(used)):
+            by_id |= {
+                found["_id"]: found async for found in datasets.find({"_id": {"$in": some}}, batch_size=BATCH)
+            }
+        return by_id
+
+
+def _match(experiments: list[int], view_type: int) -> Document | None:
+    """The condition on the experiments and the lifecycle stage, or None if no run can satisfy it."""
+    stages = LifecycleStage.view_type_to_stages(view_type)
+    if not experiments or not stages:
+        return None
+    stage = stages[0] if len(stages) == 1 else {"$in": stages}
+    return scoped({"experiment_id": {"$in": experiments}, "lifecycle_stage": stage})
+
+
+def _portions(items: Sequence[T]) -> Iterator[list[T]]:
+    for start in range(0, len(items), _IDS_AT_ONCE):
+        yield list(items[start : start + _IDS_AT_ONCE])

@@ -1,0 +1,1 @@
+"""What people add to traces: assessments, tags, sessions."""

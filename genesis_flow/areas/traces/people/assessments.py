@@ -1,0 +1,182 @@
+"""Assessments: what people, judges and code think of a trace.
+
+Round trips: get one; create three (the trace, the insert, the trace again: it may have been deleted), four if
+it overrides another; update two; delete two, three if it overrode another. An override marks the older
+assessment before it appears itself, and restores it before it goes: a killed call leaves what its repetition
+completes.
+"""
+
+from typing import Any, NoReturn
+
+from mlflow.entities import Assessment, Expectation, Feedback
+from mlflow.entities.assessment import ExpectationValue, FeedbackValue
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST
+from mlflow.utils.time import get_current_time_millis
+from pymongo.errors import DuplicateKeyError
+
+from genesis_flow.areas.traces.documents import AssessmentFields, TraceFields
+from genesis_flow.areas.traces.entities import (
+    assessment_document,
+    assessment_entity,
+    metadata_fields,
+    value_fields,
+)
+from genesis_flow.areas.traces.shared import find_trace, known
+from genesis_flow.mongo.binding import Collection
+from genesis_flow.mongo.connection import Session
+from genesis_flow.mongo.operation import Area, is_repetition, mutation, operation
+from genesis_flow.mongo.scoping import scoped
+
+Document = dict[str, Any]
+
+# What an assessment copies from its trace.
+_COPIED = {"workspace": 1, "experiment_id": 1, "request_time": 1}
+
+
+class Assessments(Area):
+    @property
+    def _assessments(self) -> Collection:
+        return self.database.collection(AssessmentFields)
+
+    @mutation
+    async def create_assessment(self, assessment: Assessment) -> Assessment:
+        trace_id = str(assessment.trace_id)
+        trace = await find_trace(self.database, trace_id, _COPIED)
+        document = assessment_document(assessment, trace_id, trace)
+        if assessment.overrides:
+            result = await self._assessments.update_one(
+                self._assessment(trace_id, assessment.overrides), {"$set": {"valid": False}}
+            )
+            if not result.matched_count:
+                _refuse_unknown(trace_id, assessment.overrides)
+        try:
+            await self._assessments.insert_one(document)
+        except DuplicateKeyError as error:
+            if not await self._was_created_by_this_call(document):
+                raise MlflowException(
+                    f"Failed to create assessment for trace '{trace_id}' due to a constraint violation.",
+                    INTERNAL_ERROR,
+                ) from error
+        await self._follow_trace(trace_id, document, trace)
+        return assessment_entity(document)
+
+    async def _was_created_by_this_call(self, document: Document) -> bool:
+        """An id that the first attempt gave the entity stays with it, and is found taken by the next one."""
+        return is_repetition() and (await self._assessments.find_one({"_id": document["_id"]})) == document
+
+    async def _follow_trace(self, trace_id: str, document: Document, trace: Document) -> None:
+        """Let a trace that was moved or deleted between its read and the insert take the assessment along."""
+        now = await self.database.collection(TraceFields).find_one(known(trace_id), _COPIED)
+        if now is None:
+            await self._assessments.delete_one({"_id": document["_id"]})
+            raise MlflowException(
+                f"Trace with ID '{trace_id}' not found. It may have been deleted.", RESOURCE_DOES_NOT_EXIST
+            )
+        if now != trace:
+            copied = {"experiment_id": now["experiment_id"], "trace_time": now["request_time"]}
+            await self._assessments.update_one({"_id": document["_id"]}, {"$set": copied})
+
+    @operation
+    async def get_assessment(self, trace_id: str, assessment_id: str) -> Assessment:
+        return assessment_entity(await self._find_assessment(trace_id, assessment_id))
+
+    @mutation
+    async def update_assessment(
+        self,
+        trace_id: str,
+        assessment_id: str,
+        name: str | None = None,
+        expectation: ExpectationValue | None = None,
+        feedback: FeedbackValue | None = None,
+        rationale: str | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> Assessment:
+        """Change what is given and keep the rest; metadata is merged."""
+        while True:
+            document = await self._find_assessment(trace_id, assessment_id)
+            changed = assessment_entity(document)
+            _check_kind(changed, expectation, feedback)
+            if name is not None:
+                changed.name = name
+            if expectation is not None:
+                changed.expectation = expectation
+            if feedback is not None:
+                changed.feedback = feedback
+            if rationale is not None and isinstance(changed, Feedback):
+                changed.rationale = rationale
+            if metadata:
+                changed.metadata = {**(changed.metadata or {}), **metadata}
+            changed.last_update_time_ms = get_current_time_millis()
+            fields = {
+                "name": changed.name,
+                "rationale": changed.rationale,
+                "last_update_time": changed.last_update_time_ms,
+                **value_fields(changed),
+                **metadata_fields(changed.metadata),
+            }
+            # Metadata is merged into what was read: somebody else's merge in between must not be lost.
+            unchanged = {
+                "last_update_time": document["last_update_time"],
+                "metadata": document.get("metadata"),
+            }
+            if await self._replace_assessment(self._assessment(trace_id, assessment_id) | unchanged, fields):
+                stored = {field: value for field, value in (document | fields).items() if value is not None}
+                return assessment_entity(stored)
+
+    async def _replace_assessment(self, query: Document, fields: Document) -> bool:
+        fixed = {field: value for field, value in fields.items() if value is not None}
+        gone = dict.fromkeys(fields.keys() - fixed.keys(), "")
+        change = {"$set": fixed, **({"$unset": gone} if gone else {})}
+        return bool((await self._assessments.update_one(query, change)).matched_count)
+
+    @mutation
+    async def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
+        """Delete an assessment, if it is there; the one that it overrode counts again."""
+
+        async def write(session: Session | None) -> None:
+            query = self._assessment(trace_id, assessment_id)
+            document = await self._assessments.find_one(query, {"overrides": 1}, session=session)
+            if document is None:
+                return
+            if overridden := document.get("overrides"):
+                await self._assessments.update_one(
+                    scoped({"_id": overridden}), {"$set": {"valid": True}}, session=session
+                )
+            await self._assessments.delete_one(query, session=session)
+
+        await self.database.atomically(write)
+
+    async def _find_assessment(self, trace_id: str, assessment_id: str) -> Document:
+        document = await self._assessments.find_one(self._assessment(trace_id, assessment_id))
+        if document is None:
+            if await self.database.collection(TraceFields).find_one(known(trace_id), {"_id": 1}) is None:
+                raise MlflowException(
+                    f"Trace with request_id '{trace_id}' not found", RESOURCE_DOES_NOT_EXIST
+                )
+            _refuse_unknown(trace_id, assessment_id)
+        return document
+
+    @staticmethod
+    def _assessment(trace_id: str, assessment_id: str) -> Document:
+        return scoped({"_id": assessment_id, "trace_id": trace_id})
+
+
+def _refuse_unknown(trace_id: str, assessment_id: str) -> NoReturn:
+    raise MlflowException(
+        f"Assessment with ID '{assessment_id}' not found for trace '{trace_id}'", RESOURCE_DOES_NOT_EXIST
+    )
+
+
+def _check_kind(
+    assessment: Assessment, expectation: ExpectationValue | None, feedback: FeedbackValue | None
+) -> None:
+    problem = None
+    if expectation is not None and feedback is not None:
+        problem = "Cannot specify both `expectation` and `feedback` parameters."
+    elif expectation is not None and not isinstance(assessment, Expectation):
+        problem = "Cannot update expectation value on a Feedback assessment."
+    elif feedback is not None and not isinstance(assessment, Feedback):
+        problem = "Cannot update feedback value on an Expectation assessment."
+    if problem:
+        raise MlflowException.invalid_parameter_value(problem)

@@ -1,0 +1,1 @@
+"""Traces as they are read and searched."""

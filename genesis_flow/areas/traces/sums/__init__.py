@@ -1,0 +1,1 @@
+"""Metrics over many traces, and the sums that answer them."""

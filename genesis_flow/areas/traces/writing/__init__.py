@@ -1,0 +1,1 @@
+"""Traces and spans as they arrive."""

@@ -1,0 +1,91 @@
+"""Everything that belongs to traces, for those who delete.
+
+First the traces are marked: nobody sees them any more, and nobody adds to them. Then their children go, and
+they themselves last, so that what is left of a killed deletion is found by the next one (ADR 18). The mark
+says whose it is: of two deletions at once one goes on, so that none removes what comes after the other.
+"""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from genesis_flow.areas.traces.documents import (
+    ERASED,
+    ERASING,
+    KNOWN,
+    AssessmentFields,
+    SpanFields,
+    SpanPayloadFields,
+    TraceFields,
+)
+from genesis_flow.areas.traces.shared import portions, spans_within
+from genesis_flow.areas.traces.sums.departures import departing, place_of
+from genesis_flow.areas.traces.sums.documents import TraceSumsFields, of_experiment
+from genesis_flow.mongo.connection import Database
+from genesis_flow.mongo.scoping import current_workspace, scoped
+
+Document = dict[str, Any]
+
+_TRACES_AT_ONCE = 500
+
+
+async def erase_traces(database: Database, trace_ids: Sequence[str]) -> int:
+    """Delete traces with spans, long contents and assessments; returns how many there were."""
+    erased = 0
+    for some in portions(trace_ids, _TRACES_AT_ONCE):
+        mine = scoped({"erasing.by": uuid.uuid4().hex})
+        going = await _mark(database, some, mine["erasing.by"])
+        if not going:
+            continue
+        prefixes = {"_id": spans_within(going)}
+        await database.collection(SpanPayloadFields).delete_many(prefixes)
+        await database.collection(SpanFields).delete_many(prefixes)
+        await database.collection(AssessmentFields).delete_many({"trace_id": {"$in": going}})
+        gone = await database.collection(TraceFields).delete_many({"_id": {"$in": going}, **mine})
+        erased += gone.deleted_count
+    return erased
+
+
+async def _mark(database: Database, trace_ids: list[str], mark: str) -> list[str]:
+    """Mark traces, those too whose deletion was cut off; returns the ids of those that have this mark."""
+    traces = database.collection(TraceFields)
+    some = scoped({"_id": {"$in": trace_ids}})
+    fields = {"experiment_id": 1, "request_time": 1, "erasing": 1}
+    found = await traces.find(some, fields).to_list()
+    async with departing(database, map(place_of, found)):
+        await traces.update_many(
+            {**some, **KNOWN},
+            {
+                "$rename": {"experiment_id": "erasing.experiment_id"},
+                "$set": {"spans_location": ERASED, "erasing.by": mark},
+            },
+        )
+    if any("erasing" in trace for trace in found):
+        await traces.update_many({**some, **ERASING}, {"$set": {"erasing.by": mark}})
+    marked = traces.find({**some, "erasing.by": mark}, {"_id": 1})
+    return [trace["_id"] async for trace in marked]
+
+
+def within(experiment_id: int) -> Document:
+    """The condition that a trace is in an experiment, or was until a deletion that was cut off."""
+    return {
+        "$or": [
+            {"experiment_id": experiment_id},
+            {**ERASING, "erasing.experiment_id": experiment_id},
+        ]
+    }
+
+
+async def erase_assessments_of_runs(database: Database, run_ids: Sequence[str]) -> None:
+    """Delete what evaluations that ran in these runs have found."""
+    for some in portions(run_ids):
+        await database.collection(AssessmentFields).delete_many(scoped({"source_run": {"$in": some}}))
+
+
+async def erase_traces_of_experiment(database: Database, experiment_id: int) -> None:
+    """Delete all traces of an experiment."""
+    traces = database.collection(TraceFields).find(scoped(within(experiment_id)), {"_id": 1})
+    trace_ids = [trace["_id"] async for trace in traces]
+    await erase_traces(database, trace_ids)
+    sums = of_experiment(current_workspace(), experiment_id)
+    await database.collection(TraceSumsFields).delete_many({"_id": sums})

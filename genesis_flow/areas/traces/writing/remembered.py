@@ -1,0 +1,75 @@
+"""What a store knows of traces because it wrote them last, so that their next spans need not read it.
+
+Any of it may be outdated: other processes change, archive and delete traces. So it is only ever a guess,
+which the command that relies on it checks with a condition.
+"""
+
+from typing import Any
+
+from mlflow.tracing.constant import TraceMetadataKey
+
+from genesis_flow.areas.traces.documents import metadata_path
+from genesis_flow.core.settings import Settings
+from genesis_flow.mongo.operation import Area
+
+Document = dict[str, Any]
+
+# Twice as many are kept at most.
+_TRACES = 4096
+
+USER = metadata_path(TraceMetadataKey.TRACE_USER)
+# What the first to know decides, and nobody else.
+TEXTS = ("request_preview", "response_preview", "session_id", USER)
+# What decides how new spans change a trace.
+STATE = ("experiment_id", "request_time", "status", "spans_location", "finalized", *TEXTS)
+
+
+def state_of(trace: Document) -> Document:
+    """The state of a trace by path; of texts it says that they are there."""
+    state = {}
+    for path in STATE:
+        value: Any = trace
+        for step in path.split("."):
+            value = (value or {}).get(step)
+        if value is not None:
+            state[path] = True if path in TEXTS else value
+    return state
+
+
+class KnownTraces:
+    """The states of the traces that were written last.
+
+    Any threads may use it at once, without a lock, which a forked child could inherit locked: states are
+    never changed, a dictionary takes and gives an entry in one step, and so is one generation put in the
+    place of another. Of threads that do this at once, one may make the others' newest entries forgotten.
+    """
+
+    def __init__(self, size: int = _TRACES) -> None:
+        self._size = size
+        self._recent_and_older: tuple[dict[str, Document], dict[str, Document]] = ({}, {})
+
+    def keep(self, trace_id: str, state: Document) -> None:
+        recent, _ = self._recent_and_older
+        recent[trace_id] = state
+        if len(recent) >= self._size:
+            self._recent_and_older = ({}, recent)
+
+    def get(self, trace_id: str) -> Document | None:
+        recent, older = self._recent_and_older
+        return recent.get(trace_id) or older.get(trace_id)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._recent_and_older))
+
+
+class TraceMemory(Area):
+    """The base of areas that write traces: one store is all of them, and remembers for all."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._known_traces = KnownTraces()
+
+    def remember_with(self, other: Area) -> None:
+        super().remember_with(other)
+        if isinstance(other, TraceMemory):
+            self._known_traces = other._known_traces

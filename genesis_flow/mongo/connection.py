@@ -1,0 +1,173 @@
+"""Opened databases: one per event loop, process and server."""
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pymongo
+from pydantic import BaseModel
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import ConfigurationError, OperationFailure
+
+from genesis_flow.core.settings import Embedded, Settings
+from genesis_flow.mongo.binding import Collection, Documents, bind_documents
+from genesis_flow.mongo.clients import Client, Clients, owner
+from genesis_flow.mongo.joined import JoinedUpdates
+from genesis_flow.mongo.patience import in_order
+from genesis_flow.mongo.reaching import reach
+from genesis_flow.mongo.schema import ready_schema
+
+if TYPE_CHECKING:
+    from genesis_flow.embedded import EmbeddedServer
+
+Session = AsyncClientSession
+T = TypeVar("T")
+
+NO_SESSIONS = "Sessions are not supported"
+
+
+class Joined(Protocol):
+    """Updates of many callers, sent together."""
+
+    async def update_one(self, query: dict[str, Any], change: dict[str, Any]) -> bool:
+        """Whether a document matched and is changed. The update may be sent twice."""
+
+
+class Database:
+    """An opened database: its client, its bound documents, what its topology can do."""
+
+    def __init__(self, settings: Settings, clients: Clients, client: Client, documents: Documents) -> None:
+        self.settings = settings
+        self.clients = clients
+        self.client = client
+        self.documents = documents
+        self.has_transactions = False
+        self.embedded: EmbeddedServer | None = None
+        self._joined: dict[type[BaseModel], JoinedUpdates] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    def is_usable(self) -> bool:
+        """Whether whoever asks may use it: it is bound to the loop on which it was opened."""
+        return self.is_open() and self.clients.loop is asyncio.get_running_loop()
+
+    def is_open(self) -> bool:
+        """Not if its embedded server has lost its keeper: to open it again starts another."""
+        return not self.clients.closed and (self.embedded is None or self.embedded.has_keeper())
+
+    def enter(self, call: object) -> bool:
+        """Keep the connection for a call until it leaves; False if the connection is closed."""
+        self.clients.calls.add(call)
+        if not self.clients.closed:
+            return True
+        self.leave(call)
+        return False
+
+    def leave(self, call: object) -> None:
+        self.clients.calls.discard(call)
+
+    def let_go(self) -> None:
+        """Hold the client no longer: its loop is gone, and the stores that hold this may stay."""
+        del self.client, self.documents
+        self._joined.clear()
+
+    def is_near(self) -> bool:
+        """Whether a direct call may send commands one after the other that the loop would send at once."""
+        return False
+
+    def collection(self, declared: type[BaseModel]) -> Collection:
+        return self.documents.collection(declared)
+
+    def joined(self, declared: type[BaseModel]) -> Joined:
+        """For updates that many callers make at once and that may be sent twice."""
+        if declared not in self._joined:
+            self._joined[declared] = JoinedUpdates(self.collection(declared), self.settings.timeout)
+        return self._joined[declared]
+
+    def lock(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Keeps transactions of one process on one document from aborting each other."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def atomically(self, write: Callable[[Session | None], Awaitable[T]]) -> T:
+        """Run ``write`` in a transaction where the topology has them, else as it is.
+
+        Every caller orders its steps so that a crash between them loses nothing acknowledged and a
+        repetition finishes them; the transaction keeps readers from seeing half.
+        """
+        if not self.has_transactions:
+            return await write(None)
+        try:
+            async with self.client.start_session() as session:
+                with in_order(partial(self.end_session, session.session_id)):
+                    return await session.with_transaction(write)
+        except ConfigurationError as error:
+            # A connection made in the first moments of a member never learns that there are sessions.
+            if NO_SESSIONS not in str(error):
+                raise
+            return await write(None)
+
+    async def end_session(self, session_id: Mapping[str, Any]) -> None:
+        """Have the server end what it does for a session: its transaction would bar the next one's way."""
+        with suppress(OperationFailure):  # who may not, waits until the server does it by itself
+            await self.client.admin.command("killSessions", [session_id])
+
+
+async def open_database(settings: Settings, user: object) -> Database:
+    """The database that ``settings`` name, opened at most once per loop however many ask at once.
+
+    It stays open as long as ``user``, or another one, is there and has not closed it.
+    """
+    clients = await owner.clients(settings.cache_key, user, settings.timeout)
+    key = (settings.database, settings.prefix, settings.portable)
+    task: asyncio.Task[Database] | None = clients.opened.get(key)
+    if task is None or (task.done() and not _is_opened(task)):
+        task = clients.opened[key] = asyncio.create_task(_open(settings, clients))
+        # Whoever closes waits for it, as for a call.
+        clients.calls.add(task)
+        task.add_done_callback(clients.calls.discard)
+    return await asyncio.shield(task)
+
+
+def _is_opened(task: "asyncio.Task[Database]") -> bool:
+    return not task.cancelled() and task.exception() is None and task.result().is_open()
+
+
+async def _open(settings: Settings, clients: Clients) -> Database:
+    with pymongo.timeout(settings.open_timeout):
+        server = await _embedded(settings)
+        uri, options = settings.client_options(server.uri if server else None)
+        options |= server.client_options() if server else {}
+        client = clients.connected(uri, options)
+        handle = client.get_database(settings.database)
+        hello = await reach(client, settings)
+        await ready_schema(settings, handle, clients.connect)
+        documents = await bind_documents(handle, settings.prefix, portable=settings.portable)
+        database = Database(settings, clients, client, documents)
+        database.embedded = server
+        # Azure's RU service has a set's name too, but transactions only within one collection.
+        grouped = "setName" in hello or hello.get("msg") == "isdbgrid"
+        database.has_transactions = grouped and not settings.portable
+        return database
+
+
+async def _embedded(settings: Settings) -> "EmbeddedServer | None":
+    """Start or join the embedded server, and hold it for the rest of this process."""
+    if not isinstance(settings.target, Embedded):
+        return None
+    from genesis_flow.embedded import hold  # Unix only, and only for those who want it
+
+    return await asyncio.to_thread(hold, settings.target.directory, timeout=settings.open_timeout)
+
+
+async def revive(settings: Settings) -> None:
+    """Bring an embedded server back that died together with its keeper; nothing to do for others."""
+    await _embedded(settings)
+
+
+async def close_database(settings: Settings, user: object) -> None:
+    """End the use that ``user`` makes of the connection on this loop; its next call opens it again."""
+    clients = owner.find(settings.cache_key)
+    if clients is not None:
+        await clients.leave(user, settings.timeout)

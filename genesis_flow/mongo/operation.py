@@ -1,0 +1,312 @@
+"""What every public call of a store gets: an open database, a deadline, retries, errors in MLflow's terms."""
+
+import asyncio
+import functools
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
+from pymongo.errors import PyMongoError
+
+from genesis_flow.core.errors import GenesisFlowError
+from genesis_flow.core.settings import Settings
+from genesis_flow.mongo import audit
+from genesis_flow.mongo.arguments import check_entities, check_texts, is_slip, slipped, text_parameters
+from genesis_flow.mongo.connection import Database, close_database, open_database, revive
+from genesis_flow.mongo.error_edge import UNSTORABLE, has_run_out, retry_delay, server_works, translate
+from genesis_flow.mongo.patience import Methods, Patience, debts, for_seconds, pay
+from genesis_flow.mongo.waiting import pause
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Method = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
+
+_logger = logging.getLogger(__name__)
+
+# The identity of the store whose call is running: a call that it makes to itself shares the deadline, the
+# retries and the error edge of the outer one. Not the store itself: each connection that is made in the call
+# keeps the call's context, and would keep the store.
+_inside: "ContextVar[object | None]" = ContextVar("genesis_flow_inside", default=None)
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    token: str = ""
+    attempt: int = 0
+    # What an earlier attempt drew, by name: a repetition must not draw again.
+    drawn: dict[str, Any] = field(default_factory=dict)
+    # What the running attempt works with from its begin to its end, whoever closes the store meanwhile.
+    database: Database | None = None
+
+    def end(self) -> None:
+        """The end of an attempt."""
+        if self.database is not None:
+            self.database.leave(self)
+            self.database = None
+
+
+_call: ContextVar[_Call] = ContextVar("genesis_flow_call")
+
+
+def is_repetition() -> bool:
+    """Whether an earlier attempt of the running call may have made the very change that is missed or found.
+
+    What a user deletes may then be gone, and what a user creates may be there, by this call itself.
+    """
+    return _call.get().attempt > 0
+
+
+def call_token() -> str:
+    """What names the running call in the database: the same for every repetition, for no other call."""
+    call = _call.get()
+    # Made when it is asked for: most calls of a training loop need none.
+    call.token = call.token or uuid.uuid4().hex
+    return call.token
+
+
+async def drawn_once(name: str, draw: Callable[[], Awaitable[T]]) -> T:
+    """What ``draw`` gives the first time that the running call asks for it, in whichever attempt."""
+    drawn = _call.get().drawn
+    if name not in drawn:
+        drawn[name] = await draw()
+    result: T = drawn[name]
+    return result
+
+
+class Area:
+    """The base of the area classes: plain async code over one lazily opened database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._identity = object()
+        self._database: Database | None = None
+        self.methods = Methods()
+
+    @property
+    def database(self) -> Database:
+        """The open database; the operation that runs has opened it."""
+        database = _call.get().database if _inside.get() is self._identity else self._database
+        if database is None:
+            raise RuntimeError("The database is opened by an @operation; call one of those.")
+        return database
+
+    @property
+    def connected(self) -> bool:
+        return self._database is not None
+
+    async def open(self) -> None:
+        """Open the database on the running loop, unless it is open there; the running call holds it."""
+        call, database, is_new = _call.get(), self._database, False
+        if database is not None and not database.is_usable():
+            database = None
+        while database is None or not database.enter(call):
+            database, is_new = await self._open(), True
+        call.database = database
+        if is_new:
+            await self.opened()
+            self._database = database
+
+    async def _open(self) -> Database:
+        return await open_database(self.settings, self)
+
+    async def opened(self) -> None:
+        """A hook for what a store needs in a database that it has just opened."""
+
+    def remember_with(self, other: "Area") -> None:
+        """A hook: share what ``other``, a store of the same database, remembers between calls."""
+
+    async def revive(self) -> None:
+        """Bring back what a retry needs and only this side can bring back."""
+        await revive(self.settings)
+
+    async def close(self) -> None:
+        """Leave the connection, which the last store to leave closes; a later call opens it again."""
+        self._database = None
+        await close_database(self.settings, self)
+
+
+# Deleting an experiment with all its runs takes longer than a call of a training loop may.
+LONG = 20
+# How long a call may wait for an audit record. The blocking stores' backstop allows for two.
+_RECORD_SECONDS = 7.0
+
+
+def operation(function: Method[P, T]) -> Method[P, T]:
+    """Make an area's method, which changes nothing, a public call."""
+    return _public(function, patience=1, changes=False)
+
+
+def mutation(function: Method[P, T]) -> Method[P, T]:
+    """Make a method that changes something a public call, which the audit trail records.
+
+    The call may be run again after a passing failure, so it must be written such that a repetition of a
+    half-done call ends in the state of one whole call.
+    """
+    return _public(function, patience=1, changes=True)
+
+
+def long_mutation(function: Method[P, T]) -> Method[P, T]:
+    """The same for a call whose work grows with the number of runs: its deadline is LONG times as far."""
+    return _public(function, patience=LONG, changes=True)
+
+
+def direct(function: Method[P, T]) -> Method[P, T]:
+    """Let blocking callers run a public call themselves: it spares them the way to the loop and back.
+
+    For calls of training loops that send one command after the other. They await nothing but commands of
+    their ``database`` and what is in ``database.waiting``, and any number of threads may be in them at once.
+    The mark is for ``tools/gen_sync.py``.
+    """
+    return function
+
+
+def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P, T]:
+    texts = text_parameters(function)
+
+    @functools.wraps(function)
+    async def public(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if _inside.get() is self._identity:
+            return await function(self, *args, **kwargs)
+        inside, call, owed = _inside.set(self._identity), _call.set(_Call()), debts.set([])
+        timeout = self.settings.timeout * patience
+
+        async def work() -> T:
+            try:
+                check_texts(texts, args, kwargs)
+                if changes:
+                    check_entities(args, kwargs)
+                return await _within(
+                    self, function.__name__, lambda: function(self, *args, **kwargs), timeout
+                )
+            except Exception as error:
+                if is_slip(function, args, kwargs, error):
+                    raise slipped(function, args, kwargs, error) from error
+                raise
+
+        try:
+            if not (changes and self.settings.audit):
+                return await work()
+            trail = _Trail(self, function, audit.target_of(function, args, kwargs))
+            return await trail.around(work, announced=patience > 1)
+        finally:
+            _inside.reset(inside)
+            _call.reset(call)
+            debts.reset(owed)
+
+    public.changes_data = changes  # type: ignore[attr-defined]
+    return public
+
+
+class _Trail:
+    """What one call leaves in the audit trail."""
+
+    def __init__(self, area: Area, function: Callable[..., Any], target: dict[str, Any]) -> None:
+        self.area = area
+        self.store = function.__module__.split(".")[1]
+        self.name = function.__name__
+        self.target = target
+
+    async def around(self, work: Callable[[], Coroutine[Any, Any, T]], *, announced: bool) -> T:
+        """Run ``work`` and record what became of it; long work, which may be killed, says its begin."""
+        await self._write(
+            lambda: audit.introduce(self.area.database, self.store), self.area.settings.open_timeout
+        )
+        if announced:
+            await self._record(audit.BEGUN)
+        try:
+            result = await work()
+        except MlflowException as error:
+            await self._record_failure({"outcome": audit.FAILED, "error": error.error_code})
+            raise
+        except asyncio.CancelledError:
+            await self._record_failure({"outcome": audit.INTERRUPTED})
+            raise
+        except Exception as error:
+            await self._record_failure({"outcome": audit.FAILED, "error": type(error).__name__})
+            raise
+        self.target |= self._made(result)
+        try:
+            await self._record(audit.DONE)
+        except MlflowException as error:
+            raise MlflowException(
+                f"{self.name} did its work, but its audit record could not be written. {error.message}",
+                ErrorCode.Value(error.error_code),
+            ) from error
+        return result
+
+    def _made(self, result: Any) -> dict[str, Any]:
+        if self.name == "create_experiment":  # the one creation that returns a bare id
+            return {"experiment_id": result}
+        return audit.made_by(result)
+
+    async def _record(self, outcome: str, **more: Any) -> None:
+        entry = audit.record(self.area.settings, self.store, self.name, self.target, outcome) | more
+        await self._write(lambda: audit.write(self.area.database, entry))
+
+    async def _record_failure(self, how: dict[str, Any]) -> None:
+        """The error of the call itself counts; one of its record is only logged."""
+        try:
+            await self._record(**how)
+        except MlflowException as error:
+            _logger.warning(
+                "%s failed, and its audit record could not be written: %s", self.name, error.message
+            )
+
+    async def _write(self, work: Callable[[], Coroutine[Any, Any, None]], opening: float = 0) -> None:
+        await _within(self.area, "audit", work, opening + _RECORD_SECONDS)
+
+
+async def _within(area: Area, name: str, call: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+    with for_seconds(timeout):
+        return await _attempts(area, call, area.methods.call(name, timeout), timeout)
+
+
+async def _attempts(
+    area: Area, call: Callable[[], Coroutine[Any, Any, T]], patience: Patience, timeout: float
+) -> T:
+    attempts = _call.get()
+    lost = False
+    while True:
+        try:
+            if lost:
+                await area.revive()
+            await area.open()
+            with patience.attempt():
+                await pay()
+                return await call()
+        except MlflowException:
+            raise
+        except PyMongoError as error:
+            delay = _delay(error, attempts.attempt, patience, connected=area.connected)
+            if delay is None or not patience.leaves(delay):
+                raise translate(error, area.settings.store_uri, timeout) from error
+            patience.tell(area.settings.store_uri, error)
+        except (*UNSTORABLE, GenesisFlowError) as error:
+            raise translate(error, area.settings.store_uri, timeout) from error
+        finally:
+            attempts.end()
+        attempts.attempt += 1
+        lost = True
+        await pause(delay)
+
+
+def _delay(error: PyMongoError, attempt: int, patience: Patience, *, connected: bool) -> float | None:
+    """Seconds to wait before the next attempt, or None if there is to be none."""
+    if not has_run_out(error):
+        return retry_delay(error, attempt, connected=connected)
+    if not patience.is_cut():
+        return None
+    if server_works(error):
+        patience.server_works()
+    return 0.0
+
+
+@operation
+async def connect(area: Area) -> Database:
+    """What every call does first, with its retries and its errors: open the database."""
+    return area.database

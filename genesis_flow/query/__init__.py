@@ -1,1 +1,0 @@
-"""From MLflow's filter, order and page token to MongoDB's queries."""

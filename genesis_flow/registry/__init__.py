@@ -1,1 +1,0 @@
-"""The model registry: one file an area, one class an area."""

@@ -1,0 +1,1 @@
+"""From MLflow's filters, orders and page tokens to MongoDB's queries: what areas share."""

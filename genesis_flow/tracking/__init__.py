@@ -1,1 +1,0 @@
-"""The tracking store, by area: plain async code that speaks MLflow."""

@@ -1,1 +1,0 @@
-"""Traces, spans and assessments, by area."""
