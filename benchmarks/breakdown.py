@@ -33,7 +33,7 @@ from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from genesis_flow.areas.metrics.documents import MetricHeadFields
 from genesis_flow.documents.keys import head_id
-from genesis_flow.stores.tracking import AsyncTrackingStore
+from genesis_flow.stores.joined import AsyncTrackingStore
 from genesis_flow.sync.portal import portal
 from tests.mongod import Mongod, running_mongod
 

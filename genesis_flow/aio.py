@@ -16,8 +16,7 @@ from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 
 from genesis_flow.core.settings import Settings
 from genesis_flow.mongo.operation import Area, connect
-from genesis_flow.stores.registry import AsyncModelRegistryStore
-from genesis_flow.stores.tracking import AsyncTrackingStore
+from genesis_flow.stores.joined import AsyncModelRegistryStore, AsyncTrackingStore
 
 
 class _AsContextManager(Area):

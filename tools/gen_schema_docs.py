@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from genesis_flow.documents.indexes import Index
 from genesis_flow.migrate.schema_check import VIEWS
-from genesis_flow.mongo.binding import DECLARED
+from genesis_flow.stores.areas import DECLARED
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from gen_sync import AREA_PACKAGES, OPERATIONS

@@ -263,7 +263,7 @@ def check(context: click.Context, as_json: bool) -> None:
     Example:
       genesis-migrate check --json
     """
-    from genesis_flow.mongo.binding import DECLARED  # takes a second, which the other commands save
+    from genesis_flow.stores.areas import DECLARED  # takes a second, which the other commands save
 
     config = config_of(context)
     findings = command.check(config, DECLARED)

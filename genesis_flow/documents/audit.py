@@ -1,15 +1,16 @@
 """The audit trail."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pymongo import ASCENDING
 
+from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
 
 
-class AuditFields(BaseModel):
+class AuditFields(Declared):
     """A record of a call that changed something; there are none unless auditing is on."""
 
     id: str = Field(alias="_id", description="Drawn at random.")
@@ -27,9 +28,9 @@ class AuditFields(BaseModel):
     outcome: str = Field(description="`done`, `failed`, `interrupted` or `begun`.")
     error: str | None = Field(default=None, description="MLflow's code of the error, if the call failed.")
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "audit"
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index([("time", ASCENDING)], name="by_record_time", serves="Records of a time; their retention."),
             Index([("target.$**", ASCENDING)], name="by_target", serves="Who touched something."),
         ]

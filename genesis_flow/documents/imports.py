@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from genesis_flow.documents.indexes import Unindexed
+from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.keys import SEPARATOR
 
 
-class ImportJournalFields(BaseModel):
+class ImportJournalFields(Declared):
     """All imports of one source into one workspace."""
 
     id: str = Field(alias="_id", description="Hash of the source and the workspace.")
@@ -49,11 +49,11 @@ class ImportJournalFields(BaseModel):
         description="One entry a run of the command: when, by whom, with which filters, what it did.",
     )
 
-    class Settings(Unindexed):
+    class Settings(CollectionSettings):
         name = "import_journals"
 
 
-class ImportUnitFields(BaseModel):
+class ImportUnitFields(Declared):
     """A unit of the source that was written completely."""
 
     id: str = Field(alias="_id", description="The journal and the unit's key: see `journal_key`.")
@@ -64,11 +64,11 @@ class ImportUnitFields(BaseModel):
     counts: dict[str, int] = Field(default_factory=dict, description="How many things it brought, by kind.")
     problems: int = Field(default=0, description="How many things it could not bring.")
 
-    class Settings(Unindexed):
+    class Settings(CollectionSettings):
         name = "import_units"
 
 
-class ImportItemFields(BaseModel):
+class ImportItemFields(Declared):
     """A root document that an import created; noted before the document is written."""
 
     id: str = Field(alias="_id", description="The journal, the collection and the document's `_id` as text.")
@@ -85,11 +85,11 @@ class ImportItemFields(BaseModel):
         default=False, description="Whether people had changed it when it was imported once more."
     )
 
-    class Settings(Unindexed):
+    class Settings(CollectionSettings):
         name = "import_items"
 
 
-class ImportProblemFields(BaseModel):
+class ImportProblemFields(Declared):
     """Something of the source that could not be brought over."""
 
     id: str = Field(alias="_id", description="The journal, the unit and the hash of the rest.")
@@ -98,11 +98,11 @@ class ImportProblemFields(BaseModel):
     reason: str = Field(description="Why it could not be brought over.")
     size: int = Field(default=0, description="How many items it stands for, such as the points of a history.")
 
-    class Settings(Unindexed):
+    class Settings(CollectionSettings):
         name = "import_problems"
 
 
-class ImportArtifactFields(BaseModel):
+class ImportArtifactFields(Declared):
     """A place of the source whose artifacts were copied, or left behind, and the place that took over."""
 
     id: str = Field(alias="_id", description="The journal and the place in the source.")
@@ -120,7 +120,7 @@ class ImportArtifactFields(BaseModel):
         description="The files that were copied, for a rollback; empty if there are too many.",
     )
 
-    class Settings(Unindexed):
+    class Settings(CollectionSettings):
         name = "import_artifacts"
 
 

@@ -1,7 +1,7 @@
 """Declared indexes: keys, options, and the sentence that says which query each one is for."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from pymongo import IndexModel
 
@@ -12,9 +12,3 @@ class Index(IndexModel):
     def __init__(self, keys: str | Sequence[tuple[str, int | str]], *, serves: str, **options: Any) -> None:
         super().__init__(keys, **options)
         self.serves = serves
-
-
-class Unindexed:
-    """Settings of a collection whose documents are found by their ``_id`` alone."""
-
-    indexes: ClassVar[list[Index]] = []

@@ -4,12 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
-
 from genesis_flow.areas.experiments.documents import ExperimentFields
 from genesis_flow.areas.models.documents import RegisteredModelFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.core.numbers import INT64
+from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.imports import ImportItemFields
 from genesis_flow.importers.batch import equal
 from genesis_flow.importers.changes import begin_again
@@ -47,8 +46,8 @@ class Planner:
         self._journal = journal
         self._on_conflict = on_conflict
         # Names that are taken in the target, in the source or by what this import renamed.
-        self._taken: dict[type[BaseModel], set[str]] = {}
-        self._target_named: set[type[BaseModel]] = set()
+        self._taken: dict[type[Declared], set[str]] = {}
+        self._target_named: set[type[Declared]] = set()
         self._plan = Plan(
             Context(
                 target.workspace,
@@ -111,7 +110,7 @@ class Planner:
             names[source_id] = self._free_name(ExperimentFields, experiment.body["name"], names.values())
         return names[source_id]
 
-    def _free_name(self, declared: type[BaseModel], name: str, given: Iterable[str]) -> str:
+    def _free_name(self, declared: type[Declared], name: str, given: Iterable[str]) -> str:
         """A name like this one that nothing has, nor will have after this import."""
         taken = self._taken[declared]
         if declared not in self._target_named:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -12,6 +11,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from genesis_flow.areas.traces.documents import TraceFields
 from genesis_flow.areas.traces.sums.documents import TraceSumsFields, note_everything
+from genesis_flow.documents.declared import Declared
 from genesis_flow.importers.errors import ImportConflict
 from genesis_flow.mongo.error_edge import retry_delay
 from genesis_flow.mongo.writes import only_duplicates
@@ -38,11 +38,11 @@ class ImportTarget:
         # Raises when the import may no longer write.
         self.check = check
 
-    def collection(self, declared: type[BaseModel] | str) -> Collection[Document]:
+    def collection(self, declared: type[Declared] | str) -> Collection[Document]:
         return self.db[self.prefix + (declared if isinstance(declared, str) else name_of(declared))]
 
     def find_by_ids(
-        self, declared: type[BaseModel] | str, ids: Iterable[Any], projection: Any = None
+        self, declared: type[Declared] | str, ids: Iterable[Any], projection: Any = None
     ) -> Iterator[Document]:
         wanted = list(ids)
         collection = self.collection(declared)
@@ -50,7 +50,7 @@ class ImportTarget:
             some = {"_id": {"$in": wanted[start : start + AT_ONCE]}}
             yield from patiently(lambda some=some: list(collection.find(some, projection)))  # type: ignore[misc]
 
-    def write(self, declared: type[BaseModel] | str, operations: list[Operation]) -> int:
+    def write(self, declared: type[Declared] | str, operations: list[Operation]) -> int:
         """Run the operations; how many documents were made or changed by them.
 
         Inserts are of documents that only this import makes: one that is there already was made by an
@@ -77,7 +77,7 @@ class ImportTarget:
         patiently(lambda: self.announce(declared))
         return written
 
-    def delete(self, declared: type[BaseModel] | str, query: Document) -> int:
+    def delete(self, declared: type[Declared] | str, query: Document) -> int:
         """Delete what matches; how many documents that were."""
         self.check()
         collection = self.collection(declared)
@@ -90,7 +90,7 @@ class ImportTarget:
         patiently(lambda: self.announce(declared))
         return deleted
 
-    def announce(self, declared: type[BaseModel] | str) -> None:
+    def announce(self, declared: type[Declared] | str) -> None:
         """Before and after traces change: what readers of metrics have summed up does not count any more."""
         if declared in (TraceFields, name_of(TraceFields)):
             self.collection(TraceSumsFields).update_one(*note_everything(self.workspace), upsert=True)
@@ -107,8 +107,8 @@ def _refuse_taken_names(error: BulkWriteError) -> None:
             ) from error
 
 
-def name_of(declared: type[BaseModel]) -> str:
-    settings: Any = declared.Settings  # type: ignore[attr-defined]
+def name_of(declared: type[Declared]) -> str:
+    settings = declared.Settings
     name: str = settings.name
     return name
 

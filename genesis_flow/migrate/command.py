@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel
-
+from genesis_flow.documents.declared import Declared
 from genesis_flow.migrate.base import BaseMigration
 from genesis_flow.migrate.config import MigrateConfig, Target, opened
 from genesis_flow.migrate.errors import DataLossRefused, Locked, MigrationError
@@ -261,7 +260,7 @@ def stamp(config: MigrateConfig, revision: str) -> Outcome:
             return Outcome([Done(file.version, file.name, 0.0) for file in wanted], [], adopted)
 
 
-def check(config: MigrateConfig, declared: Iterable[type[BaseModel]]) -> list[Finding]:
+def check(config: MigrateConfig, declared: Iterable[type[Declared]]) -> list[Finding]:
     """How the collections and indexes of the server differ from the declared documents'."""
     with opened(config, creates=False) as target:
         return compare(target.db, config.settings.prefix, declared, portable=config.settings.portable)

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.portable import portable_indexes
 from genesis_flow.migrate.ledger import BOOKKEEPING, TOOL_METASTORE
 
@@ -38,7 +38,7 @@ class Finding:
 def compare(
     db: Database[dict[str, Any]],
     prefix: str,
-    declared: Iterable[type[BaseModel]],
+    declared: Iterable[type[Declared]],
     *,
     portable: bool = False,
 ) -> list[Finding]:
@@ -47,7 +47,7 @@ def compare(
     findings: list[Finding] = []
     names = set()
     for document in declared:
-        settings: Any = document.Settings  # type: ignore[attr-defined]
+        settings = document.Settings
         name = prefix + settings.name
         names.add(name)
         if name not in present:

@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pymongo
-from pydantic import BaseModel
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import ConfigurationError, OperationFailure
 
 from genesis_flow.core.settings import Embedded, Settings
-from genesis_flow.mongo.binding import Collection, Documents, bind_documents
+from genesis_flow.documents.declared import Declared
+from genesis_flow.mongo.binding import Collection, Documents
 from genesis_flow.mongo.clients import Client, Clients, owner
 from genesis_flow.mongo.joined import JoinedUpdates
 from genesis_flow.mongo.patience import in_order
@@ -46,7 +46,7 @@ class Database:
         self.documents = documents
         self.has_transactions = False
         self.embedded: EmbeddedServer | None = None
-        self._joined: dict[type[BaseModel], JoinedUpdates] = {}
+        self._joined: dict[type[Declared], JoinedUpdates] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def is_usable(self) -> bool:
@@ -77,10 +77,10 @@ class Database:
         """Whether a direct call may send commands one after the other that the loop would send at once."""
         return False
 
-    def collection(self, declared: type[BaseModel]) -> Collection:
+    def collection(self, declared: type[Declared]) -> Collection:
         return self.documents.collection(declared)
 
-    def joined(self, declared: type[BaseModel]) -> Joined:
+    def joined(self, declared: type[Declared]) -> Joined:
         """For updates that many callers make at once and that may be sent twice."""
         if declared not in self._joined:
             self._joined[declared] = JoinedUpdates(self.collection(declared), self.settings.timeout)
@@ -143,7 +143,7 @@ async def _open(settings: Settings, clients: Clients) -> Database:
         handle = client.get_database(settings.database)
         hello = await reach(client, settings)
         await ready_schema(settings, handle, clients.connect)
-        documents = await bind_documents(handle, settings.prefix, portable=settings.portable)
+        documents = Documents(handle, settings.prefix, portable=settings.portable)
         database = Database(settings, clients, client, documents)
         database.embedded = server
         # Azure's RU service has a set's name too, but transactions only within one collection.

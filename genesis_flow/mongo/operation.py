@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
@@ -80,6 +80,9 @@ async def drawn_once(name: str, draw: Callable[[], Awaitable[T]]) -> T:
 
 class Area:
     """The base of the area classes: plain async code over one lazily opened database."""
+
+    store: ClassVar[str] = ""
+    """The store that an area belongs to, tracking or registry, as the audit trail names it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -207,7 +210,7 @@ class _Trail:
 
     def __init__(self, area: Area, function: Callable[..., Any], target: dict[str, Any]) -> None:
         self.area = area
-        self.store = function.__module__.split(".")[1]
+        self.store = area.store
         self.name = function.__name__
         self.target = target
 

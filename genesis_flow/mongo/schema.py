@@ -12,13 +12,11 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.core.settings import Settings
+from genesis_flow.documents.declared import Declared
 from genesis_flow.migrate.files import migration_files
 from genesis_flow.migrate.initialise import INITIALISED, LEDGER, initialise
 from genesis_flow.migrate.ledger import LOCK, State
 from genesis_flow.mongo.patience import SHARE_SECONDS
-
-# Collections whose documents make a database not empty.
-_DATA = ("experiments", "runs", "latest_metrics", "metrics", "registered_models", "model_versions", "traces")
 
 _CLAIM = "initialise"
 _PATIENCE = 8.0
@@ -68,7 +66,7 @@ def _may_initialise(entries: list[dict[str, Any]], known: set[str]) -> bool:
 
 async def _has_data(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -> bool:
     names = await handle.list_collection_names()
-    for name in (settings.prefix + name for name in _DATA):
+    for name in (settings.prefix + declared.Settings.name for declared in Declared.__subclasses__()):
         if name in names and await handle[name].find_one({}, {"_id": 1}):
             return True
     return False

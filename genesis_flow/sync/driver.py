@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 import pymongo
-from pydantic import BaseModel
 from pymongo.client_session import ClientSession
 from pymongo.errors import ConfigurationError, OperationFailure
 
+from genesis_flow.documents.declared import Declared
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.clients import BlockingClient
 from genesis_flow.mongo.connection import NO_SESSIONS, Database, Session
@@ -46,8 +46,8 @@ class BlockingDatabase(Database):
         self.embedded = opened.embedded
         self.documents = opened.documents
         self.has_transactions = opened.has_transactions
-        self._collections: dict[type[BaseModel], BlockingCollection] = {}
-        self._threads: dict[type[BaseModel], JoinedThreads] = {}
+        self._collections: dict[type[Declared], BlockingCollection] = {}
+        self._threads: dict[type[Declared], JoinedThreads] = {}
         self._round_trip: float | None = None
         self._thread_locks = [_Lock(self.settings.timeout) for _ in range(_LOCKS)]
 
@@ -69,17 +69,17 @@ class BlockingDatabase(Database):
         self._blocking_client.admin.command("ping")
         return time.perf_counter() - begun
 
-    def collection(self, declared: type[BaseModel]) -> Collection:
+    def collection(self, declared: type[Declared]) -> Collection:
         return cast(Collection, self._collection(declared))
 
-    def _collection(self, declared: type[BaseModel]) -> "BlockingCollection":
+    def _collection(self, declared: type[Declared]) -> "BlockingCollection":
         if declared not in self._collections:
             name = self.documents.collection(declared).name
             made = BlockingCollection(self._blocking_client[self.settings.database][name])
             self._collections.setdefault(declared, made)
         return self._collections[declared]
 
-    def joined(self, declared: type[BaseModel]) -> JoinedThreads:
+    def joined(self, declared: type[Declared]) -> JoinedThreads:
         if declared not in self._threads:
             self._threads.setdefault(
                 declared, JoinedThreads(self._collection(declared).driven, self.settings.timeout)

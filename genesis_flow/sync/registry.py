@@ -5,28 +5,11 @@ from typing import Any, ClassVar
 from mlflow.store.model_registry.abstract_store import AbstractStore
 
 from genesis_flow.core.settings import Settings
-from genesis_flow.stores.registry import AsyncModelRegistryStore
-from genesis_flow.sync._generated.registry_aliases import SyncAliases
-from genesis_flow.sync._generated.registry_copies import SyncCopies
-from genesis_flow.sync._generated.registry_models import SyncRegisteredModels
-from genesis_flow.sync._generated.registry_prompt_links import SyncPromptLinks
-from genesis_flow.sync._generated.registry_prompts import SyncPrompts
-from genesis_flow.sync._generated.registry_stages import SyncStages
-from genesis_flow.sync._generated.registry_versions import SyncModelVersions
-from genesis_flow.sync._generated.registry_webhooks import SyncWebhooks
+from genesis_flow.stores.joined import AsyncModelRegistryStore
+from genesis_flow.sync._generated.joined import SyncModelRegistryStore
 
 
-class MongoDBModelRegistryStore(
-    SyncRegisteredModels,
-    SyncModelVersions,
-    SyncStages,
-    SyncAliases,
-    SyncCopies,
-    SyncPrompts,
-    SyncPromptLinks,
-    SyncWebhooks,
-    AbstractStore,
-):
+class MongoDBModelRegistryStore(SyncModelRegistryStore, AbstractStore):
     """MLflow's model registry store on MongoDB.
 
     Connects at the first call, from whichever process and thread makes it.

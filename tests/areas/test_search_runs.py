@@ -20,10 +20,11 @@ from genesis_flow.areas.metrics.documents import MetricHeadFields
 from genesis_flow.areas.runs import plans
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.filters import parse_filter
+from genesis_flow.areas.runs.order import parse_order
 from genesis_flow.areas.runs.plans import Question, RunFinder
 from genesis_flow.areas.runs.search import RunSearch
 from genesis_flow.core.settings import Settings
-from genesis_flow.search.order import parse_order, sort_key
+from genesis_flow.search.order import sort_key
 from tests.areas.run_samples import Sample, load_mongo, load_sql, random_samples, run_document
 from tests.mongod import Mongod
 

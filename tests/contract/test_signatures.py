@@ -9,7 +9,7 @@ from mlflow.store.tracking.abstract_store import AbstractStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from genesis_flow.mongo.operation import Area, operation
-from genesis_flow.stores.tracking import AsyncTrackingStore
+from genesis_flow.stores.joined import AsyncTrackingStore
 from genesis_flow.sync.base import SyncFacade
 from genesis_flow.sync.tracking import MongoDBStore
 

@@ -24,7 +24,7 @@ from genesis_flow.core import configfile
 from genesis_flow.core.settings import DEFAULT_TIMEOUT
 from genesis_flow.migrate.initialise import LEDGER
 from genesis_flow.migrate.schema_check import VIEWS
-from genesis_flow.mongo.binding import DECLARED
+from genesis_flow.stores.areas import DECLARED
 from tests.docs.pages import PAGES, ROOT, blocks, name_of, prose
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -11,7 +11,7 @@ import pytest
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.migrate import command
 from genesis_flow.migrate.config import MigrateConfig
-from genesis_flow.mongo.binding import DECLARED
+from genesis_flow.stores.areas import DECLARED
 from tests.migration.dumping import DUMPS, dump, read, restore, schema_of
 from tests.migration.helpers import database, make_config
 from tests.mongod import Mongod

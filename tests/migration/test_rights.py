@@ -11,7 +11,7 @@ import pytest
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.migrate import command
 from genesis_flow.migrate.errors import MigrationError
-from genesis_flow.mongo.binding import DECLARED
+from genesis_flow.stores.areas import DECLARED
 from tests.migration.helpers import add_step, make_config, real_steps
 from tests.mongod import Mongod, guarded_mongod
 

@@ -12,7 +12,7 @@ from genesis_flow.migrate import command
 from genesis_flow.migrate.config import MigrateConfig
 from genesis_flow.migrate.files import folder, misnamed
 from genesis_flow.migrate.schema_check import Finding
-from genesis_flow.mongo.binding import DECLARED
+from genesis_flow.stores.areas import DECLARED
 from tests.migration.dumping import dump, schema_of
 from tests.migration.helpers import PROCESSES, database, make_config
 from tests.mongod import Mongod

@@ -10,7 +10,7 @@ import pytest
 from genesis_flow.migrate import command
 from genesis_flow.migrate.config import MigrateConfig
 from genesis_flow.migrate.errors import StepFailed
-from genesis_flow.mongo.binding import DECLARED
+from genesis_flow.stores.areas import DECLARED
 from tests.migration.dumping import dump, schema_of
 from tests.migration.helpers import add_step, database, make_config, real_steps
 

@@ -21,8 +21,8 @@ from pymongo.database import Database
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.migrate import command
 from genesis_flow.mongo import audit
-from genesis_flow.mongo.binding import DECLARED
 from genesis_flow.mongo.operation import Area
+from genesis_flow.stores.areas import DECLARED
 from genesis_flow.sync.tracking import MongoDBStore as SyncStore
 from tests.commands import CommandRecorder
 from tests.contract.trace_scenes import stated, trace_id

@@ -243,7 +243,7 @@ async def test_documents_beyond_the_limit_are_refused_before_they_are_sent(store
 
 
 def test_the_schema_check_knows_what_stands_for_what(mongod: Mongod, database_name: str) -> None:
-    from genesis_flow.mongo.binding import DECLARED
+    from genesis_flow.stores.areas import DECLARED
 
     with pymongo.MongoClient(mongod.uri, retryWrites=False) as client, rules.enforced() as violations:
         initialise(client[database_name], "p_", portable=True)

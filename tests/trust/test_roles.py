@@ -19,7 +19,7 @@ from genesis_flow.areas.traces.sums import kept as kept_sums
 from genesis_flow.migrate import command
 from genesis_flow.migrate.errors import MigrationError
 from genesis_flow.migrate.initialise import LEDGER
-from genesis_flow.mongo.binding import DECLARED
+from genesis_flow.stores.areas import DECLARED
 from tests.migration.helpers import make_config
 from tests.trust import every_call
 from tests.trust.secure import PASSWORD, SecureServer

@@ -12,7 +12,8 @@ import pytest
 
 from genesis_flow.areas.experiments.documents import ExperimentFields
 from genesis_flow.areas.runs.documents import RunFields
-from genesis_flow.mongo.binding import DECLARED, bind_documents
+from genesis_flow.mongo.binding import Documents
+from genesis_flow.stores.areas import DECLARED
 
 
 @pytest.fixture
@@ -40,22 +41,23 @@ def experiment(name: str) -> dict[str, Any]:
 
 async def test_prefixes_and_databases_do_not_see_each_other(client: Any) -> None:
     bound = {
-        (database, prefix): await bind_documents(client[database], prefix)
+        (database, prefix): Documents(client[database], prefix)
         for database in ("one", "two")
         for prefix in ("", "team_")
     }
     for (database, prefix), documents in bound.items():
-        await documents[ExperimentFields](**experiment(f"{database} {prefix}")).insert()
+        model = await documents.model(ExperimentFields)
+        await model(**experiment(f"{database} {prefix}")).insert()
     for (database, prefix), documents in bound.items():
-        found = await documents[ExperimentFields].find_all().to_list()
+        found = await (await documents.model(ExperimentFields)).find_all().to_list()
         assert [document.name for document in found] == [f"{database} {prefix}"]
     names = await client["one"].list_collection_names()
     assert sorted(names) == ["experiments", "team_experiments"]
 
 
 async def test_every_declared_document_is_bound_by_its_name(client: Any) -> None:
-    documents = await bind_documents(client["one"], "x_")
+    documents = Documents(client["one"], "x_")
     names = [documents.collection(declared).name for declared in DECLARED]
     assert names == ["x_" + declared.Settings.name for declared in DECLARED]
     assert len(set(names)) == len(names)
-    assert documents[RunFields].__name__ == "Run"
+    assert (await documents.model(RunFields)).__name__ == "Run"

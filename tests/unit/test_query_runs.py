@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.areas.runs.filters import parse_filter
+from genesis_flow.areas.runs.order import NEWEST_FIRST, parse_order
 from genesis_flow.search.compare import like_regex
 from genesis_flow.search.memory import first_positions, top_pipeline
-from genesis_flow.search.order import NEWEST_FIRST, Kind, OrderKey, parse_order, parse_position, sort_key
+from genesis_flow.search.order import Kind, OrderKey, parse_position, sort_key
 
 NAN, INFINITY = float("nan"), float("inf")
 

@@ -14,7 +14,7 @@ from pymongo import IndexModel
 
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.documents.indexes import Index
-from genesis_flow.mongo.binding import DECLARED
+from genesis_flow.stores.areas import DECLARED
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "gen_schema_docs.py"

@@ -8,12 +8,13 @@ a user's application takes and returns, with keys that BSON refuses and numbers 
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import DatasetRecord, DatasetRecordSource
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.entities import maybe
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR, escape, unescape, unescape_map
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-class EvaluationDatasetFields(BaseModel):
+class EvaluationDatasetFields(Declared):
     """An evaluation dataset with its tags, schema and profile."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -43,9 +44,9 @@ class EvaluationDatasetFields(BaseModel):
     last_updated_by: str | None = Field(default=None, description="Who changed it last.")
     tags: dict[str, str | None] = Field(default_factory=dict, description="Values by escaped key.")
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "evaluation_datasets"
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index(
                 [("workspace", ASCENDING), ("created_time", DESCENDING), ("_id", DESCENDING)],
                 name="by_creation_time",
@@ -66,7 +67,7 @@ class EvaluationDatasetFields(BaseModel):
         keep_nulls = False
 
 
-class DatasetRecordFields(BaseModel):
+class DatasetRecordFields(Declared):
     """A record of an evaluation dataset."""
 
     id: str = Field(
@@ -87,10 +88,10 @@ class DatasetRecordFields(BaseModel):
     created_by: str | None = Field(default=None, description="Who made it.")
     last_updated_by: str | None = Field(default=None, description="Who changed it last.")
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "evaluation_dataset_records"
-        refers: ClassVar[dict[str, str]] = {"dataset_id": "evaluation_datasets"}
-        indexes: ClassVar[list[Index]] = [
+        refers = {"dataset_id": "evaluation_datasets"}
+        indexes = [
             Index(
                 [("dataset_id", ASCENDING), ("created_time", ASCENDING), ("record_id", ASCENDING)],
                 name="by_creation_time",
@@ -100,7 +101,7 @@ class DatasetRecordFields(BaseModel):
         keep_nulls = False
 
 
-class EntityAssociationFields(BaseModel):
+class EntityAssociationFields(Declared):
     """A source entity belongs to a destination entity, such as a dataset to an experiment."""
 
     id: str = Field(alias="_id", description="Hash of both ends: see `association_key`.")
@@ -111,9 +112,9 @@ class EntityAssociationFields(BaseModel):
     destination_id: str = Field(description="Its id.")
     created_time: int = Field(description="When they were joined.")
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "entity_associations"
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index(
                 [
                     ("source_type", ASCENDING),

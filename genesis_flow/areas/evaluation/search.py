@@ -7,11 +7,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchEvaluationDatasetsUtils
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.areas.traces.reading.text import TextCondition
 from genesis_flow.documents.keys import escape
 from genesis_flow.search.compare import NUMBER, TEXT, allow, condition, whole_number
 from genesis_flow.search.keyset import behind
 from genesis_flow.search.parsing import parsed
+from genesis_flow.search.text import TextCondition
 from genesis_flow.search.tokens import create_token, parse_token
 
 

@@ -1,14 +1,13 @@
 """Experiments, and the counters that number them."""
 
-from typing import ClassVar
-
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.indexes import Index, Unindexed
+from genesis_flow.documents.declared import CollectionSettings, Declared
+from genesis_flow.documents.indexes import Index
 
 
-class ExperimentFields(BaseModel):
+class ExperimentFields(Declared):
     """An experiment with its tags."""
 
     id: int = Field(
@@ -33,9 +32,9 @@ class ExperimentFields(BaseModel):
         ),
     )
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "experiments"
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index(
                 [("workspace", ASCENDING), ("name", ASCENDING)],
                 name="name_unique",
@@ -56,11 +55,11 @@ class ExperimentFields(BaseModel):
         keep_nulls = False
 
 
-class CounterFields(BaseModel):
+class CounterFields(Declared):
     """The last number given out for a kind of thing."""
 
     id: str = Field(alias="_id", description="What is counted: `experiments`.")
     last: int = Field(description="Last number given out.")
 
-    class Settings(Unindexed):
+    class Settings(CollectionSettings):
         name = "counters"

@@ -6,12 +6,13 @@ is the same point. They begin with the run's id, so that a deleted run takes its
 """
 
 import hashlib
-from typing import Any, ClassVar
+from typing import Any
 
 from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.entities import whole
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR, unescape_map
@@ -19,7 +20,7 @@ from genesis_flow.documents.keys import SEPARATOR, unescape_map
 Document = dict[str, Any]
 
 
-class LoggedModelFields(BaseModel):
+class LoggedModelFields(Declared):
     """A logged model with its params and tags."""
 
     id: str = Field(alias="_id", description="Model id, `m-…`.")
@@ -39,10 +40,10 @@ class LoggedModelFields(BaseModel):
     )
     tags: dict[str, str] = Field(default_factory=dict, description="Values by escaped key.")
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "logged_models"
-        refers: ClassVar[dict[str, str]] = {"experiment_id": "experiments", "source_run_id": "runs"}
-        indexes: ClassVar[list[Index]] = [
+        refers = {"experiment_id": "experiments", "source_run_id": "runs"}
+        indexes = [
             Index(
                 [
                     ("experiment_id", ASCENDING),
@@ -69,7 +70,7 @@ class LoggedModelFields(BaseModel):
         keep_nulls = False
 
 
-class ModelMetricFields(BaseModel):
+class ModelMetricFields(Declared):
     """One point of one metric of a model, from one run, perhaps on a dataset."""
 
     id: str = Field(
@@ -87,14 +88,14 @@ class ModelMetricFields(BaseModel):
     dataset_name: str | None = Field(default=None, description="Dataset that the model was measured on.")
     dataset_digest: str | None = Field(default=None, description="Digest of that dataset.")
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "logged_model_metrics"
-        refers: ClassVar[dict[str, str]] = {
+        refers = {
             "model_id": "logged_models",
             "experiment_id": "experiments",
             "run_id": "runs",
         }
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index(
                 [
                     ("model_id", ASCENDING),

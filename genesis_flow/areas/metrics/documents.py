@@ -1,11 +1,10 @@
 """Metrics: a small head for each run and key, packed blocks for the history behind it."""
 
-from typing import ClassVar
-
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.indexes import Index, Unindexed
+from genesis_flow.documents.declared import CollectionSettings, Declared
+from genesis_flow.documents.indexes import Index
 
 # A tail of this many points is packed into a block.
 TAIL_LIMIT = 128
@@ -22,7 +21,7 @@ class LatestPoint(BaseModel):
     value: float = Field(description="Value; NaN and infinities as they are.")
 
 
-class MetricHeadFields(BaseModel):
+class MetricHeadFields(Declared):
     """The latest point of one metric of one run, and the points not yet packed."""
 
     id: str = Field(alias="_id", description="`run|key`.")
@@ -53,10 +52,10 @@ class MetricHeadFields(BaseModel):
         ),
     )
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "latest_metrics"
-        refers: ClassVar[dict[str, str]] = {"run_uuid": "runs", "experiment_id": "experiments"}
-        indexes: ClassVar[list[Index]] = [
+        refers = {"run_uuid": "runs", "experiment_id": "experiments"}
+        indexes = [
             Index(
                 [
                     ("experiment_id", ASCENDING),
@@ -74,7 +73,7 @@ class MetricHeadFields(BaseModel):
         ]
 
 
-class MetricBlockFields(BaseModel):
+class MetricBlockFields(Declared):
     """Packed points of one metric: parallel little-endian columns, 24 bytes a point before compression."""
 
     id: str = Field(
@@ -88,5 +87,5 @@ class MetricBlockFields(BaseModel):
     steps: bytes = Field(description="Steps, signed 64-bit.")
     values: bytes = Field(description="Values, IEEE doubles.")
 
-    class Settings(Unindexed):
+    class Settings(CollectionSettings):
         name = "metrics"

@@ -6,11 +6,12 @@ so no reader ever sees two versions, or none, in the middle of a transition, wit
 What the versions repeat of it (the name, the aliases) only makes searches and one-step reads possible.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR
 
@@ -22,7 +23,7 @@ class LatestUnstaged(BaseModel):
     version: int = Field(description="Number of the version; 0 means none.")
 
 
-class RegisteredModelFields(BaseModel):
+class RegisteredModelFields(Declared):
     """A registered model, or a prompt: the truth about stages, aliases and version numbers."""
 
     id: str = Field(
@@ -72,9 +73,9 @@ class RegisteredModelFields(BaseModel):
         ),
     )
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "registered_models"
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index(
                 [("workspace", ASCENDING), ("name", ASCENDING)],
                 name="name_unique",
@@ -101,7 +102,7 @@ class RegisteredModelFields(BaseModel):
         keep_nulls = False
 
 
-class ModelVersionFields(BaseModel):
+class ModelVersionFields(Declared):
     """A version of a registered model or prompt."""
 
     id: str = Field(alias="_id", description="`model|number`, the number with ten digits.")
@@ -133,14 +134,14 @@ class ModelVersionFields(BaseModel):
         default_factory=list, description="A hint for reads by alias, which the model's document confirms."
     )
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "model_versions"
-        refers: ClassVar[dict[str, str]] = {
+        refers = {
             "model": "registered_models",
             "run_id": "runs",
             "model_id": "logged_models",
         }
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index(
                 [("workspace", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)],
                 name="by_name",

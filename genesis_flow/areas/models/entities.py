@@ -14,7 +14,6 @@ from mlflow.entities.model_registry import (
     RegisteredModelTag,
 )
 from mlflow.entities.model_registry.model_version_stages import STAGE_NONE
-from mlflow.entities.webhook import Webhook, WebhookEvent
 from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 
 from genesis_flow.documents.tag_values import tag_values
@@ -71,19 +70,4 @@ def prompt_entity(model: Document) -> Prompt:
         description=model.get("description"),
         creation_timestamp=int(model["creation_time"]),
         tags=tags,
-    )
-
-
-def webhook_entity(document: Document, secret: str | None = None) -> Webhook:
-    return Webhook(
-        webhook_id=document["_id"],
-        name=document["name"],
-        url=document["url"],
-        events=[WebhookEvent.from_str(event) for event in document["events"]],
-        creation_timestamp=int(document["creation_time"]),
-        last_updated_timestamp=int(document["last_updated_time"]),
-        description=document.get("description"),
-        status=document["status"],
-        secret=secret,
-        workspace=document["workspace"],
     )

@@ -1,15 +1,15 @@
 """Datasets that runs used as inputs: one document for each name and digest in an experiment."""
 
 import hashlib
-from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pymongo import ASCENDING
 
+from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
 
 
-class DatasetFields(BaseModel):
+class DatasetFields(Declared):
     """A dataset that runs of an experiment used as input."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -32,10 +32,10 @@ class DatasetFields(BaseModel):
         ),
     )
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "datasets"
-        refers: ClassVar[dict[str, str]] = {"experiment_id": "experiments"}
-        indexes: ClassVar[list[Index]] = [
+        refers = {"experiment_id": "experiments"}
+        indexes = [
             Index(
                 [("experiment_id", ASCENDING), ("name", ASCENDING), ("digest", ASCENDING)],
                 name="name_digest_unique",

@@ -1,10 +1,9 @@
 """Runs: one document holds what is written a few times and read together."""
 
-from typing import ClassVar
-
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
 
 
@@ -22,7 +21,7 @@ class RunInput(BaseModel):
     )
 
 
-class RunFields(BaseModel):
+class RunFields(Declared):
     """A run: what is written a few times and read together. Its metrics are in collections of their own."""
 
     id: str = Field(alias="_id", description="Run id.")
@@ -56,15 +55,15 @@ class RunFields(BaseModel):
         default=None, description="Set while it is deleted for good: it cannot be restored any more; ADR 18."
     )
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "runs"
-        refers: ClassVar[dict[str, str]] = {
+        refers = {
             "experiment_id": "experiments",
             "inputs": "datasets",
             "model_inputs": "logged_models",
             "model_outputs": "logged_models",
         }
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index(
                 [
                     ("experiment_id", ASCENDING),

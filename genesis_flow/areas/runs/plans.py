@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from genesis_flow.areas.runs.filters import RunFilter
+from genesis_flow.areas.runs.order import NEWEST_FIRST
 from genesis_flow.documents.keys import head_id
 from genesis_flow.documents.portable import PortableCollection
 from genesis_flow.mongo.binding import BATCH, Collection
@@ -26,7 +27,6 @@ from genesis_flow.search.memory import LONGEST_PIPELINE_ORDER, Position, first_p
 from genesis_flow.search.order import (
     MISSING_RANK,
     NAN_RANK,
-    NEWEST_FIRST,
     NUMBER_RANK,
     START_TIME,
     Kind,

@@ -18,6 +18,7 @@ from genesis_flow.areas.metrics.documents import MetricHeadFields
 from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.filters import parse_filter
+from genesis_flow.areas.runs.order import parse_order
 from genesis_flow.areas.runs.plans import Found, Question, RunFinder
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.memory import collector_paused
@@ -27,7 +28,7 @@ from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
-from genesis_flow.search.order import parse_order, parse_position
+from genesis_flow.search.order import parse_position
 from genesis_flow.search.tokens import create_token, parse_token
 
 Document = dict[str, Any]

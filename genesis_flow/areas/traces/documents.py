@@ -12,15 +12,16 @@ itself. Stubs are invisible to everything but the trace that later fills them; s
 being deleted has no experiment either, so nobody sees it any more, and nothing fills it; see ``ERASED``.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 from bson.timestamp import Timestamp
 from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.indexes import Index, Unindexed
+from genesis_flow.documents.declared import CollectionSettings, Declared
+from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import escape, unescape_map
 
 Document = dict[str, Any]
@@ -60,7 +61,7 @@ ERASED = "ERASED"
 ERASING: Document = {"experiment_id": None, "erasing": {"$exists": True}}
 
 
-class TraceFields(BaseModel):
+class TraceFields(Declared):
     """A trace: what its page shows and what searches filter and sort by."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -130,14 +131,14 @@ class TraceFields(BaseModel):
     )
     linked_prompts: list[str] = Field(default_factory=list, description="Prompt versions it was linked to.")
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "traces"
-        refers: ClassVar[dict[str, str]] = {
+        refers = {
             "experiment_id": "experiments",
             "source_run": "runs",
             "linked_runs": "runs",
         }
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index(
                 [("experiment_id", ASCENDING), ("request_time", DESCENDING), ("_id", ASCENDING)],
                 name="by_time",
@@ -204,7 +205,7 @@ class TraceFields(BaseModel):
         keep_nulls = False
 
 
-class SpanFields(BaseModel):
+class SpanFields(Declared):
     """A span: what searches and metrics ask of it, and its content as the JSON text that MLflow reads.
 
     A long content lies in payload documents instead, so that reading many spans stays cheap.
@@ -239,10 +240,10 @@ class SpanFields(BaseModel):
     )
     chunks: int | None = Field(default=None, description="Number of pieces.")
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "spans"
-        refers: ClassVar[dict[str, str]] = {"trace_id": "traces", "experiment_id": "experiments"}
-        indexes: ClassVar[list[Index]] = [
+        refers = {"trace_id": "traces", "experiment_id": "experiments"}
+        indexes = [
             Index(
                 [("experiment_id", ASCENDING), ("trace_time", ASCENDING)],
                 name="by_time",
@@ -274,17 +275,17 @@ class SpanFields(BaseModel):
         keep_nulls = False
 
 
-class SpanPayloadFields(BaseModel):
+class SpanPayloadFields(Declared):
     """A piece of a long span content."""
 
     id: str = Field(alias="_id", description="`trace|span|digest of the whole|number of the piece`.")
     text: str = Field(description="The piece.")
 
-    class Settings(Unindexed):
+    class Settings(CollectionSettings):
         name = "span_payloads"
 
 
-class AssessmentFields(BaseModel):
+class AssessmentFields(Declared):
     """Feedback, an expectation or an issue of a trace."""
 
     id: str = Field(alias="_id", description="Assessment id, `a-…`.")
@@ -319,16 +320,16 @@ class AssessmentFields(BaseModel):
         default=False, description="Whether it speaks about the whole session of its trace."
     )
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "assessments"
-        refers: ClassVar[dict[str, str]] = {
+        refers = {
             "trace_id": "traces",
             "experiment_id": "experiments",
             "run_id": "runs",
             "source_run": "runs",
             "overrides": "assessments",
         }
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index(
                 [("trace_id", ASCENDING), ("created_time", ASCENDING), ("_id", ASCENDING)],
                 name="by_trace",

@@ -10,11 +10,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracing.constant import SpansLocation
 from mlflow.utils.uri import append_to_uri_path
-from pydantic import BaseModel
 
 from genesis_flow.areas.experiments.documents import ExperimentFields
 from genesis_flow.areas.experiments.guards import refuse_unknown_experiment
 from genesis_flow.areas.traces.documents import KNOWN, AssessmentFields, SpanFields, TraceFields
+from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import SEPARATOR, children_of
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
@@ -79,7 +79,7 @@ async def find_experiment(database: Database, number: int) -> Document | None:
 async def experiment_and(
     database: Database,
     number: int,
-    declared: type[BaseModel],
+    declared: type[Declared],
     query: Document,
     projection: Document | None = None,
 ) -> tuple[Document | None, list[Document]]:

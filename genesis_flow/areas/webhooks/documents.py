@@ -1,14 +1,16 @@
 """Webhooks."""
 
-from typing import ClassVar
+from typing import Any
 
-from pydantic import BaseModel, Field
+from mlflow.entities.webhook import Webhook, WebhookEvent
+from pydantic import Field
 from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
 
 
-class WebhookFields(BaseModel):
+class WebhookFields(Declared):
     """A webhook: where to send which events of the registry."""
 
     id: str = Field(alias="_id", description="Webhook id.")
@@ -22,9 +24,9 @@ class WebhookFields(BaseModel):
     creation_time: int = Field(description="When it was made.")
     last_updated_time: int = Field(description="When it last changed.")
 
-    class Settings:
+    class Settings(CollectionSettings):
         name = "webhooks"
-        indexes: ClassVar[list[Index]] = [
+        indexes = [
             Index(
                 [("workspace", ASCENDING), ("creation_time", DESCENDING), ("_id", ASCENDING)],
                 name="by_creation_time",
@@ -42,3 +44,18 @@ class WebhookFields(BaseModel):
             ),
         ]
         keep_nulls = False
+
+
+def webhook_entity(document: dict[str, Any], secret: str | None = None) -> Webhook:
+    return Webhook(
+        webhook_id=document["_id"],
+        name=document["name"],
+        url=document["url"],
+        events=[WebhookEvent.from_str(event) for event in document["events"]],
+        creation_timestamp=int(document["creation_time"]),
+        last_updated_timestamp=int(document["last_updated_time"]),
+        description=document.get("description"),
+        status=document["status"],
+        secret=secret,
+        workspace=document["workspace"],
+    )

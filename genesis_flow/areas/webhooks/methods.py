@@ -18,8 +18,7 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.time import get_current_time_millis
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 
-from genesis_flow.areas.models.entities import webhook_entity
-from genesis_flow.areas.webhooks.documents import WebhookFields
+from genesis_flow.areas.webhooks.documents import WebhookFields, webhook_entity
 from genesis_flow.areas.webhooks.secrets import decrypt, encrypt
 from genesis_flow.compat.validation import (
     validate_webhook_events,

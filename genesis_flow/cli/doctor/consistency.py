@@ -12,14 +12,13 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from genesis_flow.areas.evaluation.documents import DatasetRecordFields, EvaluationDatasetFields
 from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields, version_id
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
+from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
@@ -55,7 +54,7 @@ async def inconsistencies(database: Database) -> AsyncIterator[Inconsistency]:
 
 
 async def _by_id(
-    database: Database, declared: type[BaseModel], fields: Iterable[str]
+    database: Database, declared: type[Declared], fields: Iterable[str]
 ) -> AsyncIterator[Document]:
     found = database.collection(declared).find({}, {"_id": 1, **dict.fromkeys(fields, 1)}, batch_size=BATCH)
     async for document in found.sort("_id", 1):

@@ -11,7 +11,6 @@ from itertools import islice
 from time import sleep
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
 from pymongo.collection import Collection
 
 from genesis_flow.areas.evaluation.documents import DatasetRecordFields, EvaluationDatasetFields
@@ -21,6 +20,7 @@ from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.cli.doctor.finding import Finding, ok, warn
 from genesis_flow.cli.doctor.patient import Patient
+from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.imports import ImportJournalFields
 from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.importers.journal import DONE, INCOMPLETE, ROLLED_BACK
@@ -43,8 +43,8 @@ class _Family:
     """Documents that belong to others. Without a field for the parent their ids begin with its id."""
 
     kind: str
-    children: type[BaseModel]
-    parents: type[BaseModel]
+    children: type[Declared]
+    parents: type[Declared]
     parent_field: str | None = None
 
     def parent_of(self, child: Document) -> str:

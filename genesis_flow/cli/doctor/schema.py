@@ -41,7 +41,7 @@ def _holds_anything(patient: Patient) -> bool:
 
 def indexes(patient: Patient) -> Finding:
     """Compared with what the documents declare."""
-    from genesis_flow.mongo.binding import DECLARED
+    from genesis_flow.stores.areas import DECLARED
 
     if not _holds_anything(patient):
         return ok("indexes", "None yet: the database is empty.")

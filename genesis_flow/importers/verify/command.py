@@ -15,8 +15,8 @@ from genesis_flow.importers.verify.target import Names, Target
 from genesis_flow.importers.verify.wanted import Wanted
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.schema_check import compare
-from genesis_flow.mongo.binding import DECLARED
 from genesis_flow.mongo.scoping import current_workspace
+from genesis_flow.stores.areas import DECLARED
 
 # The exit code when all that can be compared is equal, and something is named besides.
 INCOMPLETE = 3

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
-
+from genesis_flow.documents.declared import Declared
 from genesis_flow.importers.records import Problem, Record, Series
 
 Document = dict[str, Any]
@@ -28,7 +27,7 @@ class Write:
     ``add_to_sets`` are joined, everything else stays as it is.
     """
 
-    declared: type[BaseModel]
+    declared: type[Declared]
     document: Document
     root: Root | None = None
     merge: Merge | None = None
@@ -36,7 +35,7 @@ class Write:
 
     @property
     def collection(self) -> str:
-        settings: Any = self.declared.Settings  # type: ignore[attr-defined]
+        settings = self.declared.Settings
         name: str = settings.name
         return name
 

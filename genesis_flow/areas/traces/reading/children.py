@@ -13,10 +13,10 @@ from bson.regex import Regex
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.areas.traces.reading.filters import AssessmentCondition, SpanCondition
-from genesis_flow.areas.traces.reading.text import TextCondition
 from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.search.scan import all_of
+from genesis_flow.search.text import TextCondition
 
 Document = dict[str, Any]
 Load = Callable[[list[Document]], Awaitable[list[str]]]

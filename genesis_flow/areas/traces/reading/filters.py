@@ -10,11 +10,11 @@ from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.search_utils import SearchTraceUtils
 
 from genesis_flow.areas.traces.documents import metadata_path, tag_path
-from genesis_flow.areas.traces.reading.text import TextCondition, check_regex
 from genesis_flow.areas.traces.usage import NUMBER_FIELDS, json_object, numbers
 from genesis_flow.compat.search import trim_backticks
 from genesis_flow.core.numbers import storable
 from genesis_flow.search.parsing import parsed
+from genesis_flow.search.text import TextCondition, check_regex
 
 Document = dict[str, Any]
 

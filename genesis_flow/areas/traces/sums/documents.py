@@ -10,9 +10,9 @@ Ids are ``workspace|experiment|metric`` for a head, the same with ``|day`` for t
 from typing import Any
 
 from bson.timestamp import Timestamp
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from genesis_flow.documents.indexes import Unindexed
+from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.keys import SEPARATOR, children_of
 
 HOUR = 3_600_000
@@ -24,7 +24,7 @@ KEEPABLE = range(100_000)
 LEAVING: dict[str, Any] = {"$currentDate": {"left": {"$type": "timestamp"}}}
 
 
-class TraceSumsFields(BaseModel):
+class TraceSumsFields(Declared):
     """Sums of traces that readers of metrics keep for each other; dropping all of them is harmless."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -59,7 +59,7 @@ class TraceSumsFields(BaseModel):
         default=None, description="Note: when a trace last was about to leave the hour."
     )
 
-    class Settings(Unindexed):
+    class Settings(CollectionSettings):
         name = "trace_sums"
         keep_nulls = False
 

@@ -16,7 +16,6 @@ from mlflow.entities.trace_metrics import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
-from pydantic import BaseModel
 
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, TraceFields
 from genesis_flow.areas.traces.shared import portions, spans_within
@@ -34,6 +33,7 @@ from genesis_flow.areas.traces.sums.metrics import (
 )
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.numbers import INT64
+from genesis_flow.documents.declared import Declared
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
@@ -44,7 +44,7 @@ Document = dict[str, Any]
 MAX_RESULTS = 1000
 # More are asked in one question of the traces.
 _MOST_EXPERIMENTS = 10
-_COLLECTIONS: dict[MetricViewType, type[BaseModel]] = {
+_COLLECTIONS: dict[MetricViewType, type[Declared]] = {
     MetricViewType.TRACES: TraceFields,
     MetricViewType.SPANS: SpanFields,
     MetricViewType.ASSESSMENTS: AssessmentFields,

@@ -1,0 +1,24 @@
+"""The base of what a collection is declared with: its fields, its name, its indexes."""
+
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from genesis_flow.documents.indexes import Index
+
+
+class CollectionSettings:
+    """A collection's name, indexes and references. The names are those that Beanie gives to such settings."""
+
+    name: ClassVar[str]
+    indexes: ClassVar[list[Index]] = []
+    keep_nulls: ClassVar[bool] = True
+    refers: ClassVar[dict[str, str]] = {}
+    """The collections that fields name documents of."""
+
+
+class Declared(BaseModel):
+    """A document's fields. ``mongo/binding.py`` makes a Beanie document of it for one database."""
+
+    class Settings(CollectionSettings):
+        name = ""
