@@ -22,19 +22,20 @@ from typing import Any
 from bson.timestamp import Timestamp
 from pydantic import BaseModel
 
+from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.indexes import Index
 from genesis_flow.migrate.schema_check import VIEWS
 from genesis_flow.stores.areas import DECLARED
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from gen_sync import AREA_PACKAGES, OPERATIONS
+from gen_sync import AREAS, OPERATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = Path("docs", "schema")
 PACKAGE = Path("genesis_flow")
 # Where the code that uses collections is.
-AREAS = (*AREA_PACKAGES, "query")
-NOTICE = "<!-- Made by tools/gen_schema_docs.py from genesis_flow/documents. Change the models instead. -->"
+FOLDERS = (AREAS, "search")
+NOTICE = "<!-- Made by tools/gen_schema_docs.py from the documents of the areas. Change those instead. -->"
 
 _TYPES = {
     int: "integer",
@@ -54,11 +55,11 @@ class Undocumented(Exception):
 
 @dataclass(frozen=True)
 class Collection:
-    model: type[BaseModel]
+    model: type[Declared]
 
     @property
     def settings(self) -> Any:
-        return self.model.Settings  # type: ignore[attr-defined]
+        return self.model.Settings
 
     @property
     def name(self) -> str:
@@ -224,7 +225,7 @@ class Code:
         self.functions: dict[str, dict[str, Function]] = {}
         self.imports: dict[str, dict[str, str]] = {}
         self.models = {model.__name__ for model in DECLARED}
-        for package in AREAS:
+        for package in FOLDERS:
             for path in sorted((root / PACKAGE / package).rglob("*.py")):
                 module = ".".join(path.relative_to(root).with_suffix("").parts)
                 self._read(module, ast.parse(path.read_text(encoding="utf-8")))
