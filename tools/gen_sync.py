@@ -342,7 +342,7 @@ def _defined(tree: ast.Module) -> Iterator[str]:
 
 def _ruff(text: str, target: Path, root: Path) -> str:
     """``text`` with sorted imports and the project's formatting."""
-    for arguments in (["check", "--select=I", "--fix", "--quiet"], ["format"]):
+    for arguments in (["check", "--select=I,UP037", "--fix", "--quiet"], ["format"]):
         command = [sys.executable, "-m", "ruff", *arguments, "--stdin-filename", str(target), "-"]
         done = subprocess.run(command, input=text, capture_output=True, text=True, cwd=root, encoding="utf-8")
         if done.returncode != 0:

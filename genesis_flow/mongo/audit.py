@@ -75,14 +75,15 @@ def target_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
         return {}
     target: Document = {}
     for name, value in arguments.items():
-        if value is not None and (describe := ARGUMENTS.get(name)):
+        if value is not None and (describe := ARGUMENTS.get(name) or _by_name(name)):
             target |= describe(value)
     return target
 
 
 def made_by(result: Any) -> Document:
     """The id of what a call has made or changed, from what it returns."""
-    return next((describe(result) for kind, describe in RESULTS if isinstance(result, kind)), {})
+    known = (describe(result) for kind, describe in RESULTS if isinstance(result, kind))
+    return next(known, None) or _identity(result)
 
 
 _signature = functools.lru_cache(maxsize=None)(inspect.signature)
@@ -132,18 +133,31 @@ def _prompts(versions: Any) -> Document:
     return _all("prompts")(names)
 
 
+def _by_name(name: str) -> Describe | None:
+    """What is said of an argument that is called like an id, or like a list of ids."""
+    if name.endswith("_id"):
+        return _as(name)
+    return _all(name) if name.endswith("_ids") else None
+
+
+def _identity(entity: Any) -> Document:
+    """The ids in an entity of a kind that is in no list, and its name and version."""
+    if not type(entity).__module__.startswith("mlflow."):
+        return {}
+    names = (name for name in dir(entity) if name.endswith("_id") and not name.startswith("_"))
+    return _fields(*names, "name", "version")(entity)
+
+
 # What a record says about an argument of this name. Values of params, tags, metrics, descriptions and secrets
 # are none of an audit trail's business.
 ARGUMENTS: dict[str, Describe] = {
     **{
         name: _as(name)
         for name in (
-            *("run_id", "experiment_id", "trace_id", "model_id", "dataset_id", "webhook_id", "assessment_id"),
-            *("source_run_id", "name", "new_name", "dst_name", "version", "alias", "stage", "key"),
+            *("name", "new_name", "dst_name", "version", "alias", "stage", "key"),
             *("max_timestamp_millis", "max_traces", "location", "resolved_trace_archival_location"),
         )
     },
-    **{name: _all(name) for name in ("trace_ids", "experiment_ids", "dataset_record_ids")},
     **{name: _count(name) for name in ("metrics", "params", "tags", "datasets", "models", "records")},
     **{name: _fields("key") for name in ("param", "metric", "tag")},
     "request_id": _as("trace_id"),

@@ -20,6 +20,9 @@ from tests.versions import SINCE_3_18
 
 ORACLE_MODULE = sqlalchemy_store.__name__
 
+# Entities whose id is random behind a prefix, and the field that has it.
+DRAWN_IDS = {"LabelSchema": "schema_id"}
+
 
 class Outcome(NamedTuple):
     """What a call came to: a result or an error."""
@@ -178,4 +181,7 @@ def _drawn(result: Any) -> tuple[str, str | None] | None:
             return result.model_id.removeprefix("m-"), result.name
         case EvaluationDataset():
             return result.dataset_id.removeprefix("d-"), None
+    if (field := DRAWN_IDS.get(type(result).__name__)) is not None:
+        # The prefix says what kind of thing the id is of: `ls-`, `rq-`.
+        return getattr(result, field).partition("-")[2], None
     return None

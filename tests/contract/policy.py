@@ -41,6 +41,11 @@ FIELDS: dict[tuple[str, str], Exemption] = {
     ("LoggedModel", "last_updated_timestamp"): Exemption(Rule.CLOSE_TIME, "each store reads its clock"),
     ("LoggedModel", "metrics"): Exemption(Rule.UNORDERED, "SQL reads them without an order"),
     ("EvaluationDataset", "source"): Exemption(Rule.BOTH_OR_NEITHER, "it holds nothing but the id"),
+    **{
+        (kind, field): Exemption(Rule.CLOSE_TIME, "each store reads its clock")
+        for kind, fields in {"LabelSchema": ("created_at", "updated_at")}.items()
+        for field in fields
+    },
     ("PagedList", "token"): Exemption(Rule.BOTH_OR_NEITHER, "ours holds a position, MLflow's an offset"),
 }
 

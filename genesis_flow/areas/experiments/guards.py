@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 
+from genesis_flow.areas.experiments.documents import ExperimentFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.compat.validation import parse_experiment_id
 from genesis_flow.core.errors import invalid
@@ -76,6 +77,15 @@ def experiment_number(experiment_id: str | int | None) -> int:
 
 def refuse_unknown_experiment(number: int) -> NoReturn:
     raise MlflowException(f"No Experiment with id={number} exists", RESOURCE_DOES_NOT_EXIST)
+
+
+async def find_active_experiment(database: Database, experiment_id: str) -> int:
+    """The number of an experiment that is there and not deleted."""
+    number = experiment_number(experiment_id)
+    query = scoped({"_id": number, "lifecycle_stage": ACTIVE})
+    if await database.collection(ExperimentFields).find_one(query, {"_id": 1}) is None:
+        refuse_unknown_experiment(number)
+    return number
 
 
 def refuse_unknown_dataset(dataset_id: str) -> NoReturn:

@@ -1,0 +1,1 @@
+"""Label schemas: the questions that people answer about traces."""
