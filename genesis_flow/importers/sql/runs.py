@@ -272,7 +272,7 @@ class _Columns:
         """Rows of a history may have been deleted; MLflow keeps the latest point twice."""
         if self._latest is None:
             return
-        if metric not in self._latest:
+        if metric not in self._latest and self._top is not None:
             yield Problem("metric", _latest_row(*metric), _NO_ROW, 1)
         told = self._latest.get(metric)
         if told is None:
