@@ -104,6 +104,9 @@ class Area:
 
     async def open(self) -> None:
         """Open the database on the running loop, unless it is open there; the running call holds it."""
+        if _inside.get() is not self._identity:
+            await connect(self)  # whoever asks makes a call of it
+            return
         call, database, is_new = _call.get(), self._database, False
         if database is not None and not database.is_usable():
             database = None

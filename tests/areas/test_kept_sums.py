@@ -19,10 +19,9 @@ from pymongo.errors import PyMongoError
 
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.areas.traces.documents import TraceFields
-from genesis_flow.areas.traces.sums import departures
+from genesis_flow.areas.traces.sums import departures, methods
 from genesis_flow.areas.traces.sums import kept as kept_sums
 from genesis_flow.areas.traces.sums import merging as sums
-from genesis_flow.areas.traces.sums import methods as trace_metrics
 from genesis_flow.areas.traces.sums.documents import TraceSumsFields
 from genesis_flow.areas.traces.sums.metrics import _TRACES
 from genesis_flow.importers.target import ImportTarget
@@ -58,7 +57,7 @@ def whole_days(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @contextmanager
 def without_sums() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trace_metrics, "can_be_kept", lambda grouping: False)
+        patch.setattr(methods, "can_be_kept", lambda grouping: False)
         yield
 
 
