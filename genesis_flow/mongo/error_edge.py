@@ -55,6 +55,8 @@ _CLOSED = ("MongoClient after close", "closed connection pool")
 
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
+# Together they wait for one to two seconds.
+_MEANWHILE_ATTEMPTS = 5
 
 
 def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) -> float | None:
@@ -79,6 +81,15 @@ def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) ->
     ):
         return _backoff(attempt)
     return None
+
+
+class Meanwhile(MlflowException):
+    """Refused for what another call is doing at this moment: worth a few attempts before the user is told."""
+
+
+def meanwhile_delay(attempt: int) -> float | None:
+    """Seconds to wait for the other call, or None when it takes so long that it may never end."""
+    return _backoff(attempt) if attempt < _MEANWHILE_ATTEMPTS else None
 
 
 def _backoff(attempt: int) -> float:

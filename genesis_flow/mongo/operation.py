@@ -18,7 +18,15 @@ from genesis_flow.core.settings import Settings
 from genesis_flow.mongo import audit
 from genesis_flow.mongo.arguments import check_entities, check_texts, is_slip, slipped, text_parameters
 from genesis_flow.mongo.connection import Database, close_database, open_database, revive
-from genesis_flow.mongo.error_edge import UNSTORABLE, has_run_out, retry_delay, server_works, translate
+from genesis_flow.mongo.error_edge import (
+    UNSTORABLE,
+    Meanwhile,
+    has_run_out,
+    meanwhile_delay,
+    retry_delay,
+    server_works,
+    translate,
+)
 from genesis_flow.mongo.patience import Methods, Patience, debts, for_seconds, pay
 from genesis_flow.mongo.waiting import pause
 
@@ -277,6 +285,7 @@ async def _attempts(
 ) -> T:
     attempts = _call.get()
     lost = False
+    delay: float | None
     while True:
         try:
             if lost:
@@ -285,6 +294,10 @@ async def _attempts(
             with patience.attempt():
                 await pay()
                 return await call()
+        except Meanwhile:
+            delay = meanwhile_delay(attempts.attempt)
+            if delay is None or not patience.leaves(delay):
+                raise
         except MlflowException:
             raise
         except PyMongoError as error:

@@ -6,6 +6,7 @@ of the other. A bounded number of rounds in which chance decides follows.
 
 import asyncio
 import random
+import threading
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
@@ -312,6 +313,33 @@ async def test_spans_come_while_their_trace_is_deleted(two: Two, moment: str) ->
     assert two.raw.traces.count_documents({}) == 0
     two.other.log_spans("0", late)
     assert two.children(trace_id) == {"spans": 2, "span_payloads": two.raw.span_payloads.count_documents({})}
+
+
+async def test_spans_wait_for_a_deletion_that_ends(two: Two) -> None:
+    """A deletion takes moments: whoever logs meanwhile is not bothered with it, and starts the trace anew."""
+    trace_id = await two.new_trace()
+    writers: list[threading.Thread] = []
+    errors: list[Exception] = []
+
+    def log() -> None:
+        try:
+            two.other.log_spans("0", [span(trace_id, 2)])
+        except Exception as error:
+            errors.append(error)
+
+    def begin() -> None:
+        writers.append(threading.Thread(target=log))
+        writers[0].start()
+        writers[0].join(0.2)  # it finds the trace being deleted
+
+    with interrupted("delete", "spans", begin):
+        assert await two.store.delete_traces("0", trace_ids=[trace_id]) == 1
+    await asyncio.to_thread(writers[0].join, 30)
+    assert errors == []
+    assert [each.name for each in (await two.store.get_trace(trace_id)).data.spans] == [
+        span(trace_id, 2).name
+    ]
+    assert await two.orphans() == []
 
 
 @pytest.mark.parametrize("content", ["", LONG_CONTENT])

@@ -18,6 +18,7 @@ from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import SEPARATOR, children_of
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
+from genesis_flow.mongo.error_edge import Meanwhile
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.waiting import both
 
@@ -65,7 +66,7 @@ def refuse_unknown_trace(trace_id: str) -> NoReturn:
 
 
 def refuse_erased(trace_id: str) -> NoReturn:
-    raise MlflowException(
+    raise Meanwhile(
         f"Trace '{trace_id}' is being deleted. Log it again in a moment, and it starts anew; if its deletion "
         "was interrupted, delete it again first.",
         TEMPORARILY_UNAVAILABLE,
