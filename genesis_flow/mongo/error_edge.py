@@ -55,8 +55,8 @@ _CLOSED = ("MongoClient after close", "closed connection pool")
 
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
-# Together they wait for one to two seconds.
-_MEANWHILE_ATTEMPTS = 5
+# Together they wait for two to three seconds.
+_MEANWHILE_ATTEMPTS = 6
 
 
 def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) -> float | None:

@@ -449,10 +449,7 @@ async def test_imports_and_rollbacks(store: MongoDBStore, store_uri: str, keen: 
 async def test_racing_writers_and_readers_come_to_the_same(
     filled: MongoDBStore, store_uri: str, keen: None, whole_days: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each writer has its own client; while they write, readers make sums all the time.
-
-    There are so many days that most of them have not been touched for a while when the writers are done.
-    """
+    """Each writer has its own client. Of so many days, most have not been touched lately when they are done."""
     monkeypatch.setattr(departures, "MARGIN_SECONDS", 1)
     monkeypatch.setattr(sums, "_MOST_RANGES", 1_000)
     days = 100
@@ -476,10 +473,11 @@ async def test_racing_writers_and_readers_come_to_the_same(
         while writing:
             await ask(filled, dice.choice(questions))
 
-    readers = [asyncio.create_task(read(seed)) for seed in (11, 12)]
-    await asyncio.gather(*(write(seed) for seed in (1, 2, 3)))
-    writing = False
-    await asyncio.gather(*readers)
+    async with asyncio.TaskGroup() as readers:
+        for seed in (11, 12):
+            readers.create_task(read(seed))
+        await asyncio.gather(*(write(seed) for seed in (1, 2, 3)))
+        writing = False
     for pause in (0, 2, 0):  # some in doubt; made anew, without doubt; from sums
         await asyncio.sleep(pause)
         whole_days.clear()
