@@ -449,7 +449,7 @@ async def test_imports_and_rollbacks(store: MongoDBStore, store_uri: str, keen: 
 async def test_racing_writers_and_readers_come_to_the_same(
     filled: MongoDBStore, store_uri: str, keen: None, whole_days: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each writer has its own client. Of so many days, most have not been touched lately when they are done."""
+    """Each writer has its own client. Of so many days most are no longer touched when they are done."""
     monkeypatch.setattr(departures, "MARGIN_SECONDS", 1)
     monkeypatch.setattr(sums, "_MOST_RANGES", 1_000)
     days = 100
