@@ -77,6 +77,20 @@ async def test_a_newer_schema_is_refused_unless_its_steps_are_compatible(
     assert f"schema version 20290101000001, newer than {HEAD}" in text
 
 
+async def test_a_client_that_was_refused_leaves_its_connection(real: MigrateConfig, store_uri: str) -> None:
+    """Else those after it would find the database opened, and never look at its schema again."""
+    command.up(real)
+    with database(store_uri) as db:
+        db["schema_migrations"].insert_one({"_id": "20200101000000", "state": "applied"})
+        with pytest.raises(MlflowException) as kept:
+            await use(store_uri)
+        assert kept.value.error_code == "INVALID_STATE"
+        db["schema_migrations"].delete_one({"_id": "20200101000000"})
+        assert await use(store_uri) == "Default"
+        db["schema_migrations"].insert_one({"_id": "20200101000000", "state": "applied"})
+        await refusal(store_uri)
+
+
 async def test_the_error_names_the_database_without_its_password(real: MigrateConfig, store_uri: str) -> None:
     with database(store_uri) as db:
         db["experiments"].insert_one({"_id": 0, "name": "mine"})
