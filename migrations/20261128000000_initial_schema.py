@@ -1,7 +1,7 @@
 """Initial schema: every collection with its indexes, and the views params and tags for queries by hand.
 
-It stands in place of the eight steps that led here before there was a release. A database that has all of those
-has it; one that has some of them gets the rest by it.
+It stands in place of the eight steps that led here before there was a release. A database that has all of
+those has it; one that has some of them gets the rest by it.
 
 Every definition is frozen here: a later change of the documents is a later step.
 """
