@@ -34,7 +34,11 @@ class _AsContextManager(Area):
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
-        await connect(self)
+        try:
+            await connect(self)
+        except BaseException:  # with no block to end, nothing would leave the connection
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

@@ -9,6 +9,7 @@ import pytest
 
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from tests.commands import CommandRecorder, recorder
+from tests.emptied import EmptiedDatabase
 from tests.forgetting import forgotten
 from tests.mongod import Mongod, running_mongod
 
@@ -53,10 +54,24 @@ def database_name() -> str:
 
 
 @pytest.fixture
-def store_uri(mongod: Mongod, database_name: str) -> Iterator[str]:
+def fresh_uri(mongod: Mongod, database_name: str) -> Iterator[str]:
+    """A database that is not there yet."""
     yield mongod.database_uri(database_name)
     with pymongo.MongoClient(mongod.uri) as client:
         client.drop_database(database_name)
+
+
+@pytest.fixture(scope="session")
+def emptied(mongod: Mongod) -> Iterator[EmptiedDatabase]:
+    made = EmptiedDatabase(mongod)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store_uri(fresh_uri: str) -> str:
+    """The database of a test; folders whose tests can use one after the other say so in their conftest.py."""
+    return fresh_uri
 
 
 @pytest.fixture

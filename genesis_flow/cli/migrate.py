@@ -80,7 +80,7 @@ def up(
     Examples:
       genesis-migrate up
       genesis-migrate up +1
-      genesis-migrate up 20261121000000 --dry-run
+      genesis-migrate up 20261128000000 --dry-run
     """
     config = config_of(context)
     quiet = context.ensure_object(Target).quiet
@@ -106,7 +106,7 @@ def down(context: click.Context, revision: str, dry_run: bool, accept_data_loss:
     \b
     Examples:
       genesis-migrate down -1 --dry-run
-      genesis-migrate down 20261121000000 --accept-data-loss
+      genesis-migrate down 20261128000000 --accept-data-loss
     """
     config = config_of(context)
     outcome = command.down(config, revision, dry_run=dry_run, accept_data_loss=accept_data_loss)

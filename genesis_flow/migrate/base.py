@@ -15,7 +15,7 @@ import pymongo
 from pymongo import IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import CollectionInvalid, OperationFailure
+from pymongo.errors import OperationFailure
 
 from genesis_flow.core.uri import normalize_prefix
 from genesis_flow.documents.portable import portable_indexes
@@ -74,6 +74,9 @@ class BaseMigration:
     rights: ClassVar[tuple[str, ...]] = ()
     """Actions of MongoDB that the step needs beyond those of the role readWrite, such as ``collMod``."""
 
+    replaces: ClassVar[tuple[str, ...]] = ()
+    """Versions of the steps that this one stands in place of: where all of them were applied, it was."""
+
     def __init__(
         self,
         host: str = "127.0.0.1",
@@ -111,13 +114,20 @@ class BaseMigration:
         if self.context.portable and "viewOn" in options:
             return
         try:
-            self.db.create_collection(self.prefix + name, **options)
-        except (CollectionInvalid, OperationFailure) as exc:
+            self.db.create_collection(self.prefix + name, check_exists=False, **options)
+        except OperationFailure as exc:
             # A step that is run again finds it; of two clients on one new database, one loses the race.
-            if isinstance(exc, OperationFailure) and exc.code != _NAMESPACE_EXISTS:
+            if exc.code != _NAMESPACE_EXISTS:
                 raise
-            if self.prefix + name not in self.db.list_collection_names():
-                raise
+
+    def create_collections(self, indexes: Mapping[str, Sequence[IndexModel]]) -> None:
+        """Create collections with their indexes, unless they are there; one command for each."""
+        for name, wanted in indexes.items():
+            # Creating an index creates its collection; that a lesser server does so is not certain.
+            if not wanted or self.context.portable:
+                self.create_collection(name)
+            if wanted:
+                self.collection(name).create_indexes(wanted)
 
     def drop_index(self, name: str, index: str) -> None:
         """Drop an index by its name, unless it or its collection is gone."""

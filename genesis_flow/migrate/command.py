@@ -155,7 +155,11 @@ def _step_status(found: Survey, file: MigrationFile) -> StepStatus:
     entry = found.entries.get(file.version)
     if entry is None:
         if file.version in found.adoptable:
-            return StepStatus(file.version, file.name, "applied", "by mongodb-migrations, not taken over yet")
+            detail = f"{found.adopted_from(file.version)}, not taken over yet"
+            return StepStatus(file.version, file.name, "applied", detail)
+        if part := found.applied_in_part(file.version):
+            detail = f"{len(part)} of the {len(found.replaced[file.version])} steps that it replaces were run"
+            return StepStatus(file.version, file.name, "pending", detail)
         late = "older than the newest applied step" if file in found.out_of_order else ""
         return StepStatus(file.version, file.name, "pending", late)
     if entry.state is not State.APPLIED:
@@ -249,7 +253,9 @@ def stamp(config: MigrateConfig, revision: str) -> Outcome:
             adopted = run.adopt(found)
             wanted = [file for file in files if file.version <= last and not found.is_applied(file.version)]
             for file in wanted:
-                run.ledger.stamp(file, file.load().compatible, "stamp")
+                migration = file.load()
+                run.ledger.stamp(file, migration.compatible, "stamp")
+                run.ledger.forget_replaced(migration.replaces)
                 run.ledger.record("stamp", file)
             recorded = {*found.entries, *adopted}
             for version in sorted(version for version in recorded if version > last):

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import re
 import tokenize
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,11 @@ def misnamed(path: Path) -> list[str]:
         for names in by_version.values()
         if len(names) > 1
     ]
+
+
+def replacements(files: Iterable[MigrationFile]) -> dict[str, tuple[str, ...]]:
+    """The steps that stand in place of others, with the versions of those."""
+    return {file.version: replaced for file in files if (replaced := file.load().replaces)}
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pymongo import UpdateOne
 from pymongo.database import Database
 
 from genesis_flow.migrate.base import StepContext
@@ -9,22 +10,22 @@ from genesis_flow.migrate.files import migration_files
 from genesis_flow.migrate.ledger import LEDGER, applied_fields
 
 INITIALISED = "connect"
-"""What entries made here say in ``by``; a partly initialised database is told from an older one by it."""
+"""What entries made here say in ``by``."""
 
 
 def initialise(db: Database[dict[str, Any]], prefix: str, *, portable: bool = False) -> None:
     """Apply every step to an empty database.
 
-    Several clients may do this at once: each step is idempotent, and its ledger entry is written after it.
+    Several clients may do this at once: each step is idempotent, and the entries of all are written, in one
+    command, after the last. So a ledger that has some is never that of a client which died on the way.
     """
+    entries = []
     for file in migration_files():
         migration = file.load()
         migration(db=db, prefix=prefix, context=StepContext(portable=portable)).upgrade()
-        db[prefix + LEDGER].update_one(
-            {"_id": file.version},
-            {"$setOnInsert": applied_fields(file, migration.compatible, INITIALISED, None)},
-            upsert=True,
-        )
+        fields = applied_fields(file, migration.compatible, INITIALISED, None)
+        entries.append(UpdateOne({"_id": file.version}, {"$setOnInsert": fields}, upsert=True))
+    db[prefix + LEDGER].bulk_write(entries)
 
 
 __all__ = ["INITIALISED", "LEDGER", "initialise"]

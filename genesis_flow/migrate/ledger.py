@@ -7,7 +7,7 @@ one, so an unfinished entry carries a ``migration_datetime`` that matches no fil
 import getpass
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -133,10 +133,21 @@ class Ledger:
         ours = self.prefix + "experiments"
         return sorted(versions) if versions and ours in self.db.list_collection_names() else []
 
-    def adopt(self, file: MigrationFile, compatible: bool) -> None:
-        """Take over an entry of mongodb-migrations; the one in its own metastore stays, so it still works."""
-        self.stamp(file, compatible, "mongodb-migrations")
+    def adopt(self, file: MigrationFile, compatible: bool, replaced: Sequence[str] = ()) -> None:
+        """Take over the entries of the steps that this one replaces, or the entry of mongodb-migrations.
+
+        What that has in its own metastore stays, so it still works.
+        """
+        self.stamp(file, compatible, "genesis-migrate" if replaced else "mongodb-migrations")
+        self.forget_replaced(replaced)
         self.entries_collection.delete_many({"migration_datetime": file.version, "state": {"$exists": False}})
+
+    def forget_replaced(self, replaced: Sequence[str]) -> None:
+        """Remove the entries of steps that have no files any more; mongodb-migrations would refuse them."""
+        if replaced:
+            listed = {"$in": list(replaced)}
+            by_tool = {"migration_datetime": listed, "state": {"$exists": False}}
+            self.entries_collection.delete_many({"$or": [{"_id": listed}, by_tool]})
 
     def stamp(self, file: MigrationFile, compatible: bool, by: str) -> None:
         """Record a step as applied without running it."""

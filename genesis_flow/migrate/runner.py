@@ -99,13 +99,14 @@ class Run:
         return survey(self.ledger, self.config.script_location)
 
     def adopt(self, found: Survey) -> list[str]:
-        """Take over what mongodb-migrations has applied."""
+        """Take over what mongodb-migrations has applied, and the steps that others were replaced by."""
         for version in found.adoptable:
             file = found.file(version)
             if file is not None:
-                self.ledger.adopt(file, file.load().compatible)
+                replaced = found.replaced.get(version, ())
+                self.ledger.adopt(file, file.load().compatible, replaced)
                 self.ledger.record("adopt", file)
-                self.config.report(f"{file.label}: recorded by mongodb-migrations, taken over")
+                self.config.report(f"{file.label}: {found.adopted_from(version)}, taken over")
         return found.adoptable
 
     def apply(self, file: MigrationFile, previous: Entry | None) -> Done:
@@ -113,6 +114,7 @@ class Run:
         self.config.report(f"{file.label}: applying")
         self.ledger.begin(file, State.APPLYING, self.lease.token, previous, migration.compatible)
         seconds = self._execute(file, migration, State.APPLYING, previous)
+        self.ledger.forget_replaced(migration.replaces)
         self.ledger.applied(file, self.lease.token, migration.compatible, round(seconds * 1000))
         self.ledger.record("up", file, duration_ms=round(seconds * 1000))
         self.config.report(f"{file.label}: applied in {span(seconds)}")
@@ -123,6 +125,8 @@ class Run:
         self.config.report(f"{file.label}: reverting")
         self.ledger.begin(file, State.REVERTING, self.lease.token, previous, migration.compatible)
         seconds = self._execute(file, migration, State.REVERTING, previous)
+        # Before its own entry: what it replaces would otherwise stand for it again.
+        self.ledger.forget_replaced(migration.replaces)
         self.ledger.reverted(file.version, self.lease.token)
         self.ledger.record("down", file, duration_ms=round(seconds * 1000))
         self.config.report(f"{file.label}: reverted in {span(seconds)}")

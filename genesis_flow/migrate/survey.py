@@ -1,11 +1,14 @@
 """Compare the files with the ledger, and find what is wrong before anything is written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from genesis_flow.migrate.errors import ChangedFile, HistoryMismatch, MigrationError
-from genesis_flow.migrate.files import MigrationFile, misnamed, read_folder
+from genesis_flow.migrate.files import MigrationFile, misnamed, read_folder, replacements
 from genesis_flow.migrate.ledger import Entry, Ledger, State
+
+_BY_TOOL = "recorded by mongodb-migrations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,9 @@ class Survey:
     files: tuple[MigrationFile, ...]
     entries: dict[str, Entry]
     adoptable: list[str] = field(default_factory=list)
-    """Versions that mongodb-migrations applied and our ledger does not know yet."""
+    """Applied versions without an entry: mongodb-migrations has one, or the steps that they replace have."""
+    replaced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The steps that stand in place of others, with the versions of those."""
     complaints: list[str] = field(default_factory=list)
     """What is wrong with the names in the folder."""
 
@@ -35,8 +40,21 @@ class Survey:
         """The newest applied version."""
         return max((version for version in self._recorded() if self.is_applied(version)), default=None)
 
+    def adopted_from(self, version: str) -> str:
+        """Whose entries say that an adoptable step was applied."""
+        return "applied as the steps that it replaces" if version in self.replaced else _BY_TOOL
+
+    def applied_in_part(self, version: str) -> list[str]:
+        """What the ledger has of the steps that this one replaces, where it is not applied itself."""
+        replaced = () if self.is_applied(version) else self.replaced.get(version, ())
+        return [version for version in replaced if version in self.entries]
+
     def _recorded(self) -> set[str]:
         return {*self.entries, *self.adoptable}
+
+    @property
+    def _superseded(self) -> set[str]:
+        return {version for replaced in self.replaced.values() for version in replaced}
 
     @property
     def pending(self) -> list[MigrationFile]:
@@ -61,7 +79,7 @@ class Survey:
     @property
     def unknown(self) -> list[Entry]:
         """Entries without a file."""
-        known = {file.version for file in self.files}
+        known = {file.version for file in self.files} | self._superseded
         return [entry for version, entry in sorted(self.entries.items()) if version not in known]
 
     @property
@@ -114,11 +132,24 @@ def survey(ledger: Ledger, location: Path) -> Survey:
     if not files:
         raise MigrationError(f"There are no migrations in {location}: correct script_location.")
     entries = ledger.entries()
-    recorded = ledger.recorded_by_tool(file.version for file in files)
+    replaced = replacements(files)
+    known = {file.version for file in files}.union(*replaced.values())
+    applied = {*ledger.recorded_by_tool(known)}
+    applied -= entries.keys()
+    applied.update(version for version, entry in entries.items() if entry.state is State.APPLIED)
+    applied.update(version for version, steps in replaced.items() if applied.issuperset(steps))
+    adoptable = applied - entries.keys()
+    # Of one that was taken over, the rest: the run ended before it had removed the entries.
+    adoptable.update(
+        version
+        for version, steps in replaced.items()
+        if version in applied and not entries.keys().isdisjoint(steps)
+    )
     return Survey(
         files=files,
         entries=entries,
-        adoptable=[version for version in recorded if version not in entries],
+        adoptable=[file.version for file in files if file.version in adoptable],
+        replaced=replaced,
         complaints=misnamed(location),
     )
 
@@ -153,7 +184,9 @@ def down_to(found: Survey, revision: str) -> list[MigrationFile]:
     recorded = [
         file
         for file in reversed(found.files)
-        if file.version in found.entries or file.version in found.adoptable
+        if file.version in found.entries
+        or file.version in found.adoptable
+        or found.applied_in_part(file.version)
     ]
     if revision == "base":
         return recorded

@@ -13,8 +13,8 @@ from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.core.settings import Settings
 from genesis_flow.documents.declared import Declared
-from genesis_flow.migrate.files import migration_files
-from genesis_flow.migrate.initialise import INITIALISED, LEDGER, initialise
+from genesis_flow.migrate.files import migration_files, replacements
+from genesis_flow.migrate.initialise import LEDGER, initialise
 from genesis_flow.migrate.ledger import LOCK, State
 from genesis_flow.mongo.patience import SHARE_SECONDS
 
@@ -33,7 +33,7 @@ async def ready_schema(settings: Settings, handle: AsyncDatabase[dict[str, Any]]
     entries = await _entries(settings, handle)
     if _fits(entries, known):
         return
-    if _may_initialise(entries, known):
+    if not entries:
         if not await _has_data(settings, handle):
             await _initialise_once(settings, handle, connect, known)
             return
@@ -46,7 +46,25 @@ async def ready_schema(settings: Settings, handle: AsyncDatabase[dict[str, Any]]
 async def _entries(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -> list[dict[str, Any]]:
     ledger = handle[settings.prefix + LEDGER]
     with pymongo.timeout(SHARE_SECONDS):
-        return await ledger.find({}, {"_id": 1, "state": 1, "by": 1, "compatible": 1}).to_list()
+        return _in_place(await ledger.find({}, {"_id": 1, "state": 1, "compatible": 1}).to_list())
+
+
+def _in_place(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries, with those of steps that were replaced read as one of the step in their place.
+
+    Only ``genesis-migrate up`` writes it so. Where some of them were applied, the one step is unfinished.
+    """
+    files = migration_files()
+    if {entry["_id"] for entry in entries} <= {file.version for file in files}:
+        return entries  # and no file was loaded
+    applied = _applied(entries)
+    for version, replaced in replacements(files).items():
+        older = [entry for entry in entries if entry["_id"] in replaced]
+        entries = [entry for entry in entries if entry["_id"] not in replaced]
+        if older and not any(entry["_id"] == version for entry in entries):
+            state = State.APPLIED if applied.issuperset(replaced) else State.APPLYING
+            entries.append({"_id": version, "state": state})
+    return entries
 
 
 def _applied(entries: list[dict[str, Any]]) -> set[str]:
@@ -57,11 +75,6 @@ def _fits(entries: list[dict[str, Any]], known: set[str]) -> bool:
     """Every step that we know is applied, and any newer one says that older clients may go on."""
     newer = [entry for entry in entries if entry["_id"] not in known]
     return known <= _applied(entries) and all(entry.get("compatible") for entry in newer)
-
-
-def _may_initialise(entries: list[dict[str, Any]], known: set[str]) -> bool:
-    """No entries, or some of those that a client writes which initialises: it died, or is at it now."""
-    return all(entry.get("by") == INITIALISED and entry["_id"] in known for entry in entries)
 
 
 async def _has_data(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -> bool:
@@ -96,11 +109,11 @@ async def _initialised_by_other(
     """Whether somebody else has brought the schema to head; false once nothing has moved for a while."""
     seen, waited = -1, 0.0
     while waited < _PATIENCE:
-        entries = await _entries(settings, handle)
-        if _fits(entries, known):
+        if _fits(await _entries(settings, handle), known):
             return True
-        waited = 0.0 if len(entries) > seen else waited
-        seen = len(entries)
+        made = len(await handle.list_collection_names())
+        waited = 0.0 if made > seen else waited
+        seen = made
         pause = random.uniform(0.1, 0.3)
         await asyncio.sleep(pause)
         waited += pause

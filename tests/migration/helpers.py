@@ -49,6 +49,50 @@ def real_steps(target: Path) -> Path:
     return target
 
 
+SAMPLES = Path(__file__).parent / "steps"
+
+# Stands in place of the first three samples, as the first step of the project does for those before it.
+REPLACING = """
+    loses = "experiments, numbers and words"
+    replaces = ("20260101000000", "20260101000100", "20260101000200")
+
+    def upgrade(self):
+        from pymongo import IndexModel
+        self.create_collections({
+            "experiments": [IndexModel([("name", 1)], name="name_unique", unique=True)],
+            "numbers": [],
+            "words": [
+                IndexModel([("word", 1)], name="by_word"),
+                IndexModel([("tags.$**", 1)], name="tags"),
+                IndexModel([("length", 1)], name="by_length"),
+            ],
+        })
+        pipeline = [{"$project": {"value": 1}}]
+        self.create_collection("values", viewOn=self.prefix + "numbers", pipeline=pipeline)
+
+    def downgrade(self):
+        for name in ("values", "words", "numbers", "experiments"):
+            self.collection(name).drop()
+"""
+
+
+def sample_steps(target: Path) -> Path:
+    """A copy of the steps that the machinery of migrations is tried on."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in SAMPLES.glob("[0-9]*.py"):
+        shutil.copy(file, target)
+    return target
+
+
+def replacing_steps(target: Path) -> Path:
+    """The samples with one step in place of the first three."""
+    sample_steps(target)
+    for version in ("20260101000000", "20260101000100", "20260101000200"):
+        next(target.glob(f"{version}_*.py")).unlink()
+    add_step(target, "20260101000250", "all_in_one", REPLACING)
+    return target
+
+
 def add_step(location: Path, version: str, name: str, body: str) -> Path:
     location.mkdir(parents=True, exist_ok=True)
     path = location / f"{version}_{name}.py"

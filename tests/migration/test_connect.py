@@ -1,6 +1,7 @@
 """What connecting does: an empty database is brought to head, and nothing else ever happens implicitly."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from genesis_flow.aio import MongoDBStore
 from genesis_flow.migrate import command
 from genesis_flow.migrate.config import MigrateConfig
 from genesis_flow.migrate.files import migration_files
-from genesis_flow.migrate.initialise import INITIALISED
+from genesis_flow.stores.areas import DECLARED
+from tests.commands import CommandRecorder
 from tests.migration.dumping import dump
 from tests.migration.helpers import PROCESSES, add_step, database, make_config, real_steps
 
@@ -75,6 +77,20 @@ async def test_a_newer_schema_is_refused_unless_its_steps_are_compatible(
     assert f"schema version 20290101000001, newer than {HEAD}" in text
 
 
+async def test_a_client_that_was_refused_leaves_its_connection(real: MigrateConfig, store_uri: str) -> None:
+    """Else those after it would find the database opened, and never look at its schema again."""
+    command.up(real)
+    with database(store_uri) as db:
+        db["schema_migrations"].insert_one({"_id": "20200101000000", "state": "applied"})
+        with pytest.raises(MlflowException) as kept:
+            await use(store_uri)
+        assert kept.value.error_code == "INVALID_STATE"
+        db["schema_migrations"].delete_one({"_id": "20200101000000"})
+        assert await use(store_uri) == "Default"
+        db["schema_migrations"].insert_one({"_id": "20200101000000", "state": "applied"})
+        await refusal(store_uri)
+
+
 async def test_the_error_names_the_database_without_its_password(real: MigrateConfig, store_uri: str) -> None:
     with database(store_uri) as db:
         db["experiments"].insert_one({"_id": 0, "name": "mine"})
@@ -106,10 +122,33 @@ async def test_a_client_that_died_while_initialising_is_helped_on(
 ) -> None:
     command.up(real)
     with database(store_uri) as db:
-        db["schema_migrations"].update_many({}, {"$set": {"by": INITIALISED}})
-        db["schema_migrations"].delete_one({"_id": HEAD})
+        db["schema_migrations"].delete_many({})
+        db["runs"].drop()
+        db["schema_lock"].insert_one({"_id": "initialise"})
     assert await use(store_uri) == "Default"
     assert command.plan(real) == []
+    assert command.check(real, DECLARED) == []
+
+
+async def test_opening_an_empty_database_asks_for_each_collection_once(
+    store_uri: str, commands: CommandRecorder
+) -> None:
+    with commands.recording() as sent:
+        assert await use(store_uri) == "Default"
+    names = Counter(name for name, _ in sent)
+    made = [
+        command["createIndexes" if "createIndexes" in command else "create"]
+        for _, command in sent
+        if "createIndexes" in command or "create" in command
+    ]
+    with database(store_uri) as db:
+        bookkeeping = {"schema_migrations", "schema_lock", "system.views"}
+        assert sorted(set(made)) == sorted(set(db.list_collection_names()) - bookkeeping)
+    # A step that is not the first may make what it needs in two commands.
+    assert len(made) <= len(set(made)) + len(migration_files()) - 1
+    assert names["listCollections"] == 1
+    assert names["find"] <= 3, "of an empty ledger, and of the default experiment"
+    assert names["update"] == 1, "the entries of all steps at once"
 
 
 async def test_an_empty_database_that_an_operator_migrated_part_way_is_left_to_him(

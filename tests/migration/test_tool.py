@@ -12,7 +12,7 @@ from genesis_flow.migrate.config import MigrateConfig
 from genesis_flow.migrate.errors import StepFailed
 from genesis_flow.stores.areas import DECLARED
 from tests.migration.dumping import dump, schema_of
-from tests.migration.helpers import add_step, database, make_config, real_steps
+from tests.migration.helpers import add_step, database, make_config, real_steps, replacing_steps, sample_steps
 
 PROGRAM = Path(sys.executable).with_name("mongodb-migrate")
 
@@ -38,7 +38,7 @@ def tool(uri: str, location: Path, *arguments: str, prefix: str = "") -> subproc
 
 @pytest.fixture
 def location(tmp_path: Path) -> Path:
-    return real_steps(tmp_path / "steps")
+    return sample_steps(tmp_path / "steps")
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def config(store_uri: str, location: Path) -> MigrateConfig:
 
 
 @pytest.mark.parametrize("metastore", ["database_migrations", "schema_migrations"])
-def test_what_the_tool_applied_is_taken_over(
-    config: MigrateConfig, store_uri: str, location: Path, metastore: str
-) -> None:
+def test_what_the_tool_applied_is_taken_over(store_uri: str, tmp_path: Path, metastore: str) -> None:
+    location = real_steps(tmp_path / "real")
+    config = make_config(store_uri, location)
     ran = tool(store_uri, location, "--metastore", metastore)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert [step.state for step in command.status(config).steps] == ["applied"] * len(command.steps(config))
@@ -90,6 +90,28 @@ def test_the_tool_goes_on_and_back_from_our_ledger(
     assert [step.state for step in command.status(config).steps] == ["pending"] * len(command.steps(config))
 
 
+@pytest.mark.parametrize("upto", ["20260101000100", "20260101000200", "20260101000400"])
+@pytest.mark.parametrize("metastore", ["database_migrations", "schema_migrations"])
+def test_what_the_tool_applied_and_one_step_replaces_is_taken_over(
+    store_uri: str, location: Path, tmp_path: Path, metastore: str, upto: str
+) -> None:
+    """Of the three that are replaced: two, all, and all with those behind them."""
+    ran = tool(store_uri, location, "--metastore", metastore, "--to_datetime", upto)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    replacing = make_config(store_uri, replacing_steps(tmp_path / "replacing"))
+    command.up(replacing)
+    assert [step.state for step in command.status(replacing).steps] == ["applied"] * 3
+    assert command.up(replacing) == command.Outcome()
+    with database(store_uri) as db:
+        assert db["schema_migrations"].distinct("_id") == [file.version for file in command.steps(replacing)]
+        found = schema_of(dump(db))
+        db.client.drop_database(db)
+        command.up(replacing)
+        assert schema_of(dump(db)) == found
+    back = tool(store_uri, replacing.script_location, "--metastore", "schema_migrations", "--downgrade")
+    assert back.returncode == 0, back.stdout + back.stderr
+
+
 def test_the_tool_refuses_while_a_step_is_unfinished(
     config: MigrateConfig, store_uri: str, location: Path
 ) -> None:
@@ -103,7 +125,8 @@ def test_the_tool_refuses_while_a_step_is_unfinished(
     assert path.exists()
 
 
-def test_a_prefix_is_the_same_for_both(store_uri: str, location: Path) -> None:
+def test_a_prefix_is_the_same_for_both(store_uri: str, tmp_path: Path) -> None:
+    location = real_steps(tmp_path / "real")
     ran = tool(store_uri, location, "--metastore", "team_schema_migrations", prefix="team")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     team = make_config(f"{store_uri}#team", location)
