@@ -15,6 +15,10 @@ class CollectionSettings:
     keep_nulls: ClassVar[bool] = True
     refers: ClassVar[dict[str, str]] = {}
     """The collections that fields name documents of."""
+    goes_with: ClassVar[dict[str, str]] = {}
+    """The fields that name what takes these documents along when it is deleted for good."""
+    forgets: ClassVar[dict[str, str]] = {}
+    """The same for fields that are only emptied."""
 
 
 class Declared(BaseModel):

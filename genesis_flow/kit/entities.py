@@ -81,9 +81,12 @@ async def page(
     """A page in ``order`` and the token of the next one; ``kinds`` are those of the sorted fields."""
     question = [collection.name, query, order]
     position = parse_token(page_token, question, kinds)
+    query = scoped(query)
     if position is not None:
-        query = {"$and": [query, behind(order, position)]}
-    cursor = collection.find(scoped(query), projection, sort=order, limit=limit + 1, batch_size=limit + 1)
+        # The whole query in each branch: the server then enters the index behind the position, once for each
+        # branch, instead of reading up to it from the first page on.
+        query = {"$or": [{"$and": [query, branch]} for branch in behind(order, position)["$or"]]}
+    cursor = collection.find(query, projection, sort=order, limit=limit + 1, batch_size=limit + 1)
     documents = await cursor.to_list()
     if len(documents) <= limit:
         return documents, None

@@ -2,11 +2,13 @@
 
 from genesis_flow.areas.evaluation.area import AREA as EVALUATION
 from genesis_flow.areas.experiments.area import AREA as EXPERIMENTS
+from genesis_flow.areas.issues.area import AREA as ISSUES
 from genesis_flow.areas.labels.area import AREA as LABELS
 from genesis_flow.areas.logged_models.area import AREA as LOGGED_MODELS
 from genesis_flow.areas.metrics.area import AREA as METRICS
 from genesis_flow.areas.models.area import AREA as MODELS
 from genesis_flow.areas.prompts.area import AREA as PROMPTS
+from genesis_flow.areas.reviews.area import AREA as REVIEWS
 from genesis_flow.areas.runs.area import AREA as RUNS
 from genesis_flow.areas.traces.area import AREA as TRACES
 from genesis_flow.areas.webhooks.area import AREA as WEBHOOKS
@@ -28,6 +30,8 @@ AREAS = (
     LOGGED_MODELS,
     EVALUATION,
     LABELS,
+    REVIEWS,
+    ISSUES,
     PROMPTS,
     MODELS,
     WEBHOOKS,

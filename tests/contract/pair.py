@@ -21,7 +21,7 @@ from tests.versions import SINCE_3_18
 ORACLE_MODULE = sqlalchemy_store.__name__
 
 # Entities whose id is random behind a prefix, and the field that has it.
-DRAWN_IDS = {"LabelSchema": "schema_id"}
+DRAWN_IDS = {"LabelSchema": "schema_id", "ReviewQueue": "queue_id", "Issue": "issue_id"}
 
 
 class Outcome(NamedTuple):

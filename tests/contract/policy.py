@@ -43,7 +43,12 @@ FIELDS: dict[tuple[str, str], Exemption] = {
     ("EvaluationDataset", "source"): Exemption(Rule.BOTH_OR_NEITHER, "it holds nothing but the id"),
     **{
         (kind, field): Exemption(Rule.CLOSE_TIME, "each store reads its clock")
-        for kind, fields in {"LabelSchema": ("created_at", "updated_at")}.items()
+        for kind, fields in {
+            "LabelSchema": ("created_at", "updated_at"),
+            "ReviewQueue": ("creation_time_ms", "last_update_time_ms"),
+            "ReviewQueueItem": ("creation_time_ms", "last_update_time_ms", "completed_time_ms"),
+            "Issue": ("created_timestamp", "last_updated_timestamp", "last_seen_timestamp"),
+        }.items()
         for field in fields
     },
     ("PagedList", "token"): Exemption(Rule.BOTH_OR_NEITHER, "ours holds a position, MLflow's an offset"),
@@ -172,6 +177,8 @@ def _by_rule(rule: Rule, ours: Any, theirs: Any, where: str) -> Iterator[str]:
 
 
 def _close_times(ours: Any, theirs: Any, where: str) -> Iterator[str]:
+    if ours is None and theirs is None:
+        return
     if type(ours) is not int or type(theirs) is not int or abs(ours - theirs) > CLOCK_TOLERANCE_MS:
         yield f"{where}: {ours!r}, theirs is {theirs!r}"
 

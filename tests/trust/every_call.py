@@ -24,9 +24,13 @@ from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 from mlflow.entities.trace_status import TraceStatus
 from mlflow.entities.webhook import WebhookAction, WebhookEntity, WebhookEvent
+from mlflow.genai.label_schemas import InputText
+from mlflow.genai.label_schemas.label_schemas import LabelSchemaType
+from mlflow.genai.review_queues import ReviewQueueType, ReviewStatus
 from mlflow.models import Model
 
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
+from tests.versions import SINCE_3_18
 
 Call = Callable[..., Awaitable[Any]]
 EVENT = WebhookEvent(WebhookEntity.REGISTERED_MODEL, WebhookAction.CREATED)
@@ -39,6 +43,8 @@ async def most(track: Call, register: Call, folder: Path) -> Any:
     await registered_models(register)
     prompt = await prompts(register)
     await traces(track, prompt, folder)
+    await reviews(track)
+    await issues(track)
     return prompt
 
 
@@ -110,6 +116,51 @@ async def datasets(call: Call) -> None:
     await call("search_entities_by_destination", experiment, "experiment", "evaluation_dataset")
     await call("remove_dataset_from_experiments", dataset_id, [experiment])
     await call("delete_dataset", dataset_id)
+
+
+async def reviews(call: Call) -> None:
+    experiment = await call("create_experiment", "reviewed")
+    made = await call(
+        "create_label_schema", experiment, name="l", type=LabelSchemaType.FEEDBACK, input=InputText()
+    )
+    await call("get_label_schema", made.schema_id)
+    await call("list_label_schemas", experiment)
+    await call("get_label_schema_by_name", experiment, "l")
+    await call("update_label_schema", made.schema_id, name="m")
+    queue = await call(
+        "create_review_queue",
+        experiment,
+        name="q",
+        queue_type=ReviewQueueType.CUSTOM,
+        created_by="me",
+        users=["ann"],
+        schema_ids=[made.schema_id],
+    )
+    await call("get_or_create_user_queue", experiment, user="ann")
+    await call("get_review_queue", queue.queue_id)
+    await call("get_review_queue_by_name", experiment, name="q")
+    await call("list_review_queues", experiment, user="ann")
+    await call("update_review_queue", queue.queue_id, users=["bob"], schema_ids=[], new_owner="you")
+    await call("add_items_to_review_queue", queue.queue_id, item_ids=["i"])
+    await call("list_review_queue_items", queue.queue_id)
+    await call(
+        "set_review_queue_item_status",
+        queue.queue_id,
+        item_id="i",
+        status=ReviewStatus.COMPLETE,
+        completed_by="ann",
+    )
+    await call("remove_items_from_review_queue", queue.queue_id, item_ids=["i"])
+    await call("delete_review_queue", queue.queue_id)
+    await call("delete_label_schema", made.schema_id)
+
+
+async def issues(call: Call) -> None:
+    newer: dict[str, Any] = {"metadata": {"k": "v"}, "last_seen_timestamp": 5} if SINCE_3_18 else {}
+    made = await call("create_issue", "0", "i", "d", created_by="me", categories=["c"], **newer)
+    await call("get_issue", made.issue_id)
+    await call("search_issues", "0", include_trace_count=True)
+    await call("update_issue", made.issue_id, name="j", **newer)
 
 
 async def traces(call: Call, prompt: Any, folder: Path) -> None:

@@ -39,6 +39,9 @@ CONTENT = {
     *("max_traces_per_pass", "model_type", "expectation", "feedback", "rationale", "metadata", "description"),
     *("deployment_job_id", "source", "run_link", "local_model_path", "archive_existing_versions", "url"),
     *("events", "secret", "template", "response_format", "model_config"),
+    *("type", "input", "instruction", "enable_comment", "queue_type", "users", "created_by", "new_owner"),
+    *("completed_by", "severity", "root_causes", "categories", "last_seen_timestamp", "last_updated_by"),
+    *("delete_metadata_keys", "item_type", "user"),
 }
 
 
@@ -87,6 +90,9 @@ class Checker:
             for each, command in sent
             if each in WRITES and command["$db"] == self.database.name and command[each] != "audit"
         }
+        if name == "list_label_schemas":
+            # The first list of an experiment makes its default question, which nobody chose.
+            written.discard("label_schemas")
         new = records(self.database, _id={"$nin": list(before)})
         registry = isinstance(self.store, MongoDBModelRegistryStore)
         mine = (("tracking", "registry")[registry], name)
@@ -131,11 +137,10 @@ async def test_every_call_that_writes_leaves_one_record_and_no_other_does(
 def test_every_argument_is_named_or_known_to_be_content(store: type[Area]) -> None:
     for name, changes in operations(store).items():
         arguments = set(inspect.signature(getattr(store, name)).parameters) - {"self"}
+        named = {each for each in arguments if each in audit.ARGUMENTS or audit._by_name(each)}
         if changes:
-            assert arguments <= audit.ARGUMENTS.keys() | CONTENT, (
-                f"{name}: decide what a record says about it"
-            )
-            assert arguments & audit.ARGUMENTS.keys(), f"{name}: nothing says what it is about"
+            assert arguments <= named | CONTENT, f"{name}: decide what a record says about it"
+            assert named, f"{name}: nothing says what it is about"
     assert not CONTENT & audit.ARGUMENTS.keys()
 
 

@@ -29,6 +29,9 @@ from mlflow.entities import (
 )
 from mlflow.entities.model_registry import ModelVersionTag, PromptVersion, RegisteredModelTag
 from mlflow.entities.webhook import WebhookEvent
+from mlflow.genai.label_schemas import InputText
+from mlflow.genai.label_schemas.label_schemas import LabelSchemaType
+from mlflow.genai.review_queues import ReviewQueueType, ReviewStatus
 from pymongo.database import Database
 
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
@@ -36,6 +39,7 @@ from genesis_flow.areas.metrics.points import Point, distinct, unpack
 from genesis_flow.documents.keys import children_of
 from tests.contract.trace_scenes import STARTED, span, stated, trace_id
 from tests.threads import InThreads
+from tests.versions import SINCE_3_18
 
 ONE, TWO, THREE = (trace_id(number) for number in (1, 2, 3))
 EVENT = WebhookEvent.from_str("prompt.created")
@@ -317,6 +321,63 @@ call("add_dataset", lambda w: w.store.add_dataset_to_experiments(w["data"], ["0"
 call("remove_dataset", lambda w: w.store.remove_dataset_from_experiments(w["data"], ["0"]))
 call("delete_dataset", lambda w: w.store.delete_dataset(w["doomed data"]))
 
+# What people review, and what is wrong
+
+
+@step
+async def create_label_schema(world: World) -> None:
+    for name in ("question", "doomed question"):
+        made = await world.store.create_label_schema(
+            world["experiment"], name=name, type=LabelSchemaType.FEEDBACK, input=InputText()
+        )
+        world.ids[name] = str(made.schema_id)
+
+
+call("list_label_schemas", lambda w: w.store.list_label_schemas(w["experiment"]))
+call("update_label_schema", lambda w: w.store.update_label_schema(w["question"], instruction="say"))
+call("delete_label_schema", lambda w: w.store.delete_label_schema(w["doomed question"]))
+
+
+@step
+async def create_review_queue(world: World) -> None:
+    for name in ("queue", "doomed queue"):
+        made = await world.store.create_review_queue(
+            world["experiment"], name=name, queue_type=ReviewQueueType.CUSTOM, users=["ann"]
+        )
+        world.ids[name] = made.queue_id
+
+
+call("get_or_create_user_queue", lambda w: w.store.get_or_create_user_queue(w["experiment"], user="ann"))
+call(
+    "update_review_queue",
+    lambda w: w.store.update_review_queue(w["queue"], name="renamed", schema_ids=[w["question"]]),
+)
+call("add_items", lambda w: w.store.add_items_to_review_queue(w["queue"], item_ids=[ONE, TWO]))
+call("add_doomed_items", lambda w: w.store.add_items_to_review_queue(w["doomed queue"], item_ids=[ONE]))
+call(
+    "complete_item",
+    lambda w: w.store.set_review_queue_item_status(
+        w["queue"], item_id=ONE, status=ReviewStatus.COMPLETE, completed_by="ann"
+    ),
+)
+call("remove_items", lambda w: w.store.remove_items_from_review_queue(w["queue"], item_ids=[TWO]))
+call("delete_review_queue", lambda w: w.store.delete_review_queue(w["doomed queue"]))
+
+
+_NEWER: dict[str, Any] = {"metadata": {"a.b": "c"}} if SINCE_3_18 else {}
+
+
+@step
+async def create_issue(world: World) -> None:
+    made = await world.store.create_issue(world["experiment"], "issue", "d", source_run_id=world["run"])
+    world.ids["issue"] = made.issue_id
+
+
+call(
+    "update_issue",
+    lambda w: w.store.update_issue(w["issue"], name="other", **_NEWER),
+)
+
 # Registry
 
 call("create_model", lambda w: w.registry.create_registered_model("m", [RegisteredModelTag("t", "1")], "d"))
@@ -379,7 +440,9 @@ call("update_webhook", lambda w: w.registry.update_webhook(w["webhook"], name="o
 call("delete_webhook", lambda w: w.registry.delete_webhook(w["doomed webhook"]))
 
 # They count updates, and repetitions are updates.
-_COUNTS = dict.fromkeys(("generation", "tokens_of", "revision", "packed", "metric_keys", "tail"), 0)
+_COUNTS = dict.fromkeys(
+    ("generation", "tokens_of", "revision", "packed", "metric_keys", "tail", "additions"), 0
+)
 _RANDOM = re.compile(
     "|".join(
         (

@@ -53,6 +53,7 @@ class LabelSchemaFields(Declared):
         ]
         keep_nulls = False
         refers = {"experiment_id": "experiments"}
+        goes_with = {"experiment_id": "experiments"}
 
 
 def label_schema_entity(document: dict[str, Any]) -> "LabelSchema":

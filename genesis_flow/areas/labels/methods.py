@@ -6,7 +6,6 @@ list of an experiment takes two more, to make the default question.
 
 import asyncio
 import hashlib
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from mlflow.store.entities.paged_list import PagedList
@@ -27,7 +26,7 @@ from genesis_flow.areas.labels.documents import (
 from genesis_flow.core.errors import invalid
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
-from genesis_flow.mongo.operation import Area, mutation, operation
+from genesis_flow.mongo.operation import Area, call_token, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.mongo.writes import insert_missing
 
@@ -63,7 +62,7 @@ class LabelSchemas(Area):
         )
         number = await find_active_experiment(self.database, experiment_id)
         document = _document(
-            f"ls-{uuid.uuid4().hex}",
+            f"ls-{call_token()}",
             number,
             name=name,
             type=str(type),

@@ -28,6 +28,7 @@ from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.writing.closure import erase_traces_of_experiment
 from genesis_flow.documents.keys import children_of
 from genesis_flow.mongo.binding import BATCH
+from genesis_flow.mongo.followers import delete_followers
 from genesis_flow.mongo.operation import Area, is_repetition, long_mutation, operation
 from genesis_flow.mongo.scoping import scoped
 
@@ -91,6 +92,7 @@ class Garbage(Area):
             scoped({"destination_type": EntityAssociationType.EXPERIMENT, "destination_id": str(number)})
         )
         await self.database.collection(DatasetFields).delete_many({"experiment_id": number})
+        await delete_followers(self.database, "experiments", [number])
         await experiments.delete_one({**experiment, "pending": ERASED})
 
     async def _mark_run(self, query: dict[str, Any]) -> bool:
@@ -105,6 +107,7 @@ class Garbage(Area):
         await self.database.collection(MetricHeadFields).delete_many(of_run)
         await self.database.collection(MetricBlockFields).delete_many(of_run)
         await points_of_models.delete_many(of_run)
+        await delete_followers(self.database, "runs", [run_id])
         await self.database.collection(RunFields).delete_one({"_id": run_id})
         # Once more, for a call that had found the run active before it was deleted.
         await points_of_models.delete_many(of_run)

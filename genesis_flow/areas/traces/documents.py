@@ -365,6 +365,17 @@ class AssessmentFields(Declared):
                 sparse=True,
                 serves="Deleting a run deletes what it found.",
             ),
+            Index(
+                [
+                    ("workspace", ASCENDING),
+                    ("kind", ASCENDING),
+                    ("name", ASCENDING),
+                    ("trace_id", ASCENDING),
+                ],
+                name="of_issues",
+                partialFilterExpression={"kind": "issue"},
+                serves="How many traces have an issue: counted from the index alone.",
+            ),
         ]
         keep_nulls = False
 

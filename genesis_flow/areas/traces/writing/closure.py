@@ -22,6 +22,7 @@ from genesis_flow.areas.traces.shared import portions, spans_within
 from genesis_flow.areas.traces.sums.departures import departing, place_of
 from genesis_flow.areas.traces.sums.documents import TraceSumsFields, of_experiment
 from genesis_flow.mongo.connection import Database
+from genesis_flow.mongo.followers import delete_followers
 from genesis_flow.mongo.scoping import current_workspace, scoped
 
 Document = dict[str, Any]
@@ -41,6 +42,7 @@ async def erase_traces(database: Database, trace_ids: Sequence[str]) -> int:
         await database.collection(SpanPayloadFields).delete_many(prefixes)
         await database.collection(SpanFields).delete_many(prefixes)
         await database.collection(AssessmentFields).delete_many({"trace_id": {"$in": going}})
+        await delete_followers(database, "traces", going)
         gone = await database.collection(TraceFields).delete_many({"_id": {"$in": going}, **mine})
         erased += gone.deleted_count
     return erased

@@ -1,0 +1,1 @@
+"""Issues: problems that were found in traces."""
