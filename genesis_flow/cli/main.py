@@ -19,6 +19,10 @@ _COMMANDS = {
         "genesis_flow.cli.doctor.command:doctor",
         "Check a database and everything around it, and say what to do.",
     ),
+    "conformance": (
+        "genesis_flow.cli.conformance.command:conformance",
+        "Try out on a server, in a database of its own, what genesis_flow asks of it.",
+    ),
     "db": ("genesis_flow.cli.db:db", "Start, stop and look at the embedded MongoDB of a directory."),
 }
 
