@@ -21,7 +21,7 @@ _COMMANDS = {
     ),
     "conformance": (
         "genesis_flow.cli.conformance.command:conformance",
-        "Try out on a server, in a database of its own, what genesis_flow asks of it.",
+        "Try out on a server what genesis_flow asks of it.",
     ),
     "db": ("genesis_flow.cli.db:db", "Start, stop and look at the embedded MongoDB of a directory."),
 }
