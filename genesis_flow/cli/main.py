@@ -25,6 +25,10 @@ _COMMANDS = {
         "genesis_flow.cli.doctor.command:doctor",
         "Check a database and everything around it, and say what to do.",
     ),
+    "conformance": (
+        "genesis_flow.cli.conformance.command:conformance",
+        "Try out on a server what genesis_flow asks of it.",
+    ),
     "db": (
         "genesis_flow.cli.db:db",
         "Start, stop, look at, back up and restore the embedded MongoDB of a directory.",

@@ -40,9 +40,15 @@ _AUTHENTICATION = {11, 18, 8000}
 _TOO_LARGE = {10334, 17280, 17419, 17420}
 _TIMED_OUT = {50, 89, 262}
 _THROTTLED = {16500, 429}
+# MongoDB 9 limits them; its pages give the name of the error only.
+_TOO_MANY_TRANSACTIONS = "TooManyOpenTransactions"
 _RETRY_AFTER = re.compile(r"RetryAfterMs=(\d+)")
-# Not primary, shutting down, interrupted by either, a write conflict that lost its race.
-_PASSING = {6, 7, 89, 91, 112, 189, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 63, 150, 234, 133}
+# Not primary, shutting down, interrupted by either, a write conflict that lost its race; 175: a query that
+# ended with its index or, since MongoDB 9, because the index turned multikey.
+_PASSING = {
+    *(6, 7, 63, 89, 91, 112, 133, 150, 175, 189, 234, 262),
+    *(9001, 10107, 11600, 11602, 13388, 13435, 13436),
+}
 
 # Of a standalone server, to which PyMongo (4.20) repeats a write as one for a replica set when the connection
 # that it was making broke. Nothing was done then.
@@ -69,7 +75,7 @@ def retry_delay(error: PyMongoError, attempt: int, *, connected: bool = True) ->
     if isinstance(error, ConfigurationError) or has_run_out(error):
         return None
     code = _code(error)
-    if code in _THROTTLED:
+    if _is_throttled(error):
         # The wait that was asked for, and some more: else all who were sent away together come back together.
         return _retry_after(error) + _backoff(attempt)
     if (
@@ -90,6 +96,13 @@ class Meanwhile(MlflowException):
 def meanwhile_delay(attempt: int) -> float | None:
     """Seconds to wait for the other call, or None when it takes so long that it may never end."""
     return _backoff(attempt) if attempt < _MEANWHILE_ATTEMPTS else None
+
+
+def _is_throttled(error: Exception) -> bool:
+    if not isinstance(error, PyMongoError):
+        return False
+    named = isinstance(error, OperationFailure) and (error.details or {}).get("codeName")
+    return _code(error) in _THROTTLED or named == _TOO_MANY_TRANSACTIONS
 
 
 def _backoff(attempt: int) -> float:
@@ -183,7 +196,7 @@ def _meanings(error: Exception, where: str, timeout: float) -> tuple[tuple[bool,
             "with GENESIS_FLOW_TIMEOUT (seconds).",
         ),
         (
-            code in _THROTTLED,
+            _is_throttled(error),
             REQUEST_LIMIT_EXCEEDED,
             f"{where} refuses requests because there are too many, and did so for {timeout:g} s: {reason}. "
             "Log less often or in larger batches, raise the throughput (RU/s) of the database, or allow more "

@@ -9,8 +9,10 @@ import pymongo
 import pytest
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from pymongo.errors import OperationFailure
 
 from genesis_flow.aio import MongoDBStore
+from genesis_flow.mongo.connection import Database
 from tests.faults import failing
 from tests.mongod import Mongod, free_port, guarded_mongod
 
@@ -54,6 +56,38 @@ async def test_a_context_outlives_a_connection_that_is_lost_while_it_opens(
     with failing(mongod.uri, "find", times=2, app=name, closeConnection=True):
         async with MongoDBStore(uri) as store:
             assert (await store.get_experiment("0")).experiment_id == "0"
+
+
+@pytest.mark.parametrize("code", [175, 11602])
+async def test_a_query_that_the_server_ended_is_asked_again(
+    mongod: Mongod, store: MongoDBStore, code: int
+) -> None:
+    """MongoDB 9 ends queries over an index that turns multikey under them, which the first list does."""
+    await store.get_experiment("0")
+    with failing(mongod.uri, "find", times=2, errorCode=code):
+        assert (await store.get_experiment("0")).experiment_id == "0"
+
+
+async def test_a_write_waits_while_a_server_has_too_many_transactions(
+    mongod: Mongod, store: MongoDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of MongoDB 9. Its code has no number that a fail point of an older server could send."""
+    run = await store.create_run("0", "me", 1, [], None)
+    refusals = 2
+
+    async def refuse(self: object, write: object) -> object:
+        nonlocal refusals
+        if refusals == 0:
+            return await atomically(self, write)
+        refusals -= 1
+        details = {"codeName": "TooManyOpenTransactions", "errmsg": "there are 10000 open transactions"}
+        raise OperationFailure(details["errmsg"], 999, details)
+
+    atomically: Any = Database.atomically
+    monkeypatch.setattr(Database, "atomically", refuse)
+    await store.log_batch(run.info.run_id, [Metric("loss", 1.0, 1, 1)], [Param("a", "1")], [])
+    assert refusals == 0
+    assert (await store.get_run(run.info.run_id)).data.params == {"a": "1"}
 
 
 async def test_database_name_is_required(mongod: Mongod) -> None:

@@ -1,0 +1,1 @@
+"""``genesis-flow conformance``: whether a server does what genesis_flow asks of it, tried out on it."""
