@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.settings import Settings
+from genesis_flow.documents.declared import Declared
 from genesis_flow.mongo import audit
 from genesis_flow.mongo.arguments import check_entities, check_texts, is_slip, slipped, text_parameters
 from genesis_flow.mongo.connection import Database, close_database, open_database, revive
@@ -91,6 +92,8 @@ class Area:
 
     store: ClassVar[str] = ""
     """The store that an area belongs to, tracking or registry, as the audit trail names it."""
+    lie_in_experiments: ClassVar[tuple[type[Declared], ...]] = ()
+    """What goes with its experiment when that is deleted for good; each area class says its own."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -43,7 +43,10 @@ FIELDS: dict[tuple[str, str], Exemption] = {
     ("EvaluationDataset", "source"): Exemption(Rule.BOTH_OR_NEITHER, "it holds nothing but the id"),
     **{
         (kind, field): Exemption(Rule.CLOSE_TIME, "each store reads its clock")
-        for kind, fields in {"LabelSchema": ("created_at", "updated_at")}.items()
+        for kind, fields in {
+            "LabelSchema": ("created_at", "updated_at"),
+            "ScorerVersion": ("creation_time",),
+        }.items()
         for field in fields
     },
     ("PagedList", "token"): Exemption(Rule.BOTH_OR_NEITHER, "ours holds a position, MLflow's an offset"),

@@ -40,6 +40,8 @@ _MAY_NOT_WRITE = 13
 
 
 class LabelSchemas(Area):
+    lie_in_experiments = (LabelSchemaFields,)
+
     @property
     def _schemas(self) -> Collection:
         return self.database.collection(LabelSchemaFields)

@@ -91,6 +91,9 @@ class Garbage(Area):
             scoped({"destination_type": EntityAssociationType.EXPERIMENT, "destination_id": str(number)})
         )
         await self.database.collection(DatasetFields).delete_many({"experiment_id": number})
+        for area in type(self).__mro__:
+            for declared in vars(area).get("lie_in_experiments", ()):
+                await self.database.collection(declared).delete_many({"experiment_id": number})
         await experiments.delete_one({**experiment, "pending": ERASED})
 
     async def _mark_run(self, query: dict[str, Any]) -> bool:
