@@ -88,7 +88,7 @@ async def find_active_experiment(database: Database, experiment_id: str) -> int:
     return number
 
 
-async def require_active_experiment(database: Database, experiment_id: str) -> int:
+async def require_active_experiment(database: Database, experiment_id: str | int) -> int:
     """The same, for calls to which a deleted experiment is there, but not as it must be."""
     number = experiment_number(experiment_id)
     experiments = database.collection(ExperimentFields)

@@ -24,10 +24,12 @@ NAME_ORDER = [("experiment_id", ASCENDING), ("name", ASCENDING)]
 class VersionOfScorer(BaseModel):
     """A version of a scorer."""
 
-    version: int
-    text: str
-    creation_time: int
-    call: str
+    version: int = Field(description="Its number, from 1.")
+    text: str = Field(
+        description="The serialized scorer, JSON. An endpoint of the gateway goes by its id in it."
+    )
+    creation_time: int = Field(description="When it was registered.")
+    call: str = Field(description="The call that registered it, which may be repeated.")
 
 
 class ScorerFields(Declared):
@@ -37,10 +39,7 @@ class ScorerFields(Declared):
     workspace: str = Field(description="Workspace; every query names it.")
     experiment_id: int = Field(description="Its experiment.")
     name: str = Field(description="Name, also that of the assessments it makes.")
-    versions: list[VersionOfScorer] = Field(
-        description="`{version, text, creation_time, call}`, ascending: the text is JSON, in which an "
-        "endpoint of the gateway goes by its id, and the call is the one that registered it."
-    )
+    versions: list[VersionOfScorer] = Field(description="Its versions, ascending.")
     binding: dict[str, Any] | None = Field(
         default=None,
         description="`{endpoint_id, time}`: the endpoint that the last version with one was registered with.",
