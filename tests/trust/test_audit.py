@@ -38,7 +38,8 @@ CONTENT = {
     *("request_metadata", "timestamp_ms", "tracking_uri", "broader_retention", "long_retention_allowlist"),
     *("max_traces_per_pass", "model_type", "expectation", "feedback", "rationale", "metadata", "description"),
     *("deployment_job_id", "source", "run_link", "local_model_path", "archive_existing_versions", "url"),
-    *("events", "secret", "template", "response_format", "model_config"),
+    *("events", "secret", "template", "response_format", "model_config", "serialized_scorer", "sample_rate"),
+    "filter_string",
 }
 
 
