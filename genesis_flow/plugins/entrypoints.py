@@ -125,4 +125,3 @@ def register_mongodb_stores() -> None:
         stores.tracking_store_registry.register(scheme, tracking_store)
         stores.get_store_registry().register(scheme, model_registry_store)
     stores.artifact_repository_registry.register("azure", azure_artifact_repository)
-    stores.register_scorer_store(("mongodb", "mongodb+srv", "genesis"), scorer_store)

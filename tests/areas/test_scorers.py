@@ -109,7 +109,7 @@ async def test_a_version_is_registered_once(
     """A command that fails on its way: the call is repeated, and makes one version."""
     if command == "update":
         await store.register_scorer("0", "s", "{}")
-    with failing(mongod.uri, command, **when):
+    with failing(mongod.uri, command, times=1, **when):
         made = await store.register_scorer("0", "s", '{"made": "once"}')
     versions = await store.list_scorer_versions("0", "s")
     assert [each.scorer_version for each in versions] == [*range(1, made.scorer_version + 1)]
@@ -137,7 +137,8 @@ async def _deleted(store: MongoDBStore, experiment: str, name: str, version: int
     try:
         await store.delete_scorer(experiment, name, version)
     except MlflowException as error:
-        assert error.error_code == "RESOURCE_DOES_NOT_EXIST"
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 async def test_versions_beyond_a_document_are_refused_in_words(store: MongoDBStore) -> None:

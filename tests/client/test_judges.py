@@ -6,9 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
-from mlflow.exceptions import MlflowException
 
 from tests.client.conftest import Run, run_command
 
@@ -54,20 +52,6 @@ def test_every_scheme_of_the_stores_is_one_of_scorers() -> None:
 
 
 OURS = "genesis_flow.plugins.entrypoints"
-
-
-def test_registration_by_hand(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a zipped application, where there are no entry points."""
-    from mlflow.genai.scorers import list_scorers, registry
-
-    import genesis_flow
-
-    monkeypatch.setattr(registry._scorer_store_registry, "_registry", {})
-    mlflow.set_tracking_uri(store_uri)
-    with pytest.raises(MlflowException, match="unsupported URI"):
-        list_scorers(experiment_id="0")
-    genesis_flow.register_mongodb_stores()
-    assert list_scorers(experiment_id="0") == []
 
 
 class Rest:
