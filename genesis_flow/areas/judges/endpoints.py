@@ -6,6 +6,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from genesis_flow.documents.declared import CollectionSettings, Declared
+from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.scoping import scoped
 
@@ -31,5 +32,5 @@ async def endpoint_names(database: Database, ids: Iterable[str]) -> dict[str, st
     if not wanted:
         return {}
     query = scoped({"_id": {"$in": wanted}})
-    endpoints = database.collection(EndpointNames).find(query, {"name": 1}, batch_size=len(wanted))
+    endpoints = database.collection(EndpointNames).find(query, {"name": 1}, batch_size=BATCH)
     return {each["_id"]: each["name"] for each in await endpoints.to_list() if each.get("name")}
