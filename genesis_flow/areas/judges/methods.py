@@ -11,7 +11,7 @@ two. One more where a model is an endpoint of the AI gateway, for all scorers of
 
 import asyncio
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 from mlflow.entities import ScorerVersion
 from mlflow.exceptions import MlflowException
@@ -30,13 +30,14 @@ from genesis_flow.areas.judges.documents import (
 )
 from genesis_flow.areas.judges.texts import as_given, to_keep, to_tell
 from genesis_flow.compat.validation import parse_experiment_ids
+from genesis_flow.documents.declared import Declared
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped
 
 
 class Scorers(Area):
-    lie_in_experiments = (ScorerFields,)
+    lie_in_experiments: ClassVar[tuple[type[Declared], ...]] = (ScorerFields,)
 
     @property
     def _scorers(self) -> Collection:

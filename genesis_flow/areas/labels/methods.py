@@ -7,7 +7,7 @@ list of an experiment takes two more, to make the default question.
 import asyncio
 import hashlib
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.time import get_current_time_millis
@@ -25,6 +25,7 @@ from genesis_flow.areas.labels.documents import (
     label_schema_entity,
 )
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.declared import Declared
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import Area, mutation, operation
@@ -40,7 +41,7 @@ _MAY_NOT_WRITE = 13
 
 
 class LabelSchemas(Area):
-    lie_in_experiments = (LabelSchemaFields,)
+    lie_in_experiments: ClassVar[tuple[type[Declared], ...]] = (LabelSchemaFields,)
 
     @property
     def _schemas(self) -> Collection:
