@@ -6,7 +6,8 @@ import sys
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.genai import delete_scorer, get_scorer, list_scorers, make_judge
-from mlflow.genai.scorers import Guidelines, ScorerSamplingConfig, list_scorer_versions
+from mlflow.genai.scorers import Guidelines, ScorerSamplingConfig
+from mlflow.genai.scorers.registry import list_scorer_versions
 
 mlflow.set_tracking_uri(sys.argv[1])
 experiment = mlflow.set_experiment(sys.argv[2]).experiment_id
