@@ -154,7 +154,7 @@ ARGUMENTS: dict[str, Describe] = {
     **{
         name: _as(name)
         for name in (
-            *("name", "new_name", "dst_name", "version", "alias", "stage", "key"),
+            *("name", "new_name", "dst_name", "scorer_name", "version", "alias", "stage", "key"),
             *("max_timestamp_millis", "max_traces", "location", "resolved_trace_archival_location"),
         )
     },

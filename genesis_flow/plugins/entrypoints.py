@@ -36,6 +36,14 @@ def model_registry_store(store_uri: str | None = None, tracking_uri: str | None 
     return MongoDBModelRegistryStore(store_uri)
 
 
+def scorer_store(tracking_uri: str | None = None, **_: Any) -> Any:
+    """What ``mlflow.genai`` keeps scorers in: MLflow's own way to the tracking store."""
+    from mlflow.genai.scorers.registry import MlflowTrackingStore
+
+    _tell_of_rivals("mlflow.scorer_store", tracking_uri)
+    return MlflowTrackingStore(tracking_uri)
+
+
 def azure_artifact_repository(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
 ) -> Any:

@@ -3,6 +3,7 @@
 from genesis_flow.areas.evaluation.area import AREA as EVALUATION
 from genesis_flow.areas.experiments.area import AREA as EXPERIMENTS
 from genesis_flow.areas.issues.area import AREA as ISSUES
+from genesis_flow.areas.judges.area import AREA as JUDGES
 from genesis_flow.areas.labels.area import AREA as LABELS
 from genesis_flow.areas.logged_models.area import AREA as LOGGED_MODELS
 from genesis_flow.areas.metrics.area import AREA as METRICS
@@ -32,6 +33,7 @@ AREAS = (
     LABELS,
     REVIEWS,
     ISSUES,
+    JUDGES,
     PROMPTS,
     MODELS,
     WEBHOOKS,

@@ -21,7 +21,12 @@ from tests.versions import SINCE_3_18
 ORACLE_MODULE = sqlalchemy_store.__name__
 
 # Entities whose id is random behind a prefix, and the field that has it.
-DRAWN_IDS = {"LabelSchema": "schema_id", "ReviewQueue": "queue_id", "Issue": "issue_id"}
+DRAWN_IDS = {
+    "LabelSchema": "schema_id",
+    "ReviewQueue": "queue_id",
+    "Issue": "issue_id",
+    "ScorerVersion": "scorer_id",
+}
 
 
 class Outcome(NamedTuple):
@@ -182,6 +187,7 @@ def _drawn(result: Any) -> tuple[str, str | None] | None:
         case EvaluationDataset():
             return result.dataset_id.removeprefix("d-"), None
     if (field := DRAWN_IDS.get(type(result).__name__)) is not None:
-        # The prefix says what kind of thing the id is of: `ls-`, `rq-`.
-        return getattr(result, field).partition("-")[2], None
+        # The prefix says what kind of thing the id is of: `ls-`, `rq-`. A UUID with dashes has none.
+        drawn: str = getattr(result, field)
+        return (drawn if drawn.count("-") > 1 else drawn.partition("-")[2]), None
     return None

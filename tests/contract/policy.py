@@ -48,6 +48,7 @@ FIELDS: dict[tuple[str, str], Exemption] = {
             "ReviewQueue": ("creation_time_ms", "last_update_time_ms"),
             "ReviewQueueItem": ("creation_time_ms", "last_update_time_ms", "completed_time_ms"),
             "Issue": ("created_timestamp", "last_updated_timestamp", "last_seen_timestamp"),
+            "ScorerVersion": ("creation_time",),
         }.items()
         for field in fields
     },

@@ -45,6 +45,7 @@ async def most(track: Call, register: Call, folder: Path) -> Any:
     await traces(track, prompt, folder)
     await reviews(track)
     await issues(track)
+    await scorers(track)
     return prompt
 
 
@@ -194,6 +195,22 @@ async def traces(call: Call, prompt: Any, folder: Path) -> None:
     await call("start_trace", stated(three))
     await call("delete_traces", "0", trace_ids=[two])
     await call("_delete_traces", "0", trace_ids=[three])
+
+
+async def scorers(call: Call) -> None:
+    text = '{"third_party_scorer_data": {"model": "openai:/gpt-4"}}'
+    version = await call("register_scorer", "0", "s", text)
+    await call("register_scorer", "0", "s", text)
+    await call("get_scorer", "0", "s", 1)
+    await call("list_scorers", "0")
+    await call("list_scorers_across_experiments", ["0"])
+    await call("list_scorer_versions", "0", "s")
+    await call("resolve_endpoint_in_scorer", version)
+    await call("upsert_online_scoring_config", "0", "s", 0.0, "status = 'OK'")
+    await call("get_online_scoring_configs", [version.scorer_id])
+    await call("get_active_online_scorers")
+    await call("delete_scorer", "0", "s", 1)
+    await call("delete_scorer", "0", "s")
 
 
 async def registered_models(call: Call) -> None:

@@ -38,10 +38,11 @@ CONTENT = {
     *("request_metadata", "timestamp_ms", "tracking_uri", "broader_retention", "long_retention_allowlist"),
     *("max_traces_per_pass", "model_type", "expectation", "feedback", "rationale", "metadata", "description"),
     *("deployment_job_id", "source", "run_link", "local_model_path", "archive_existing_versions", "url"),
-    *("events", "secret", "template", "response_format", "model_config"),
     *("type", "input", "instruction", "enable_comment", "queue_type", "users", "created_by", "new_owner"),
     *("completed_by", "severity", "root_causes", "categories", "last_seen_timestamp", "last_updated_by"),
     *("delete_metadata_keys", "item_type", "user"),
+    *("events", "secret", "template", "response_format", "model_config", "serialized_scorer", "sample_rate"),
+    "filter_string",
 }
 
 

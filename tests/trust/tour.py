@@ -378,6 +378,17 @@ call(
     lambda w: w.store.update_issue(w["issue"], name="other", **_NEWER),
 )
 
+# Scorers
+
+SCORER = '{"third_party_scorer_data": {"model": "openai:/gpt-4"}}'
+for number in (1, 2):
+    call(f"register_scorer_{number}", lambda w: w.store.register_scorer("0", "judge", SCORER))
+call("register_third_version", lambda w: w.store.register_scorer("0", "judge", '{"third": true}'))
+call("register_doomed_scorer", lambda w: w.store.register_scorer("0", "doomed", SCORER))
+call("set_online_scoring", lambda w: w.store.upsert_online_scoring_config("0", "judge", 0, "status = 'OK'"))
+call("delete_version_of_scorer", lambda w: w.store.delete_scorer("0", "judge", 2))
+call("delete_scorer", lambda w: w.store.delete_scorer("0", "doomed"))
+
 # Registry
 
 call("create_model", lambda w: w.registry.create_registered_model("m", [RegisteredModelTag("t", "1")], "d"))

@@ -88,6 +88,17 @@ async def find_active_experiment(database: Database, experiment_id: str) -> int:
     return number
 
 
+async def require_active_experiment(database: Database, experiment_id: str | int) -> int:
+    """The same, for calls to which a deleted experiment is there, but not as it must be."""
+    number = experiment_number(experiment_id)
+    experiments = database.collection(ExperimentFields)
+    experiment = await experiments.find_one(scoped({"_id": number}), {"lifecycle_stage": 1})
+    if experiment is None:
+        refuse_unknown_experiment(number)
+    check_experiment_active(experiment)
+    return number
+
+
 def refuse_unknown_dataset(dataset_id: str) -> NoReturn:
     raise MlflowException(f"Evaluation dataset with id '{dataset_id}' not found", RESOURCE_DOES_NOT_EXIST)
 
