@@ -10,9 +10,11 @@ They connect on the running event loop at the first call::
 from types import TracebackType
 from typing import Any, Self
 
-from mlflow.entities import Run, Span
+from mlflow.entities import Run, RunTag, Span, ViewType
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
+from mlflow.utils.mlflow_tags import MLFLOW_USER
+from mlflow.utils.time import get_current_time_millis
 
 from genesis_flow.core.settings import Settings
 from genesis_flow.mongo.operation import Area, connect
@@ -49,16 +51,31 @@ class MongoDBStore(AsyncTrackingStore, _AsContextManager):
     def __init__(self, db_uri: str, default_artifact_root: str | None = None) -> None:
         super().__init__(Settings.resolve(db_uri, artifact_root=default_artifact_root))
 
+    async def create_run(
+        self,
+        experiment_id: str,
+        user_id: str | None = None,
+        start_time: int | None = None,
+        tags: list[RunTag] | None = None,
+        run_name: str | None = None,
+    ) -> Run:
+        """Start a run in an active experiment; who and when are filled in as by MLflow's client."""
+        if user_id is None:
+            user_id = next((tag.value for tag in tags or () if tag.key == MLFLOW_USER), "unknown")
+        if start_time is None:
+            start_time = get_current_time_millis()
+        return await super().create_run(experiment_id, user_id, start_time, tags, run_name)
+
     async def search_runs(
         self,
         experiment_ids: list[str],
-        filter_string: str | None,
-        run_view_type: int,
+        filter_string: str | None = "",
+        run_view_type: int = ViewType.ACTIVE_ONLY,
         max_results: int = SEARCH_MAX_RESULTS_DEFAULT,
         order_by: list[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[Run]:
-        """What MLflow's base class gives to blocking stores."""
+        """A page of the runs that match, with the token of the next."""
         runs, token = await self._search_runs(
             experiment_ids, filter_string, run_view_type, max_results, order_by, page_token
         )

@@ -35,6 +35,7 @@ class Associations(Area):
         max_results: int | None = None,
         page_token: str | None = None,
     ) -> PagedList[str]:
+        """A page of the ids of what these are linked to."""
         if source_type == TRACE and destination_type in LINKS:
             _check_page_size(max_results)
             ids = _ids_in(source_ids)
@@ -55,6 +56,7 @@ class Associations(Area):
         max_results: int | None = None,
         page_token: str | None = None,
     ) -> PagedList[str]:
+        """A page of the ids of what is linked to these."""
         if source_type == TRACE and destination_type in LINKS:
             _check_page_size(max_results)
             ids = _ids_in(destination_ids)

@@ -64,6 +64,7 @@ class EvaluationDatasets(Area):
     async def create_dataset(
         self, name: str, tags: dict[str, str] | None = None, experiment_ids: list[str] | None = None
     ) -> EvaluationDataset:
+        """Make an evaluation dataset, in experiments or in none."""
         if name is None:
             raise invalid("A dataset needs a name: name must be a text, not None.")
         name = str(name)
@@ -90,6 +91,7 @@ class EvaluationDatasets(Area):
 
     @operation
     async def get_dataset(self, dataset_id: str) -> EvaluationDataset:
+        """An evaluation dataset, by its id."""
         document = await self._evaluation_datasets.find_one(scoped({"_id": dataset_id}))
         if document is None:
             refuse_unknown_dataset(dataset_id)
@@ -104,6 +106,7 @@ class EvaluationDatasets(Area):
         order_by: list[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[EvaluationDataset]:
+        """A page of the evaluation datasets that match."""
         validate_max_results(max_results)
         experiments = [str(experiment_id) for experiment_id in experiment_ids or []]
         page = dataset_page(experiments, filter_string, order_by, page_token)
@@ -118,6 +121,7 @@ class EvaluationDatasets(Area):
 
     @long_mutation
     async def delete_dataset(self, dataset_id: str) -> None:
+        """Delete an evaluation dataset with its records and its links."""
         if await self._evaluation_datasets.find_one(scoped({"_id": dataset_id}), {"_id": 1}) is None:
             _logger.warning("Evaluation dataset with id '%s' not found.", dataset_id)
             return
@@ -131,6 +135,7 @@ class EvaluationDatasets(Area):
 
     @mutation
     async def set_dataset_tags(self, dataset_id: str, tags: dict[str, Any]) -> None:
+        """Set tags of an evaluation dataset; a value of None leaves a tag as it is."""
         change = {f"tags.{escape(key)}": str(value) for key, value in tags.items() if value is not None}
         query = scoped({"_id": dataset_id})
         if change:
@@ -144,17 +149,20 @@ class EvaluationDatasets(Area):
 
     @mutation
     async def delete_dataset_tag(self, dataset_id: str, key: str) -> None:
+        """Delete a tag of an evaluation dataset, if it is there."""
         change = {"$unset": {f"tags.{escape(key)}": ""}}
         await self._evaluation_datasets.update_one(scoped({"_id": dataset_id}), change)
 
     @operation
     async def get_dataset_experiment_ids(self, dataset_id: str) -> list[str]:
+        """The experiments that an evaluation dataset belongs to."""
         return await experiments_of_dataset(self.database, dataset_id)
 
     @mutation
     async def add_dataset_to_experiments(
         self, dataset_id: str, experiment_ids: list[str]
     ) -> EvaluationDataset:
+        """Add an evaluation dataset to experiments, and answer it."""
         await self._check_dataset(dataset_id)
         experiments = [str(experiment_id) for experiment_id in experiment_ids]
         await self._check_experiments(experiments)
@@ -166,6 +174,7 @@ class EvaluationDatasets(Area):
     async def remove_dataset_from_experiments(
         self, dataset_id: str, experiment_ids: list[str]
     ) -> EvaluationDataset:
+        """Remove an evaluation dataset from experiments, and answer it."""
         await self._check_dataset(dataset_id)
         keys = {
             association_key(DATASET, dataset_id, EXPERIMENT, str(experiment_id)): str(experiment_id)

@@ -55,6 +55,7 @@ class DatasetRecords(Area):
 
     @long_mutation
     async def upsert_dataset_records(self, dataset_id: str, records: list[dict[str, Any]]) -> dict[str, int]:
+        """Add records to an evaluation dataset; those with the same inputs are changed."""
         now = get_current_time_millis()
         drawn = [_Record.of(dataset_id, record, index, now) for index, record in enumerate(records)]
         dataset = await self._dataset(dataset_id)
@@ -123,6 +124,7 @@ class DatasetRecords(Area):
 
     @mutation
     async def delete_dataset_records(self, dataset_id: str, dataset_record_ids: list[str]) -> int:
+        """Delete records of an evaluation dataset, and answer how many there were."""
         query = {"dataset_id": dataset_id, "record_id": {"$in": list(dataset_record_ids)}}
         deleted = (await self._dataset_records.delete_many(query)).deleted_count
         if not deleted:

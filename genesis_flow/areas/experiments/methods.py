@@ -94,6 +94,7 @@ class Experiments(Area):
     async def create_experiment(
         self, name: str, artifact_location: str | None = None, tags: list[ExperimentTag] | None = None
     ) -> str:
+        """Make an experiment with a name of its own, and answer its id."""
         validate_experiment_name(name)
         if artifact_location:
             artifact_location = resolve_uri_if_local(artifact_location)
@@ -116,10 +117,12 @@ class Experiments(Area):
 
     @operation
     async def get_experiment(self, experiment_id: str) -> Experiment:
+        """An experiment, by its id; a deleted one too."""
         return _entity(await self._find(experiment_id, ViewType.ALL))
 
     @operation
     async def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
+        """The experiment of that name, or None; a deleted one too."""
         document = await self._experiments.find_one(scoped({"name": experiment_name}))
         return None if document is None else _entity(document)
 
@@ -132,6 +135,7 @@ class Experiments(Area):
         order_by: list[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[Experiment]:
+        """A page of the experiments that match."""
         validate_max_results(max_results)
         page = experiment_page(view_type, filter_string, order_by, page_token)
         found = await self._experiments.find(
@@ -142,6 +146,7 @@ class Experiments(Area):
 
     @mutation
     async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
+        """Give an active experiment another name."""
         validate_experiment_name(new_name)
         change = {"$set": {"name": new_name, "last_update_time": get_current_time_millis()}}
         try:
@@ -154,10 +159,12 @@ class Experiments(Area):
 
     @long_mutation
     async def delete_experiment(self, experiment_id: str) -> None:
+        """Mark an experiment and its runs as deleted; restore_experiment brings them back."""
         await self._move_experiment(experiment_id, ACTIVE, DELETED)
 
     @long_mutation
     async def restore_experiment(self, experiment_id: str) -> None:
+        """Bring back a deleted experiment, with the runs that were deleted with it."""
         await self._move_experiment(experiment_id, DELETED, ACTIVE)
 
     async def _move_experiment(self, experiment_id: str, source: str, target: str) -> None:
@@ -211,6 +218,7 @@ class Experiments(Area):
 
     @mutation
     async def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:
+        """Set a tag of an active experiment."""
         validate_experiment_tag(tag.key, tag.value)
         change = {"$set": {f"tags.{escape(tag.key)}": stored_text(tag.value)}}
         result = await self._experiments.update_one(self._active(experiment_id), change)
@@ -219,6 +227,7 @@ class Experiments(Area):
 
     @mutation
     async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        """Delete a tag of an active experiment."""
         if key:  # without a key there is no tag, and no path to one
             field = f"tags.{escape(key)}"
             query = {**self._active(experiment_id), field: {"$exists": True}}
@@ -233,6 +242,7 @@ class Experiments(Area):
 
     @operation
     async def filter_active_experiment_ids(self, experiment_ids: list[str]) -> list[str]:
+        """Those of the experiments that are not deleted."""
         if not experiment_ids:
             return []
         query = {"_id": {"$in": parse_experiment_ids([*experiment_ids])}, "lifecycle_stage": ACTIVE}

@@ -58,6 +58,7 @@ class LoggedModels(Area):
         params: list[LoggedModelParameter] | None = None,
         model_type: str | None = None,
     ) -> LoggedModel:
+        """Make a model in an experiment, pending until it is finalized."""
         validate_logged_model_name(name)
         param_fields, tag_fields = _param_fields(params or []), _tag_fields(tags or [])
         number = experiment_number(experiment_id)
@@ -91,6 +92,7 @@ class LoggedModels(Area):
 
     @operation
     async def get_logged_model(self, model_id: str, allow_deleted: bool = False) -> LoggedModel:
+        """A model, by its id."""
         query = {"_id": model_id}
         if not allow_deleted:
             query["lifecycle_stage"] = ACTIVE
@@ -103,6 +105,7 @@ class LoggedModels(Area):
 
     @mutation
     async def finalize_logged_model(self, model_id: str, status: LoggedModelStatus) -> LoggedModel:
+        """Say whether making a model succeeded or failed."""
         await self._update_model(
             model_id, {"status": status.to_int(), "last_updated_timestamp": get_current_time_millis()}
         )
@@ -110,6 +113,7 @@ class LoggedModels(Area):
 
     @mutation
     async def log_logged_model_params(self, model_id: str, params: list[LoggedModelParameter]) -> None:
+        """Add params to a model."""
         fields = _param_fields(params)
         if not fields:
             await self._find_model(model_id)
@@ -128,6 +132,7 @@ class LoggedModels(Area):
 
     @mutation
     async def set_logged_model_tags(self, model_id: str, tags: list[LoggedModelTag]) -> None:
+        """Set tags of a model."""
         change = {f"tags.{key}": value for key, value in _tag_fields(tags).items()}
         if change:
             await self._update_model(model_id, change)
@@ -136,6 +141,7 @@ class LoggedModels(Area):
 
     @mutation
     async def delete_logged_model_tag(self, model_id: str, key: str) -> None:
+        """Delete a tag of a model."""
         field = f"tags.{escape(key)}"
         query = scoped({"_id": model_id, field: {"$exists": True}})
         if (await self._logged_models.update_one(query, {"$unset": {field: ""}})).matched_count:
@@ -149,6 +155,7 @@ class LoggedModels(Area):
 
     @mutation
     async def delete_logged_model(self, model_id: str) -> None:
+        """Mark a model as deleted; searches no longer find it."""
         await self._update_model(
             model_id, {"lifecycle_stage": DELETED, "last_updated_timestamp": get_current_time_millis()}
         )

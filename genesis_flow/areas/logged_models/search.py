@@ -42,6 +42,7 @@ class LoggedModelSearch(Area):
         order_by: list[dict[str, Any]] | None = None,
         page_token: str | None = None,
     ) -> PagedList[LoggedModel]:
+        """A page of the models that match."""
         limit = _page_size(max_results)
         wanted = parse_model_filter(filter_string, datasets)
         order = parse_model_order(order_by)

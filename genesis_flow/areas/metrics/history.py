@@ -38,6 +38,7 @@ class MetricHistory(Area):
     async def get_metric_history(
         self, run_id: str, metric_key: str, max_results: int | None = None, page_token: str | None = None
     ) -> PagedList[Metric]:
+        """All points of a metric of a run, or a page of them."""
         if max_results is not None and max_results < 1:
             raise invalid(
                 f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a positive "
@@ -62,6 +63,7 @@ class MetricHistory(Area):
     async def get_metric_history_bulk(
         self, run_ids: list[str], metric_key: str, max_results: int
     ) -> list[MetricWithRunId]:
+        """Points of a metric of several runs, at most so many in all."""
         found: list[MetricWithRunId] = []
         limit = _limit(max_results)
         async for run_id, points in self._of_each(sorted(set(run_ids)), metric_key, self._history):
@@ -76,6 +78,7 @@ class MetricHistory(Area):
     async def get_metric_history_bulk_interval_from_steps(
         self, run_id: str, metric_key: str, steps: list[int], max_results: int
     ) -> list[MetricWithRunId]:
+        """The points of a metric of a run at given steps."""
         curve = await self._curve(run_id, metric_key)
         indexes = (index for step in sorted(set(steps)) for index in curve.between(step, step))
         return [_with_run(run_id, metric_key, curve[index]) for index in islice(indexes, _limit(max_results))]
@@ -89,6 +92,7 @@ class MetricHistory(Area):
         start_step: int | None,
         end_step: int | None,
     ) -> list[MetricWithRunId]:
+        """Points of a metric of each run between two steps, evenly thinned where there are too many."""
         if (start_step is None) != (end_step is None):
             raise MlflowException.invalid_parameter_value(
                 "Both start_step and end_step must be specified together, or neither may be specified."

@@ -11,7 +11,7 @@ is packed into a block. Many points of one metric at once go to a block directly
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
@@ -58,6 +58,7 @@ class Metrics(MetricMemory, Area):
     @direct
     @mutation
     async def log_metric(self, run_id: str, metric: Metric) -> None:
+        """Log one point of a metric of an active run."""
         try:
             validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
         except MlflowException:
@@ -77,8 +78,13 @@ class Metrics(MetricMemory, Area):
     @direct
     @mutation
     async def log_batch(
-        self, run_id: str, metrics: list[Metric], params: list[Param], tags: list[RunTag]
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        params: Sequence[Param] = (),
+        tags: Sequence[RunTag] = (),
     ) -> None:
+        """Log metrics, params and tags of a run at once: all or, where there are transactions, none."""
         validate_run_id(run_id)
         metrics, params, tags = _checked(metrics, params, tags)
         validate_batch_log_limits(metrics, params, tags)
@@ -263,15 +269,15 @@ class Metrics(MetricMemory, Area):
 
 
 def _checked(
-    metrics: list[Metric], params: list[Param], tags: list[RunTag]
+    metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
 ) -> tuple[list[Metric], list[Param], list[RunTag]]:
     """What MLflow makes of a batch, or its error.
 
     It looks at the name of each point anew: most of the time of a batch of many points of a few metrics.
     """
     if all(map(_is_plain, metrics)) and all(map(_is_name, {metric.key for metric in metrics})):
-        _, params, tags = validate_batch_log_data([], params, tags)
-        return metrics, params, tags
+        _, checked_params, checked_tags = validate_batch_log_data([], params, tags)
+        return [*metrics], checked_params, checked_tags
     checked: tuple[list[Metric], list[Param], list[RunTag]] = validate_batch_log_data(metrics, params, tags)
     return checked
 

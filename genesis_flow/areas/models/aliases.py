@@ -41,6 +41,7 @@ from genesis_flow.mongo.operation import Area, is_repetition, mutation, operatio
 class Aliases(Area):
     @mutation
     async def set_registered_model_alias(self, name: str, alias: str, version: str | int) -> None:
+        """Let an alias of a registered model point to a version."""
         validate_model_name(name)
         validate_model_alias_name(alias)
         validate_model_alias_name_reserved(alias)
@@ -85,6 +86,7 @@ class Aliases(Area):
 
     @operation
     async def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
+        """The version that an alias of a registered model points to."""
         validate_model_name(name)
         validate_model_alias_name(alias)
         return version_entity(*await self._find_by_alias(name, alias), with_aliases=True)

@@ -58,6 +58,7 @@ class RegisteredModels(Area):
         description: str | None = None,
         deployment_job_id: str | None = None,
     ) -> RegisteredModel:
+        """Register a model under a name of its own."""
         validate_model_name(name)
         for tag in tags or []:
             validate_registered_model_tag(tag.key, tag.value)
@@ -93,6 +94,7 @@ class RegisteredModels(Area):
 
     @operation
     async def get_registered_model(self, name: str) -> RegisteredModel:
+        """A registered model with its newest version in each stage."""
         return model_entity(*await model_with_latest(self.database, name))
 
     @operation
@@ -105,14 +107,16 @@ class RegisteredModels(Area):
 
     @mutation
     async def update_registered_model(
-        self, name: str, description: str | None, deployment_job_id: str | None = None
+        self, name: str, description: str | None = None, deployment_job_id: str | None = None
     ) -> RegisteredModel:
+        """Change the description of a registered model."""
         change: dict[str, Any] = {"last_updated_time": get_current_time_millis(), "description": description}
         await update_model(self.database, name, {"$set": change})
         return model_entity(*await model_with_latest(self.database, name))
 
     @long_mutation
     async def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
+        """Give a registered model and its versions another name."""
         validate_model_renaming(new_name)
         validate_model_name(name)
 
@@ -189,6 +193,7 @@ class RegisteredModels(Area):
         order_by: list[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[RegisteredModel]:
+        """A page of the registered models that match."""
         validate_model_page_size(max_results)
         page = model_page(filter_string, order_by, page_token)
         models, token = await self._model_page(page, max_results)
@@ -206,6 +211,7 @@ class RegisteredModels(Area):
 
     @mutation
     async def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
+        """Set a tag of a registered model."""
         validate_model_name(name)
         validate_registered_model_tag(tag.key, tag.value)
         await self._update_tags(name, set_tag_update(tag.key, tag.value))

@@ -31,8 +31,9 @@ from genesis_flow.mongo.operation import Area, mutation
 class Stages(Area):
     @mutation
     async def transition_model_version_stage(
-        self, name: str, version: str | int, stage: str, archive_existing_versions: bool
+        self, name: str, version: str | int, stage: str, archive_existing_versions: bool = False
     ) -> ModelVersion:
+        """Move a version to a stage; the others in it can be archived."""
         target = canonical_stage(stage)
         if archive_existing_versions and target not in DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS:
             raise MlflowException(

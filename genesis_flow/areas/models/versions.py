@@ -66,6 +66,7 @@ class ModelVersions(Area):
         local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
+        """Make the next version of a registered model."""
         validate_model_name(name)
         for tag in tags or []:
             validate_model_version_tag(tag.key, tag.value)
@@ -149,10 +150,12 @@ class ModelVersions(Area):
 
     @operation
     async def get_model_version(self, name: str, version: str | int) -> ModelVersion:
+        """A version of a registered model."""
         return version_entity(*await find_version(self.database, name, version), with_aliases=True)
 
     @operation
     async def get_model_version_download_uri(self, name: str, version: str | int) -> str | None:
+        """Where the files of a version are."""
         _, found = await find_version(self.database, name, version)
         uri: str | None = found.get("storage_location") or found.get("source")
         return uri
@@ -161,6 +164,7 @@ class ModelVersions(Area):
     async def update_model_version(
         self, name: str, version: str | int, description: str | None = None
     ) -> ModelVersion:
+        """Change the description of a version."""
         change = {"description": description, "last_updated_time": get_current_time_millis()}
         number = version_number(version)
         model = await find_model_of_version(self.database, name, number)
@@ -200,6 +204,7 @@ class ModelVersions(Area):
         order_by: list[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[ModelVersion]:
+        """A page of the versions that match."""
         validate_version_page_size(max_results)
         page = version_page(filter_string, order_by, page_token)
         return await self._version_page(page, max_results)
@@ -240,6 +245,7 @@ class ModelVersions(Area):
 
     @mutation
     async def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
+        """Set a tag of a version."""
         validate_model_name(name)
         number = version_number(version)
         validate_model_version_tag(tag.key, tag.value)

@@ -28,14 +28,17 @@ _linking = threading.Lock()
 class PromptLinks(Prompts, Area):
     @mutation
     async def link_prompt_version_to_run(self, name: str, version: str, run_id: str) -> None:
+        """Note on a run that it uses a version of a prompt."""
         await in_thread(_link_to_run, await self._linkable(name, version), run_id)
 
     @mutation
     async def link_prompt_version_to_model(self, name: str, version: str, model_id: str) -> None:
+        """Note on a logged model that it uses a version of a prompt."""
         await in_thread(_link_to_model, await self._linkable(name, version), model_id)
 
     @mutation
     async def link_prompts_to_trace(self, prompt_versions: list[PromptVersion], trace_id: str) -> None:
+        """Note on a trace which versions of prompts it used."""
         await in_thread(_link_to_trace, prompt_versions, trace_id)
 
     async def _linkable(self, name: str, version: str) -> PromptVersion:

@@ -62,6 +62,7 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
     async def create_prompt(
         self, name: str, description: str | None = None, tags: dict[str, str] | None = None
     ) -> Prompt:
+        """Make a prompt that has no versions yet."""
         given = tags or {}
         all_tags = [RegisteredModelTag(key, value) for key, value in {**given, **_IS_PROMPT}.items()]
         model = await self.create_registered_model(name, all_tags, description)
@@ -81,6 +82,7 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
         order_by: list[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[Prompt]:
+        """A page of the prompts that match."""
         limit = _DEFAULT_PAGE_SIZE if max_results is None else max_results
         validate_model_page_size(limit)
         page = prompt_page(_with_experiment_as_tag(filter_string), order_by, page_token)
@@ -89,14 +91,17 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
 
     @mutation
     async def delete_prompt(self, name: str) -> None:
+        """Delete a prompt with its versions."""
         await self.delete_registered_model(name)
 
     @mutation
     async def set_prompt_tag(self, name: str, key: str, value: str) -> None:
+        """Set a tag of a prompt."""
         await self.set_registered_model_tag(name, RegisteredModelTag(key, value))
 
     @mutation
     async def delete_prompt_tag(self, name: str, key: str) -> None:
+        """Delete a tag of a prompt."""
         await self.delete_registered_model_tag(name, key)
 
     @mutation
@@ -109,6 +114,7 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         model_config: PromptModelConfig | dict[str, Any] | None = None,
     ) -> PromptVersion:
+        """Make the next version of a prompt."""
         stored = _version_tags(template, tags or {}, response_format, model_config)
         _check_readable(name, template, stored)
         version = await self.create_model_version(
@@ -142,10 +148,12 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
 
     @operation
     async def get_prompt_version_by_alias(self, name: str, alias: str) -> PromptVersion | None:
+        """The version of a prompt that an alias points to, or None."""
         return await self.get_prompt_version(name, alias)
 
     @mutation
     async def delete_prompt_version(self, name: str, version: str | int) -> None:
+        """Delete a version of a prompt."""
         await self.delete_model_version(name, _prompt_version_number(version))
 
     @operation
@@ -161,18 +169,22 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
 
     @mutation
     async def set_prompt_alias(self, name: str, alias: str, version: str | int) -> None:
+        """Let an alias of a prompt point to a version."""
         await self.set_registered_model_alias(name, alias, version)
 
     @mutation
     async def delete_prompt_alias(self, name: str, alias: str) -> None:
+        """Delete an alias of a prompt."""
         await self.delete_registered_model_alias(name, alias)
 
     @mutation
     async def set_prompt_version_tag(self, name: str, version: str | int, key: str, value: str) -> None:
+        """Set a tag of a version of a prompt."""
         await self.set_model_version_tag(name, _prompt_version_number(version), ModelVersionTag(key, value))
 
     @mutation
     async def delete_prompt_version_tag(self, name: str, version: str | int, key: str) -> None:
+        """Delete a tag of a version of a prompt."""
         await self.delete_model_version_tag(name, _prompt_version_number(version), key)
 
 

@@ -40,6 +40,7 @@ class Inputs(Area):
         datasets: list[DatasetInput] | None = None,
         models: list[LoggedModelInput] | None = None,
     ) -> None:
+        """Note which datasets and models a run used."""
         validate_run_id(run_id)
         if datasets is not None:
             if not isinstance(datasets, list):
@@ -83,6 +84,7 @@ class Inputs(Area):
 
     @mutation
     async def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
+        """Note which models a run made."""
         made = [[model.model_id, model.step] for model in models]
         result = await self.database.collection(RunFields).update_one(
             active(run_id), {"$addToSet": {"model_outputs": {"$each": made}}}

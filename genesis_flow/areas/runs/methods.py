@@ -65,6 +65,7 @@ class Runs(MetricMemory, Area):
         self._active_experiments: dict[tuple[str, int], dict[str, Any]] = {}
 
     def remember_with(self, other: Area) -> None:
+        """Share what is remembered of experiments and runs with another store."""
         super().remember_with(other)
         if isinstance(other, Runs):
             self._active_experiments = other._active_experiments
@@ -83,6 +84,7 @@ class Runs(MetricMemory, Area):
         tags: list[RunTag] | None,
         run_name: str | None,
     ) -> Run:
+        """Start a run in an active experiment."""
         number = experiment_number(experiment_id)
         remembered = (current_workspace(), number)
         experiment = self._active_experiments.get(remembered)
@@ -151,6 +153,7 @@ class Runs(MetricMemory, Area):
     @direct
     @operation
     async def get_run(self, run_id: str) -> Run:
+        """A run with its params, tags, latest metrics, inputs and outputs; a deleted one too."""
         run, metrics = await self._run_and_heads(run_id)
         datasets: dict[str, dict[str, Any]] = {}
         if used := run.get("inputs"):
@@ -180,8 +183,13 @@ class Runs(MetricMemory, Area):
     @direct
     @mutation
     async def update_run_info(
-        self, run_id: str, run_status: int | None, end_time: int | None, run_name: str | None
+        self,
+        run_id: str,
+        run_status: int | None = None,
+        end_time: int | None = None,
+        run_name: str | None = None,
     ) -> RunInfo:
+        """Change status, end or name of an active run; what is None stays."""
         change: dict[str, Any] = {}
         if run_status is not None:
             change["status"] = RunStatus.to_string(run_status)
@@ -199,6 +207,7 @@ class Runs(MetricMemory, Area):
 
     @mutation
     async def delete_run(self, run_id: str) -> None:
+        """Mark a run as deleted; restore_run brings it back."""
         await find_run(self.database, run_id, {"_id": 1})
         change = {"$set": {"lifecycle_stage": DELETED, "deleted_time": get_current_time_millis()}}
         # What evaluations in it have found goes for good, as in MLflow.

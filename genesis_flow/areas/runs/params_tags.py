@@ -28,6 +28,7 @@ class ParamsTags(Area):
     @direct
     @mutation
     async def log_param(self, run_id: str, param: Param) -> None:
+        """Log a param of an active run; it cannot be changed later."""
         (param,) = within_limit(
             [validate_param(param.key, param.value)], self.settings.max_param_value_length
         )
@@ -42,6 +43,7 @@ class ParamsTags(Area):
     @direct
     @mutation
     async def set_tag(self, run_id: str, tag: RunTag) -> None:
+        """Set a tag of an active run."""
         tag = validate_tag(tag.key, tag.value)
         change = tag_update([tag])
         if not change:
@@ -53,6 +55,7 @@ class ParamsTags(Area):
     @direct
     @mutation
     async def delete_tag(self, run_id: str, key: str) -> None:
+        """Delete a tag of an active run."""
         if key:  # without a key there is no tag, and no path to one
             field = f"tags.{escape(key)}"
             query = {**active(run_id), field: {"$exists": True}}

@@ -57,6 +57,7 @@ class Webhooks(Area):
         secret: str | None = None,
         status: WebhookStatus | None = None,
     ) -> Webhook:
+        """Make a webhook; its secret is kept encrypted."""
         validate_webhook_name(name)
         await _check_url(url)
         validate_webhook_events(events)
@@ -78,6 +79,7 @@ class Webhooks(Area):
 
     @operation
     async def get_webhook(self, webhook_id: str) -> Webhook:
+        """A webhook, by its id."""
         document = await self._webhooks.find_one(scoped({"_id": webhook_id}))
         if document is None:
             _refuse_unknown(webhook_id)
@@ -139,6 +141,7 @@ class Webhooks(Area):
         secret: str | None = None,
         status: WebhookStatus | None = None,
     ) -> Webhook:
+        """Change those fields of a webhook that are given."""
         if name is not None:
             validate_webhook_name(name)
         if url is not None:
@@ -163,6 +166,7 @@ class Webhooks(Area):
 
     @mutation
     async def delete_webhook(self, webhook_id: str) -> None:
+        """Delete a webhook."""
         result = await self._webhooks.delete_one(scoped({"_id": webhook_id}))
         if not result.deleted_count and not is_repetition():
             _refuse_unknown(webhook_id)

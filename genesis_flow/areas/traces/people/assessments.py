@@ -41,6 +41,7 @@ class Assessments(Area):
 
     @mutation
     async def create_assessment(self, assessment: Assessment) -> Assessment:
+        """Write a feedback or an expectation on a trace; one that overrides another makes that invalid."""
         trace_id = str(assessment.trace_id)
         trace = await find_trace(self.database, trace_id, _COPIED)
         document = assessment_document(assessment, trace_id, trace)
@@ -79,6 +80,7 @@ class Assessments(Area):
 
     @operation
     async def get_assessment(self, trace_id: str, assessment_id: str) -> Assessment:
+        """One assessment of a trace."""
         return assessment_entity(await self._find_assessment(trace_id, assessment_id))
 
     @mutation

@@ -29,6 +29,7 @@ MOST_LINKS = 100
 class TraceTags(Area):
     @mutation
     async def set_trace_tag(self, trace_id: str, key: str, value: str) -> None:
+        """Set a tag of a trace."""
         key, value = validate_trace_tag(key, value)
         if key == TraceTagKey.TRACE_NAME:
             checked_name(value)
@@ -40,6 +41,7 @@ class TraceTags(Area):
 
     @mutation
     async def delete_trace_tag(self, trace_id: str, key: str) -> None:
+        """Delete a tag of a trace."""
         path = tag_path(key)
         result = await self.database.collection(TraceFields).update_one(
             known(trace_id) | {path: {"$exists": True}}, {"$unset": {path: ""}, **_seen_by_metrics(key)}
@@ -55,6 +57,7 @@ class TraceTags(Area):
 
     @mutation
     async def link_traces_to_run(self, trace_ids: list[str], run_id: str) -> None:
+        """Link traces to a run; a link that is there stays."""
         if not trace_ids:
             return
         _check_count("link", "to", trace_ids)
@@ -84,6 +87,7 @@ class TraceTags(Area):
 
     @mutation
     async def link_prompts_to_trace(self, trace_id: str, prompt_versions: list[PromptVersion]) -> None:
+        """Note on a trace which versions of prompts it used."""
         if not prompt_versions:
             return
         prompts = [f"{version.name}/{version.version}" for version in prompt_versions]

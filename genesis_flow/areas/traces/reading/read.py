@@ -42,6 +42,7 @@ _PAYLOADS_AT_ONCE = 20
 class TraceReads(Area):
     @operation
     async def get_trace_info(self, trace_id: str) -> TraceInfo:
+        """A trace without its spans."""
         trace, assessments = await asyncio.gather(
             find_trace(self.database, trace_id), assessments_of(self.database, [trace_id])
         )
@@ -78,6 +79,7 @@ class TraceReads(Area):
     async def batch_get_trace_infos(
         self, trace_ids: list[str], location: str | None = None, experiment_ids: list[str] | None = None
     ) -> list[TraceInfo]:
+        """The infos of those of the traces that are there."""
         infos = []
         for some in portions(_unique(trace_ids or [])):
             traces, assessments = await asyncio.gather(

@@ -50,6 +50,7 @@ class TraceSearch(Area):
         model_id: str | None = None,
         locations: list[str] | None = None,
     ) -> tuple[list[TraceInfo], str | None]:
+        """A page of the traces that match, without their spans, and the token of the next."""
         locations = resolve_experiment_ids_and_locations(experiment_ids, locations)
         validate_max_results(max_results)
         numbers = None if locations is None else sorted({parse_experiment_id(each) for each in locations})

@@ -67,6 +67,7 @@ class TraceMetrics(Area):
         max_results: int = MAX_RESULTS,
         page_token: str | None = None,
     ) -> PagedList[MetricDataPoint]:
+        """Counts, averages and percentiles of traces, spans or assessments, by dimension and time."""
         dimensions = dimensions or []
         metric = checked_metric(view_type, metric_name, aggregations, dimensions)
         if time_interval_seconds and (start_time_ms is None or end_time_ms is None):

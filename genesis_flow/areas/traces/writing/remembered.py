@@ -70,6 +70,7 @@ class TraceMemory(Area):
         self._known_traces = KnownTraces()
 
     def remember_with(self, other: Area) -> None:
+        """Share what is remembered of experiments and runs with another store."""
         super().remember_with(other)
         if isinstance(other, TraceMemory):
             self._known_traces = other._known_traces

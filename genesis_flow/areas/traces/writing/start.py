@@ -61,6 +61,7 @@ class TraceStart(TraceMemory, Area):
     @direct
     @mutation
     async def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
+        """Write a trace's info, whether its spans have come already or not."""
         trace_id = trace_info.trace_id
         checked_name(trace_info.tags.get(TraceTagKey.TRACE_NAME))
         checked_session(trace_info.trace_metadata.get(TraceMetadataKey.TRACE_SESSION))
@@ -167,6 +168,7 @@ class TraceStart(TraceMemory, Area):
         request_metadata: dict[str, str],
         tags: dict[str, str],
     ) -> TraceInfoV2:
+        """Start a trace of the interface that MLflow had before version 3."""
         checked_name(tags.get(TraceTagKey.TRACE_NAME))
         checked_session(request_metadata.get(TraceMetadataKey.TRACE_SESSION))
         number = experiment_number(experiment_id)
@@ -197,6 +199,7 @@ class TraceStart(TraceMemory, Area):
         request_metadata: dict[str, str],
         tags: dict[str, str],
     ) -> TraceInfoV2:
+        """End a trace of the interface that MLflow had before version 3."""
         checked_name(tags.get(TraceTagKey.TRACE_NAME))
         checked_session(request_metadata.get(TraceMetadataKey.TRACE_SESSION))
         stated = {
