@@ -1,7 +1,7 @@
-"""What mkdocs.yml cannot say: pages from outside docs/, links to source files, the reference, and that nothing is far.
+"""What mkdocs.yml cannot say: pages from outside docs/, the reference, and that nothing comes from elsewhere.
 
-Pages are written to be read in the repository. Links that lead out of docs/ go to the page that the site has for the
-file, and are dropped where it has none.
+Pages are written to be read in the repository. Links that lead out of docs/ go to the page that the site
+has for the file, and are dropped where it has none.
 """
 
 import os
@@ -28,7 +28,9 @@ _LISTED = {"Schema": "schema", "Decisions": "adr"}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|!?\[[^\]]*\])+)\]\(([^)\s]+)\)")
 _FENCED = re.compile(r"(^[ ]*```.*?^[ ]*```$)", re.MULTILINE | re.DOTALL)
 # What a browser fetches by itself; links that a reader may follow are another matter.
-_FETCHED = re.compile(r"""<(?:script|img|iframe|link(?! rel="canonical"))[^>]*(?:src|href)=["']?(?:https?:)?//[^>]*>""")
+_FETCHED = re.compile(
+    r"""<(?:script|img|iframe|link(?! rel="canonical"))[^>]*(?:src|href)=["']?(?:https?:)?//[^>]*>"""
+)
 
 REFERENCE = {
     "reference/aio.md": """# Asynchronous stores
