@@ -21,6 +21,14 @@ PROMPT = "support-answer"
 STEPS = 80
 BEST_RUN = "boosted trees, rate 0.05"
 
+# MLflow draws colours from a few, some twice.
+_COLOURS = (
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
+    "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#2f3640",
+)  # fmt: skip
+
+_RULES = "You answer customers of a shop, in at most three sentences and from the help pages only."
+
 _DAY = 86_400_000
 _SECOND_NS = 1_000_000_000
 
@@ -125,6 +133,7 @@ def _run(
             "mlflow.source.name": "train.py",
             "team": "growth",
             "data": "2026-10",
+            "mlflow.runColor": _COLOURS[_TRAININGS.index(training)],
         },
     )
     run_id = run.info.run_id
@@ -233,6 +242,15 @@ def _traces(demo: Demo, now: int, chance: random.Random) -> None:
             )
 
 
+def _messages(question: str, page: str) -> list[dict[str, str]]:
+    return [
+        {"role": "system", "content": f"{_RULES}\n\nHelp pages:\n\n> {page}"},
+        {"role": "user", "content": "Hello! I am a customer of yours."},
+        {"role": "assistant", "content": "Welcome! How can I help?"},
+        {"role": "user", "content": question},
+    ]
+
+
 def _trace(question: str, answer: str, begin: int, index: int, chance: random.Random) -> str:
     fails = index == 17
     root = mlflow.start_span_no_context(
@@ -254,7 +272,7 @@ def _trace(question: str, answer: str, begin: int, index: int, chance: random.Ra
         "generate",
         span_type=SpanType.CHAT_MODEL,
         parent_span=root,
-        inputs={"messages": [{"role": "user", "content": question}]},
+        inputs={"messages": _messages(question, answer)},
         start_time_ns=found,
     )
     end = found + int(chance.uniform(0.4, 1.6) * _SECOND_NS)

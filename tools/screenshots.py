@@ -56,7 +56,7 @@ def main() -> int:
     with running_server() as (address, uri), chromium(executable) as browser:
         demo = fill(uri)
         for name, shot in SHOTS.items():
-            window = open_window(browser, address, width=1440, height=860)
+            window = open_window(browser, address, width=1440, height=HEIGHTS.get(name, 860))
             page = shot(window, demo)
             page.wait_for_timeout(_SETTLE_MILLISECONDS)
             size = write(page.screenshot(), folder / f"{name}.png")
@@ -124,7 +124,7 @@ def choose_columns(page: Page, show: tuple[str, ...], hide: tuple[str, ...]) -> 
 
 def charts(window: Window, demo: Demo) -> Page:
     page = window.go(f"/experiments/{demo.experiments[CHURN]}/runs?compareRunsMode=CHART")
-    page.locator(".js-plotly-plot .main-svg").first.wait_for()
+    page.locator(".js-plotly-plot .main-svg").nth(3).wait_for()
     return page
 
 
@@ -156,7 +156,8 @@ def traces(window: Window, demo: Demo) -> Page:
 def trace(window: Window, demo: Demo) -> Page:
     page = traces(window, demo)
     page.get_by_text("How can I export my data?").first.click()
-    page.get_by_text("search_help_pages").first.wait_for()
+    page.get_by_text("generate", exact=True).first.click()
+    page.get_by_text("How can I help?").first.wait_for()
     return page
 
 
@@ -177,6 +178,9 @@ SHOTS: dict[str, Shot] = {
     "trace": trace,
     "usage": usage,
 }
+
+# Four charts in two rows.
+HEIGHTS = {"charts": 1100}
 
 if __name__ == "__main__":
     sys.exit(main())

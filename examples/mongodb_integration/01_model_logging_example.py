@@ -159,7 +159,8 @@ def confusion(name: str, target: pd.Series, predicted: Any) -> plt.Figure:
 def importance(name: str, classifier: Any, test: pd.DataFrame) -> plt.Figure:
     features = test.drop(columns="cultivar")
     found = permutation_importance(classifier, features, test.cultivar, n_repeats=5, random_state=7)
-    order = found.importances_mean.argsort()
+    # Most columns do nothing for a small tree, and a bar of no length says so badly.
+    order = [column for column in found.importances_mean.argsort() if found.importances_mean[column] != 0]
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     axes.barh(features.columns[order], found.importances_mean[order], xerr=found.importances_std[order])
     axes.set(title=f"What {name} looks at", xlabel="accuracy lost when the column is shuffled")

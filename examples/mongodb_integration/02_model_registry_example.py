@@ -154,7 +154,7 @@ def show_history(client: MlflowClient, versions: list[ModelVersion]) -> None:
 def roc_curve(model: Pipeline, test: pd.DataFrame) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(5, 4.5), layout="constrained")
     RocCurveDisplay.from_estimator(
-        model, test.drop(columns="benign"), test.benign, ax=axes, plot_chance_level=True
+        model, test.drop(columns="benign"), test.benign, name="test data", ax=axes, plot_chance_level=True
     )
     axes.set_title(f"{MODEL}, C = {model[-1].C}")
     return figure

@@ -205,8 +205,10 @@ def heat_map(scores: dict[tuple[int, int], float]) -> plt.Figure:
 
 def quality(target: pd.Series, probabilities: np.ndarray) -> plt.Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
-    RocCurveDisplay.from_predictions(target, probabilities, ax=left, plot_chance_level=True)
-    CalibrationDisplay.from_predictions(target, probabilities, n_bins=8, ax=right)
+    RocCurveDisplay.from_predictions(
+        target, probabilities, name="test customers", ax=left, plot_chance_level=True
+    )
+    CalibrationDisplay.from_predictions(target, probabilities, n_bins=8, name="test customers", ax=right)
     left.set_title("How well it ranks")
     right.set_title("Whether its probabilities are true")
     return figure

@@ -6,6 +6,7 @@ import mlflow
 from genesis_flow.core.redact import mask_uri
 
 matplotlib.use("Agg")  # figures become artifacts, not windows
+matplotlib.rcParams["figure.dpi"] = 200  # sharp on the screens of today
 
 
 def where_to_look(experiment: str, *places: str) -> None:
@@ -16,7 +17,7 @@ def where_to_look(experiment: str, *places: str) -> None:
         print(f"  {mask_uri(uri)}")
     else:
         here = "    (in this directory)" if uri == "genesis://" else ""
-        print(f"  mlflow server --backend-store-uri '{mask_uri(uri)}'{here}")
+        print(f"  genesis-flow server --backend-store-uri '{mask_uri(uri)}'{here}")
     print(f"  experiment  {experiment}")
     for place in places:
         print(f"  {place}")

@@ -104,6 +104,16 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(there.read_text(encoding="utf-8")), target
 
 
+def test_every_picture_is_there_and_shown() -> None:
+    shown = {
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", prose(page.read_text(encoding="utf-8")))
+    }
+    assert [path for path in shown if not path.is_file()] == []
+    assert {*(ROOT / "docs" / "images").iterdir()} <= shown
+
+
 def anchors(text: str) -> set[str]:
     """The anchors that a page's headings get."""
     titles = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)

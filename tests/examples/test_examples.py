@@ -6,12 +6,19 @@ import struct
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from genesis_flow import embedded
 from tests.client.conftest import run_command
@@ -44,6 +51,7 @@ def output_of(number: str, place: Path, **environment: str) -> str:
     said = PROGRAMS[number].read_text(encoding="utf-8").split('"""')[1].strip()
     assert outcome.stdout.strip().startswith(said), "an example begins with what it shows"
     assert "Look at it" in outcome.stdout
+    assert "genesis-flow server --backend-store-uri" in outcome.stdout
     return outcome.stdout
 
 
@@ -55,11 +63,12 @@ def runs_of(client: MlflowClient, number: int) -> list[Run]:
 
 
 def assert_is_a_picture(client: MlflowClient, run: Run, name: str) -> None:
-    """A PNG of some size in which something is drawn: an empty one compresses to almost nothing."""
+    """A PNG for the screens of today in which something is drawn: an empty one is small."""
     content = Path(client.download_artifacts(run.info.run_id, f"plots/{name}.png")).read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", content[16:24])
-    assert min(width, height) >= 250
+    assert min(width, height) >= 500
+    assert max(width, height) >= 1000
     assert len(content) > 8_000
 
 
@@ -74,6 +83,25 @@ def test_there_are_five_and_all_are_listed() -> None:
     page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"\(mongodb_integration/([^)]+)\)", page)
     assert listed == sorted(path.name for path in PROGRAMS.values())
+
+
+def test_plots_name_the_data_and_leave_empty_bars_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, target = load_breast_cancer(as_frame=True, return_X_y=True)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(frame, target)
+    program = module("02", monkeypatch)
+    legend = program.roc_curve(model, frame.assign(benign=target)).axes[0].get_legend()
+    said = [text.get_text() for text in legend.get_texts()]
+    assert said[0].startswith("test data (AUC")
+    assert not any("Pipeline" in text for text in said)
+
+    tree = DecisionTreeClassifier(max_depth=1, random_state=7).fit(frame, target)
+    bars = module("01", monkeypatch).importance("tree", tree, frame.assign(cultivar=target)).axes[0].patches
+    assert [bar.get_width() > 0 for bar in bars] == [True]
+
+
+def module(number: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(FOLDER)
+    return import_module(PROGRAMS[number].stem)
 
 
 def test_model_logging(place: Path, client: MlflowClient) -> None:
