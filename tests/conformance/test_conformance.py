@@ -111,6 +111,13 @@ def test_the_embedded_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert str(tmp_path) not in report.output
 
 
+def test_the_page_lists_every_check() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "compatibility.md").read_text()
+    rows = page.partition("| checks | look at |")[2].partition("Exit codes")[0].splitlines()
+    listed = [name for row in rows[2:] if row for name in row.split(" | ")[0].strip("| ").split(", ")]
+    assert sorted(listed) == sorted(ALL)
+
+
 def test_people_get_a_table(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, "numbers", "runs")
     done = CliRunner().invoke(cli, ["conformance", "--uri", store_uri])
