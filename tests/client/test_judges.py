@@ -37,7 +37,7 @@ def test_judges_without_a_server(
     assert found["left"] == [2]
     assert found["at last"] == ["short"]
     listed = run_command(
-        *(sys.executable, "-m", "mlflow", "scorers", "list", "--experiment-name", unique_name),
+        *(sys.executable, "-m", "mlflow", "scorers", "list", "--experiment-id", found["experiment"]),
         cwd=tmp_path,
         MLFLOW_TRACKING_URI=genesis_uri,
     )

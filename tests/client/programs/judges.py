@@ -28,6 +28,7 @@ guidelines = Guidelines(name="short", guidelines="Be short.", model="openai:/gpt
 short = guidelines.register(experiment_id=experiment)
 online = ScorerSamplingConfig(sample_rate=0.5)
 answer = {
+    "experiment": experiment,
     "listed": [scorer.name for scorer in list_scorers()],
     "versions": [
         [scorer.instructions, number]
