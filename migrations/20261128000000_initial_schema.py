@@ -353,7 +353,7 @@ def _key_value_view(field):
 
 
 class Migration(BaseMigration):
-    loses = "everything: experiments, runs, models, traces, evaluation datasets, journals and the audit trail"
+    loses = "all experiments, runs, models, traces, evaluation datasets, import journals and the audit trail"
     replaces = (
         "20261121000000",
         "20261121000100",
