@@ -1,14 +1,19 @@
 """``genesis-flow db``: the embedded MongoDB of a directory."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from genesis_flow import embedded
 from genesis_flow.cli.directory import DataDirectory
 from genesis_flow.embedded import Status
+
+if TYPE_CHECKING:
+    from genesis_flow.cli.backup_file import Content
 
 NOT_RUNNING = 3
 
@@ -18,7 +23,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group()
 def db() -> None:
-    """Start, stop and look at the embedded MongoDB of a directory.
+    """Start, stop, look at, back up and restore the embedded MongoDB of a directory.
 
     It starts by itself when a program uses genesis:///DIRECTORY, and stops some seconds after the last one
     has ended. DIRECTORY is a folder or its genesis:// URI, ./genesis-data unless given.
@@ -71,6 +76,80 @@ def status(context: click.Context, directory: Path, as_json: bool) -> None:
     found = embedded.status(directory)
     _report(found, as_json)
     context.exit(0 if found.running else NOT_RUNNING)
+
+
+@db.command()
+@click.argument("places", nargs=-1, required=True, metavar="[DIRECTORY] FILE")
+@click.option("--verify", is_flag=True, help="Make nothing: read FILE and compare it with its checksums.")
+@_as_json
+@click.pass_context
+def backup(context: click.Context, places: tuple[str, ...], verify: bool, as_json: bool) -> None:
+    """Write all that the MongoDB in DIRECTORY holds to FILE, as it is at one moment.
+
+    Programs may go on using it. FILE gets its name when it is whole. Artifacts are files in
+    DIRECTORY/artifacts, or wherever else they were sent, and not in it: copy them afterwards.
+
+    \b
+    Examples:
+      genesis-flow db backup mlflow.backup
+      genesis-flow db backup /srv/tracking /mnt/backups/tracking.backup
+      genesis-flow db backup --verify /mnt/backups/tracking.backup
+    """
+    from genesis_flow.cli import backup as backups  # imports the driver: --help need not wait
+
+    if len(places) > 2 or (verify and len(places) > 1):
+        raise click.UsageError("Name a directory and a file, or with --verify the file alone.")
+    file = Path(places[-1])
+    if verify:
+        _report_backup("Verified", file, None, backups.verify(file), as_json)
+        return
+    source = DataDirectory().convert(places[0] if len(places) > 1 else "genesis-data", None, context)
+    contents = backups.back_up(source.absolute(), file, _say)
+    _report_backup("Wrote", file, None, contents, as_json)
+    _say(f"Not in it: artifacts. Those in {source / 'artifacts'} have to be copied as files.")
+
+
+@db.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("directory", type=DataDirectory())
+@_as_json
+def restore(file: Path, directory: Path, as_json: bool) -> None:
+    """Make a MongoDB in DIRECTORY, which is empty or not there yet, of the backup in FILE.
+
+    What was restored is read back and compared before DIRECTORY gets its name. The addresses of artifacts
+    stay as they were.
+
+    \b
+    Examples:
+      genesis-flow db restore mlflow.backup /srv/tracking
+    """
+    from genesis_flow.cli import backup as backups  # imports the driver: --help need not wait
+
+    contents = backups.restore(file, directory, _say)
+    _report_backup("Restored", file, directory, contents, as_json)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _report_backup(
+    done: str, file: Path, directory: Path | None, contents: "Mapping[str, Content]", as_json: bool
+) -> None:
+    if as_json:
+        about = {"file": str(file), "file_bytes": file.stat().st_size}
+        if directory is not None:
+            about["directory"] = str(directory)
+        collections = {name: asdict(content) for name, content in contents.items()}
+        click.echo(json.dumps({**about, "collections": collections}, indent=2))
+        return
+    documents = sum(content.documents for content in contents.values())
+    of_bytes = sum(content.bytes for content in contents.values())
+    to = f" to {directory}" if directory is not None else ""
+    click.echo(
+        f"{done} {file}{to}: {len(contents)} collections, {documents:,} documents, {of_bytes / 1e6:,.1f} MB "
+        f"({file.stat().st_size / 1e6:,.1f} MB compressed)"
+    )
 
 
 def _report(status: Status, as_json: bool) -> None:

@@ -14,12 +14,22 @@ from genesis_flow.compat import packages
 # shell completion do not wait for MLflow.
 _COMMANDS = {
     "quickstart": ("genesis_flow.cli.quickstart:quickstart", "Log a small training to an embedded MongoDB."),
+    "runs": ("genesis_flow.cli.look.command:runs", "List runs, newest first."),
+    "show": (
+        "genesis_flow.cli.look.command:show",
+        "Show a run: params, metrics with their curves, tags, artifacts.",
+    ),
+    "compare": ("genesis_flow.cli.look.command:compare", "Compare runs: what differs in params and metrics."),
     "server": ("genesis_flow.cli.server:server", "Run MLflow's server and web interface on a MongoDB."),
     "doctor": (
         "genesis_flow.cli.doctor.command:doctor",
         "Check a database and everything around it, and say what to do.",
     ),
-    "db": ("genesis_flow.cli.db:db", "Start, stop and look at the embedded MongoDB of a directory."),
+    "db": (
+        "genesis_flow.cli.db:db",
+        "Start, stop, look at, back up and restore the embedded MongoDB of a directory.",
+    ),
+    "completion": ("genesis_flow.cli.completion:completion", "Complete commands and options by the tab key."),
 }
 
 

@@ -1,0 +1,224 @@
+"""Back up an embedded database while it is used, and restore it elsewhere.
+
+All collections are read as they were at one moment: the first read of a snapshot session fixes it, and the
+server keeps that moment for as long as it is told to. What is listed outside of the session, the collections
+and their indexes, is asked for after the moment was fixed, so that nothing is missed that was there then.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pymongo
+from bson.raw_bson import RawBSONDocument
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.write_concern import WriteConcern
+
+from genesis_flow import embedded
+from genesis_flow.cli.backup_file import BackupError, Content, Tally, Writer, documents_in, reading, writing
+from genesis_flow.core.uri import EMBEDDED_DATABASE
+
+Report = Callable[[str], None]
+Document = dict[str, Any]
+
+# How long the server may be asked for the moment that the backup began; its own default are five minutes.
+_KEPT_SECONDS = 24 * 3600
+_KEEPS = "minSnapshotHistoryWindowInSeconds"
+# A collection or an index was made at that moment.
+_SNAPSHOT_UNAVAILABLE = 246
+_ATTEMPTS = 10
+_PAUSE_SECONDS = 1.0
+_REPORT_SECONDS = 2.0
+
+
+def back_up(directory: Path, file: Path, report: Report) -> dict[str, Content]:
+    """Write all that the embedded database of ``directory`` holds to ``file``, as it is at one moment."""
+    if not (directory / "db").is_dir():
+        raise BackupError(f"There is no embedded database in {directory}: name the directory of one.")
+    with embedded.acquire(directory) as server, _connected(server.uri) as client, _history_kept(client):
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with client.start_session(snapshot=True) as session, writing(file) as writer:
+                    return _write(client[EMBEDDED_DATABASE], session, writer, report)
+            except OperationFailure as error:
+                if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _ATTEMPTS:
+                    raise
+                report("The schema has just changed; beginning anew.")
+                time.sleep(_PAUSE_SECONDS)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _write(
+    database: Database[Document], session: ClientSession, writer: Writer, report: Report
+) -> dict[str, Content]:
+    # Any read fixes the moment, of a collection that is there or not.
+    database["schema_migrations"].find_one({}, {"_id": 1}, session=session)
+    collections = sorted(_described(database), key=lambda each: each["name"])
+    writer.header(
+        {
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "genesis_flow": version("genesis-flow"),
+            "mongod": database.client.server_info()["version"],
+            "database": database.name,
+            "collections": collections,
+        }
+    )
+    for described in collections:
+        if described["type"] == "collection":
+            name = described["name"]
+            pieces = _pieces(database, name, session)
+            progress = _Progress(name, database[name].estimated_document_count(), report)
+            for content in writer.collection(name, pieces):
+                progress.at(content)
+    return writer.manifest()
+
+
+def _described(database: Database[Document]) -> Iterator[Document]:
+    """What there is besides documents."""
+    for found in database.list_collections():
+        name = found["name"]
+        if name.startswith("system."):
+            continue
+        described = {"name": name, "type": found["type"], "options": found["options"]}
+        if found["type"] == "collection":
+            described["indexes"] = [
+                index for index in database[name].list_indexes() if index["name"] != "_id_"
+            ]
+        yield described
+
+
+def _pieces(database: Database[Document], name: str, session: ClientSession | None) -> Iterator[bytes]:
+    # In the order of _id, so that equal collections have equal sums.
+    return database[name].find_raw_batches({}, sort=[("_id", 1)], hint="_id_", session=session)
+
+
+@contextlib.contextmanager
+def _history_kept(client: "pymongo.MongoClient[Document]") -> Iterator[None]:
+    """Have the server keep old moments for longer; it forgets this when it stops."""
+    before = client.admin.command({"getParameter": 1, _KEEPS: 1})[_KEEPS]
+    client.admin.command({"setParameter": 1, _KEEPS: max(before, _KEPT_SECONDS)})
+    try:
+        yield
+    finally:
+        # What a backup that runs beside this one, or was killed, has set is not the server's own.
+        with contextlib.suppress(PyMongoError):
+            client.admin.command({"setParameter": 1, _KEEPS: before})
+
+
+def verify(file: Path) -> dict[str, Content]:
+    """Read the whole file; fails unless all is as it was written."""
+    with reading(file) as reader:
+        for _ in reader.pieces():
+            pass
+        return reader.contents()
+
+
+def restore(file: Path, directory: Path, report: Report) -> dict[str, Content]:
+    """Make an embedded database of the backup in ``directory``, which has to be empty or not there.
+
+    It is made beside it, compared, and gets the name when it is whole.
+    """
+    directory = Path(os.path.abspath(directory))  # noqa: PTH100 - a link keeps the name that the user chose
+    _require_empty(directory)
+    part = directory.with_name(f"{directory.name}.part")
+    if part.exists():
+        raise BackupError(f"{part} is what an interrupted restore left: remove it and begin anew.")
+    with reading(file) as reader:
+        try:
+            part.mkdir(mode=0o700, parents=True)
+            with embedded.acquire(part) as server, _connected(server.uri) as client:
+                database = client[reader.header["database"]]
+                _fill(database, reader.header["collections"], reader.pieces(), report)
+                _compare(database, reader.contents(), report)
+            embedded.stop(part)
+            part.rename(directory)
+        except BaseException:
+            embedded.stop(part, force=True)
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        return reader.contents()
+
+
+def _require_empty(directory: Path) -> None:
+    if directory.is_mount():
+        raise BackupError(f"{directory} is a mounted disk: name a directory on it.")
+    if os.path.lexists(directory) and not (directory.is_dir() and not any(directory.iterdir())):
+        raise BackupError(f"{directory} is not an empty directory: a backup is restored to one of its own.")
+
+
+def _fill(
+    database: Database[Document],
+    collections: list[Document],
+    pieces: Iterator[tuple[str, bytes]],
+    report: Report,
+) -> None:
+    for described in collections:
+        options = {key: value for key, value in described["options"].items() if key != "uuid"}
+        if described["type"] == "collection":
+            database.command({"create": described["name"], **options})
+    quick = WriteConcern(
+        w=1, j=False
+    )  # the server's clean stop, before the directory gets its name, is durable
+    progress: dict[str, _Progress] = {}
+    tallies: dict[str, Tally] = {}
+    for name, piece in pieces:
+        documents = [RawBSONDocument(document) for document in documents_in(piece)]
+        database.get_collection(name, write_concern=quick).insert_many(documents, ordered=False)
+        tallies.setdefault(name, Tally()).add(piece)
+        progress.setdefault(name, _Progress(name, None, report)).at(tallies[name].content)
+    for described in collections:
+        if described["type"] == "view":
+            database.command({"create": described["name"], **described["options"]})
+        elif described.get("indexes"):
+            report(f"{described['name']}: indexes")
+            indexes = [dict(index) for index in described["indexes"]]
+            database.command({"createIndexes": described["name"], "indexes": indexes})
+
+
+def _compare(database: Database[Document], wanted: dict[str, Content], report: Report) -> None:
+    """Read back what was restored: no document may be missing, or be another."""
+    for name, content in wanted.items():
+        tally = Tally()
+        for piece in _pieces(database, name, None):
+            tally.add(piece)
+        if tally.content != content:
+            raise BackupError(
+                f"What was restored of {name} is not what the backup holds, and was removed again: "
+                "try it on another disk."
+            )
+    report(f"compared {len(wanted)} collections with the backup")
+
+
+class _Progress:
+    """Says now and then how far a long collection is."""
+
+    def __init__(self, name: str, expected: int | None, report: Report) -> None:
+        self._name, self._expected, self._report = name, expected, report
+        self._said = time.monotonic()
+
+    def at(self, content: Content) -> None:
+        now = time.monotonic()
+        if now - self._said >= _REPORT_SECONDS:
+            self._said = now
+            of = f" of about {self._expected:,}" if self._expected else ""
+            self._report(f"{self._name}: {content.documents:,}{of} documents, {content.bytes / 1e6:,.0f} MB")
+
+
+@contextlib.contextmanager
+def _connected(uri: str) -> "Iterator[pymongo.MongoClient[Document]]":
+    client: pymongo.MongoClient[Document] = pymongo.MongoClient(uri, appname="genesis-flow backup")
+    try:
+        with client:
+            yield client
+    except PyMongoError as error:
+        raise BackupError(
+            f"The embedded MongoDB did not do what it was asked to: {error}. Try again."
+        ) from error

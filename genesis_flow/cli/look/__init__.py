@@ -1,0 +1,1 @@
+"""Looking at runs in a terminal, with nothing but mlflow-skinny."""
