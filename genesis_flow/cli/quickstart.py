@@ -141,7 +141,7 @@ def _what_next(directory: Path, best: "Run") -> list[str]:
         "  import mlflow",
         f"  mlflow.set_tracking_uri({uri!r})",
         '  mlflow.log_metric("loss", 0.1)',
-        f'  mlflow.search_runs(experiment_names=["{EXPERIMENT}"], output_format="list")  # a table needs pandas',
+        f'  mlflow.search_runs(experiment_names=["{EXPERIMENT}"], output_format="list")',
         "",
         "Look at runs in the terminal",
         f"  genesis-flow runs {EXPERIMENT} --uri {shlex.quote(uri)}",

@@ -95,7 +95,7 @@ def test_a_run_is_shown(store_uri: str, runs: list[str]) -> None:
         {"path": "notes.txt", "is_dir": False, "bytes": 5},
     ]
     told = run(store_uri, "show", "rate 0.03").stdout
-    for part in (runs[1], "first steps", "█▇", "step 299, 300 points", "note    x?[31m y", "me:***@host"):
+    for part in (runs[1], "first steps", "█▇", "step 299, 300 points", "x?[31m y", "***@host"):
         assert part in told
 
 
@@ -197,7 +197,8 @@ def test_a_terminal_gets_lines_that_fit_without_packages_of_the_full_mlflow(
         lines = said.decode().splitlines()
         assert len(lines) >= 4
         assert max(map(text.columns_of, lines)) <= columns
-        assert "long long.." in said.decode() or command == ["runs"]
+        assert CANARY[:4] not in said.decode()
+        assert ".." in said.decode() or command == ["runs"]
 
 
 def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
