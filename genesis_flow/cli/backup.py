@@ -97,7 +97,7 @@ def _described(database: Database[Document]) -> Iterator[Document]:
 
 def _pieces(database: Database[Document], name: str, session: ClientSession | None) -> Iterator[bytes]:
     # In the order of _id, so that equal collections have equal sums.
-    return database[name].find_raw_batches({}, sort=[("_id", 1)], hint="_id_", session=session)
+    yield from database[name].find_raw_batches({}, sort=[("_id", 1)], hint="_id_", session=session)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote, unquote
 
 from bson import json_util
@@ -149,7 +149,7 @@ def _sync_folder(folder: Path) -> None:
 class Reader:
     """Reads the members one after the other, and finds out whether all are as they were written."""
 
-    def __init__(self, file: Path, archive: tarfile.TarFile, packed: IO[bytes]) -> None:
+    def __init__(self, file: Path, archive: tarfile.TarFile, packed: gzip.GzipFile) -> None:
         self._file = file
         self._archive = archive
         self._members = iter(archive)

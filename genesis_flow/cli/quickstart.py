@@ -51,7 +51,16 @@ def quickstart(directory: Path, runs: int, as_json: bool) -> None:
     from genesis_flow.cli.sweep import log_sweep  # imports MLflow, for which --help need not wait
 
     imported = time.monotonic()
-    sweep = log_sweep(uri, runs)
+    try:
+        sweep = log_sweep(uri, runs)
+    except KeyboardInterrupt:
+        left = shlex.quote(str(directory))
+        click.echo(
+            f"Interrupted. What was logged so far stays in {directory}; to delete it: "
+            f"genesis-flow db stop {left} && rm -r {left}",
+            err=True,
+        )
+        raise
     if as_json:
         click.echo(json.dumps(summary(directory, sweep), indent=2))
         return
@@ -115,6 +124,8 @@ def account(directory: Path, sweep: "Sweep", seconds_to_import: float) -> list[s
 
 
 def _what_next(directory: Path, best: "Run") -> list[str]:
+    from genesis_flow.cli.sweep import EXPERIMENT
+
     uri, quoted = embedded_uri(directory), shlex.quote(str(directory))
     return [
         "Where the data lies",
@@ -130,6 +141,11 @@ def _what_next(directory: Path, best: "Run") -> list[str]:
         "  import mlflow",
         f"  mlflow.set_tracking_uri({uri!r})",
         '  mlflow.log_metric("loss", 0.1)',
+        f'  mlflow.search_runs(experiment_names=["{EXPERIMENT}"], output_format="list")',
+        "",
+        "Look at runs in the terminal",
+        f"  genesis-flow runs {EXPERIMENT} --uri {shlex.quote(uri)}",
+        f"  genesis-flow show {best.info.run_id[:8]} --uri {shlex.quote(uri)}",
         "",
         "The database stops by itself when no program uses it. Delete everything",
         f"  genesis-flow db stop {quoted} && rm -r {quoted}",

@@ -7,7 +7,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from click.testing import CliRunner
 
+from genesis_flow.cli import sweep
+from genesis_flow.cli.main import cli
 from tests.client.conftest import Outcome, read, run_command
 
 Quickstart = Callable[..., Outcome]
@@ -78,3 +81,13 @@ def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     assert outcome.code == 1
     assert outcome.stderr.startswith("Error: ")
     assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_an_interrupted_quickstart_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_uri: str, _runs: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "log_sweep", interrupted)
+    done = CliRunner().invoke(cli, ["quickstart", str(tmp_path / "a b")])
+    assert done.exit_code == 1
+    assert f"genesis-flow db stop '{tmp_path}/a b' && rm -r '{tmp_path}/a b'" in done.stderr

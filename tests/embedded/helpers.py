@@ -34,4 +34,4 @@ def client(uri: str) -> "pymongo.MongoClient[dict[str, Any]]":
 
 
 def uri_of(directory: Path) -> str:
-    return directory.as_uri().replace("file", "genesis")
+    return "genesis" + directory.as_uri().removeprefix("file")

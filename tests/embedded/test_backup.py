@@ -210,7 +210,7 @@ def test_a_damaged_file_is_found_and_restores_nothing(
 
 
 def rewritten(file: Path, to: Path, change: Any) -> None:
-    """The same archive, sound for gzip and tar, with members as ``change`` wants them, or without them."""
+    """An archive that is sound for gzip and tar, with what ``change`` makes of its members, if anything."""
     with (
         tarfile.open(file) as archive,
         gzip.open(to, "wb") as raw,

@@ -9,7 +9,6 @@ import click
 
 from genesis_flow.cli.look import text
 from genesis_flow.cli.look.text import plain
-from genesis_flow.core.redact import mask
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -143,7 +142,7 @@ def compare(uri: str | None, runs: tuple[str, ...], with_equal: bool, as_json: b
 
 def _echo(lines: Sequence[str]) -> None:
     for line in lines:
-        click.echo(mask(line))
+        click.echo(line)
 
 
 def _run_table(page: "Page", width: int | None, *, with_experiment: bool) -> list[str]:

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 
+from genesis_flow.core.redact import mask
+
 _BARS = "▁▂▃▄▅▆▇█"
 _GAP = 2
 _NARROWEST = 40
@@ -28,8 +30,11 @@ def draws_curves() -> bool:
 
 
 def plain(text: object) -> str:
-    """One line that does nothing to a terminal, whatever was logged."""
-    line = " ".join(str(text).split())
+    """One line that does nothing to a terminal, whatever was logged.
+
+    Masked here, because half of a URI that was cut is not known as one.
+    """
+    line = " ".join(mask(str(text)).split())
     return "".join(character if character.isprintable() else "?" for character in line)
 
 
