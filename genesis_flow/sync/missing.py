@@ -48,7 +48,7 @@ def refusal_awaited(name: str) -> Callable[..., Awaitable[NoReturn]]:
     return refuse
 
 
-def _refuse(name: str, *_: Any, **__: Any) -> NoReturn:
+def _refuse(name: str, /, *_: Any, **__: Any) -> NoReturn:
     from genesis_flow import __version__
 
     raise MlflowException(

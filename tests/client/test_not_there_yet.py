@@ -39,7 +39,7 @@ def says(error: MlflowException, name: str) -> None:
 @pytest.mark.parametrize("name", MISSING)
 def test_blocking_store(name: str) -> None:
     with pytest.raises(MlflowException) as caught:
-        getattr(MongoDBStore(URI), name)("any", arguments="whatever")
+        getattr(MongoDBStore(URI), name)("any", name="whatever")
     says(caught.value, name)
 
 

@@ -79,6 +79,11 @@ WORDINGS: tuple[Wording, ...] = (
         "the SQL statement and its parameters are of no use to the user",
     ),
     Wording(
+        r"Invalid experiment name: .*\. Expects a string\.",
+        r"name must be a text, not .*\.",
+        "one sentence for all arguments that are texts",
+    ),
+    Wording(
         r"Invalid page token, decoded value=.*",
         r"Invalid page token: .*",
         "a keyset token has no decoded offset to show",
