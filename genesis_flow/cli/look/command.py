@@ -174,9 +174,9 @@ def _run_table(page: "Page", width: int | None, *, with_experiment: bool) -> lis
         )
     lines, left_out = text.table(rows, width, keeps=len(fixed))
     if left_out:
-        lines.append(f"({left_out} more columns: a wider terminal, or `genesis-flow show RUN`)")
+        lines.append(text.cut(f"({left_out} more columns: `genesis-flow show RUN`)", width))
     if page.has_more:
-        lines.append(f"(there are more runs than these {len(page.runs)}: --limit)")
+        lines.append(text.cut(f"(there are more runs than these {len(page.runs)}: --limit)", width))
     return lines
 
 
@@ -209,7 +209,11 @@ def _account(detail: "Detail", artifacts: "Artifacts", width: int | None) -> lis
     lines += _section("Tags", tags, width)
     lines += _section("Artifacts", files, width)
     if artifacts.problem:
-        lines += ["", "Artifacts", f"  {plain(artifacts.problem)}"]
+        lines += [
+            "",
+            "Artifacts",
+            f"  {text.cut(plain(artifacts.problem), None if width is None else width - 2)}",
+        ]
     return lines
 
 
@@ -269,7 +273,7 @@ def _comparison(details: "list[Detail]", with_equal: bool, width: int | None) ->
     ]
     lines, _ = text.table(rows, width, keeps=len(rows[0]))
     if equal:
-        lines.append(f"({equal} params and tags are the same: --all)")
+        lines.append(text.cut(f"({equal} params and tags are the same: --all)", width))
     return lines
 
 
