@@ -80,7 +80,7 @@ WORDINGS: tuple[Wording, ...] = (
     ),
     Wording(
         r"Invalid experiment name: .*\. Expects a string\.",
-        r"name must be a text, not .*\.",
+        r"(new_)?name must be a text, not .*\.",
         "one sentence for all arguments that are texts",
     ),
     Wording(
