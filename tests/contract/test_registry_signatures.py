@@ -9,6 +9,7 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from genesis_flow.aio import MongoDBModelRegistryStore as AsyncRegistry
 from genesis_flow.mongo.operation import Area
 from genesis_flow.sync.registry import MongoDBModelRegistryStore
+from tests.contract.test_signatures import differences, shape
 
 METHODS = sorted(
     name
@@ -17,16 +18,10 @@ METHODS = sorted(
 )
 
 
-def _parameters(function: object) -> list[tuple[str, object, object]]:
-    signature = inspect.signature(function)  # type: ignore[arg-type]
-    return [(each.name, each.kind, each.default) for each in signature.parameters.values()]
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_signatures(name: str) -> None:
-    assert _parameters(getattr(MongoDBModelRegistryStore, name)) == _parameters(
-        getattr(SqlAlchemyStore, name)
-    )
+    ours, theirs = shape(getattr(MongoDBModelRegistryStore, name)), shape(getattr(SqlAlchemyStore, name))
+    assert differences(ours, theirs) == []
 
 
 @pytest.mark.parametrize("name", METHODS)
