@@ -202,8 +202,9 @@ def test_the_first_call_of_all_may_be_direct(store_uri: str) -> None:
     store.close()
 
 
-def test_a_closed_store_opens_again_and_leaves_no_client(blocking_store: MongoDBStore) -> None:
-    store = blocking_store
+def test_a_closed_store_opens_again_and_leaves_no_client(store_uri: str) -> None:
+    # A name of its own: stores that other tests left open are no users of this client.
+    store = MongoDBStore(f"{store_uri}&appName=closing")
     run_id = new_run(store)
     client = client_of(store)
     other = MongoDBStore.from_settings(store._settings)
