@@ -47,9 +47,10 @@ _REVISION = re.compile(r"^revision\s*(?::\s*\w+\s*)?=\s*[\"'](\w+)", re.MULTILIN
 _ROUTED = re.compile(r"^mlflow/(protos/\w+_pb2|server/(\w+/)?\w+)\.py$")
 _ROUTE = re.compile(r"""["'/\x1a]?(/(?:mlflow|mlflow-artifacts)/[\w\-/{}<>:.]+)""")
 # Where MLflow looks for entry points, and where it reads its environment.
-_LOOKING = ("mlflow/tracking/", "mlflow/store/", "mlflow/server/", "mlflow/utils/plugins.py")
+_LOOKING = ("mlflow/genai/", "mlflow/tracking/", "mlflow/store/", "mlflow/server/", "mlflow/utils/plugins.py")
 _ASKING = ("mlflow/environment_variables.py", "mlflow/server/__init__.py", "mlflow/server/constants.py")
 _VARIABLE = re.compile(r"\b_?MLFLOW_[A-Z_]{3,}\b")
+_SINCE = re.compile(r"# since MLflow (\d+\.\d+)")
 _DECORATED = re.compile(r"""@\w*router\.(?:get|post|put|patch|delete)\(\s*["']([^"']+)""")
 
 
@@ -72,8 +73,12 @@ class Import:
     module: str
     name: str | None
     place: str
+    since: str | None = None
+    """The version from which on it is imported, as a comment `# since MLflow 3.18` behind the import says."""
 
     def resolves(self, tree: MlflowTree) -> bool:
+        if self.since is not None and _numbers(tree.version) < _numbers(self.since):
+            return True
         if self.name is None:
             return tree.path_of(self.module) is not None
         return tree.defines(self.module, self.name)
@@ -85,7 +90,7 @@ class Import:
 
 def imports_of(text: str, place: str) -> Iterator[list[list[Import]]]:
     """What a file imports from MLflow, as alternatives: one of them has to resolve as a whole."""
-    tree = ast.parse(text, filename=place)
+    tree, lines = ast.parse(text, filename=place), text.splitlines()
     guarded: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Try) and any(_is_import_error(handler.type) for handler in node.handlers):
@@ -96,12 +101,12 @@ def imports_of(text: str, place: str) -> Iterator[list[list[Import]]]:
                     found
                     for statement in way
                     for inner in ast.walk(statement)
-                    for found in _taken(inner, place)
+                    for found in _taken(inner, place, lines)
                 ]
                 for way in ways
             ]
     for node in ast.walk(tree):
-        if node not in guarded and (taken := list(_taken(node, place))):
+        if node not in guarded and (taken := list(_taken(node, place, lines))):
             yield [taken]
 
 
@@ -112,14 +117,19 @@ def _is_import_error(caught: ast.expr | None) -> bool:
     )
 
 
-def _taken(node: ast.AST, place: str) -> Iterator[Import]:
+def _taken(node: ast.AST, place: str, lines: list[str]) -> Iterator[Import]:
     if isinstance(node, ast.ImportFrom) and not node.level and _is_mlflow(node.module or ""):
+        since = _SINCE.search(lines[node.lineno - 1])
         for alias in node.names:
-            yield Import(node.module or "", alias.name, f"{place}:{node.lineno}")
+            yield Import(node.module or "", alias.name, f"{place}:{node.lineno}", since and since[1])
     elif isinstance(node, ast.Import):
         for alias in node.names:
             if _is_mlflow(alias.name):
                 yield Import(alias.name, None, f"{place}:{node.lineno}")
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:2]]
 
 
 def _is_mlflow(module: str) -> bool:

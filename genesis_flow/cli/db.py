@@ -23,7 +23,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group()
 def db() -> None:
-    """Start, stop, look at, back up and restore the embedded MongoDB of a directory.
+    """Start, stop, look at, back up, restore an embedded MongoDB.
 
     It starts by itself when a program uses genesis:///DIRECTORY, and stops some seconds after the last one
     has ended. DIRECTORY is a folder or its genesis:// URI, ./genesis-data unless given.

@@ -31,7 +31,7 @@ _COMMANDS = {
     ),
     "db": (
         "genesis_flow.cli.db:db",
-        "Start, stop, look at, back up and restore the embedded MongoDB of a directory.",
+        "Start, stop, look at, back up, restore an embedded MongoDB.",
     ),
     "completion": ("genesis_flow.cli.completion:completion", "Complete commands and options by the tab key."),
 }

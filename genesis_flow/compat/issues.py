@@ -19,7 +19,7 @@ _FIELDS = {field.name for field in dataclasses.fields(Issue)}
 def check_fields(**fields: Any) -> None:
     """MLflow's own rules for the fields of an issue, if it has any."""
     if _SINCE_3_18:
-        from mlflow.utils.issue_utils import validate_issue_fields
+        from mlflow.utils.issue_utils import validate_issue_fields  # since MLflow 3.18
 
         validate_issue_fields(**fields)
 
@@ -30,7 +30,7 @@ def check_search(
     """MLflow's own rules for a search of issues, if it has any."""
     if not _SINCE_3_18:
         return
-    from mlflow.utils.issue_utils import validate_issue_search
+    from mlflow.utils.issue_utils import validate_issue_search  # since MLflow 3.18
 
     validate_issue_search(name, statuses, severities, order_by)
     check_fields(categories=categories)

@@ -26,15 +26,15 @@ def is_custom(data: dict[str, Any]) -> bool:
 def runs_in_container(data: dict[str, Any]) -> bool:
     if not is_custom(data):
         return False
-    from mlflow.genai.scorers.scorer_utils import container_scoring_enabled
+    from mlflow.genai.scorers.scorer_utils import container_scoring_enabled  # since MLflow 3.18
 
     return bool(container_scoring_enabled())
 
 
 def refused_in_container(name: str, data: dict[str, Any]) -> str | None:
     """What there is against running this custom scorer, in MLflow's words."""
-    from mlflow.genai.scorers.base import SerializedScorer, _is_decorator_scorer
-    from mlflow.genai.scorers.scorer_utils import (
+    from mlflow.genai.scorers.base import SerializedScorer, _is_decorator_scorer  # since MLflow 3.18
+    from mlflow.genai.scorers.scorer_utils import (  # since MLflow 3.18
         _signature_param_names,
         container_scoring_enabled,
         custom_scorer_execution_blocked,

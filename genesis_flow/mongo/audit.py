@@ -135,7 +135,7 @@ def _prompts(versions: Any) -> Document:
 
 def _by_name(name: str) -> Describe | None:
     """What is said of an argument that is called like an id, or like a list of ids."""
-    if name.endswith("_id"):
+    if name.endswith("_id") and name != "user_id":  # the actor is named elsewhere
         return _as(name)
     return _all(name) if name.endswith("_ids") else None
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from genesis_flow import embedded
 from genesis_flow.cli.main import cli
 from genesis_flow.embedded import EmbeddedUnavailable, files
+from genesis_flow.embedded.layout import Layout
 from genesis_flow.embedded.locks import is_locked
 from tests.embedded.helpers import client, has_ended, uri_of, wait_until
 
@@ -141,7 +142,7 @@ def test_a_removal_ends_the_server_at_once(directory: Path, removed: str) -> Non
         import sys
         from genesis_flow.embedded import keeper
         keeper.LOOK_SECONDS = 600
-        arguments = [{str(directory)!r}, {str(embedded.find_mongod())!r}, {str(directory / "mongod.sock")!r}]
+        arguments = [{str(directory)!r}, {str(embedded.find_mongod())!r}, {str(Layout(directory).socket)!r}]
         sys.exit(keeper.Keeper(*arguments, 600).run())
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)])

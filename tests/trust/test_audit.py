@@ -69,7 +69,10 @@ def records(database: Database[dict[str, Any]], **query: Any) -> list[dict[str, 
 
 def operations(store: type[Area]) -> dict[str, bool]:
     """The names of the store's public calls, and whether they say that they change something."""
-    found = ((name, getattr(member, "changes_data", None)) for name, member in inspect.getmembers(store))
+    # An asynchronous store fills in what may be left out around some operations.
+    members = ((name, vars(cls)[name]) for cls in reversed(store.__mro__) for name in vars(cls))
+    marked = {name: member.changes_data for name, member in members if hasattr(member, "changes_data")}
+    found = ((name, marked.get(name)) for name, _ in inspect.getmembers(store))
     return {name: changes for name, changes in found if changes is not None}
 
 

@@ -102,6 +102,12 @@ def test_a_name_with_an_alternative_is_not_broken(tmp_path: Path) -> None:
     ]
 
 
+def test_a_name_of_a_newer_version_is_looked_for_there(tmp_path: Path) -> None:
+    line = "from mlflow.utils.validation import newer  # since MLflow 3.18"
+    assert broken(line, package(tmp_path / "old", "3.17.2")) == []
+    assert broken(line, package(tmp_path / "new", "3.18.0")) == ["mlflow.utils.validation.newer"]
+
+
 @pytest.mark.parametrize(
     ("line", "gone"),
     [
