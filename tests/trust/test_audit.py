@@ -262,7 +262,7 @@ KILLED = """
 import os, signal, sys
 from mlflow.entities import Param
 from genesis_flow import MongoDBStore
-from genesis_flow.database import audit
+from genesis_flow.mongo import audit
 
 store = MongoDBStore(sys.argv[1])
 run = store.create_run("0", "u", 1, [], "r").info.run_id
