@@ -21,8 +21,7 @@ class Migration(BaseMigration):
     compatible = True
 
     def upgrade(self):
-        self.create_collection("label_schemas")
-        self.collection("label_schemas").create_indexes(INDEXES)
+        self.create_collections({"label_schemas": INDEXES})
 
     def downgrade(self):
         self.collection("label_schemas").drop()

@@ -22,8 +22,7 @@ class Migration(BaseMigration):
     compatible = True
 
     def upgrade(self):
-        self.create_collection("scorers")
-        self.collection("scorers").create_indexes(INDEXES)
+        self.create_collections({"scorers": INDEXES})
 
     def downgrade(self):
         self.collection("scorers").drop()

@@ -26,10 +26,7 @@ class Migration(BaseMigration):
     compatible = True
 
     def upgrade(self):
-        self.create_collection("review_queues")
-        self.collection("review_queues").create_indexes(QUEUES)
-        self.create_collection("review_queue_items")
-        self.collection("review_queue_items").create_indexes(ITEMS)
+        self.create_collections({"review_queues": QUEUES, "review_queue_items": ITEMS})
 
     def downgrade(self):
         self.collection("review_queue_items").drop()

@@ -25,8 +25,7 @@ class Migration(BaseMigration):
     compatible = True
 
     def upgrade(self):
-        self.create_collection("issues")
-        self.collection("issues").create_indexes(ISSUES)
+        self.create_collections({"issues": ISSUES})
         self.collection("assessments").create_indexes([TRACES_OF_ISSUES])
 
     def downgrade(self):
