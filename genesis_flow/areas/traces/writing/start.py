@@ -25,7 +25,7 @@ from genesis_flow.areas.experiments.guards import (
     milliseconds,
     refuse_unknown_experiment,
 )
-from genesis_flow.areas.traces.documents import ERASING, KNOWN, NOW, TOUCH, AssessmentFields, TraceFields
+from genesis_flow.areas.traces.documents import KNOWN, NOW, TOUCH, AssessmentFields, TraceFields
 from genesis_flow.areas.traces.entities import assessment_document, trace_info_entity
 from genesis_flow.areas.traces.shared import (
     HERE,
@@ -154,8 +154,9 @@ class TraceStart(TraceMemory, Area):
                 if TRACES_KEEP_THEIR_EXPERIMENT and found["experiment_id"] != stated["experiment_id"]:
                     refuse_foreign_trace(trace_id)
                 place, is_where = place_of(found), {name: found[name] for name in _PLACE}
-        if await traces.find_one(scoped({"_id": trace_id, **ERASING}), {"_id": 1}):
-            refuse_erased(trace_id)
+        there = await traces.find_one(scoped({"_id": trace_id}), {"erasing": 1})
+        if there is None or "erasing" in there or await traces.find_one(scoped({"_id": trace_id, **HERE})):
+            refuse_erased(trace_id)  # or was deleted, or made, between the looks: the call is made again
         raise MlflowException(
             f"Cannot update traces that are no longer DB-backed: '{trace_id}'.", INVALID_STATE
         )
