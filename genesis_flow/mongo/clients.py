@@ -21,6 +21,8 @@ BlockingClient = pymongo.MongoClient[dict[str, Any]]
 _LOOK_SECONDS = 0.01
 # What a client may take to tell a server of its end that may be gone.
 _CLOSE_SECONDS = 2.0
+# Clients of loops that were closed by hand: their end would have PyMongo speak to a loop that is gone.
+_buried: list[Client] = []
 # Tasks of these packages may be left on a loop.
 _OURS = ("pymongo.", "genesis_flow.")
 
@@ -147,11 +149,12 @@ class Clients:
                 self._client = None
 
     def bury(self) -> None:
-        """Let go of what belongs to a loop that was closed by hand, which leaves no way to close it well.
-
-        The garbage collector closes the sockets.
-        """
+        """Close the sockets of a loop that was closed by hand: there is no other way to close its client."""
         self.closed = True
+        for transport in list(getattr(self.loop, "_transports", {}).values()):
+            if type(transport.get_protocol()).__module__.startswith(_OURS) and transport._sock is not None:
+                transport._sock.close()
+                transport._sock = None
         for task in asyncio.all_tasks(self.loop):
             frame = getattr(task.get_coro(), "cr_frame", None)
             if frame is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
@@ -161,6 +164,8 @@ class Clients:
             if opened.done() and not opened.cancelled() and opened.exception() is None:
                 opened.result().let_go()
         self.opened.clear()
+        if self._client is not None:
+            _buried.append(self._client)
         self._client = None
         self._owner.forget(self)
 

@@ -328,7 +328,7 @@ def test_loops_that_are_gone_leave_nothing(
     assert done.returncode == 0, done.stderr
     more_descriptors, sockets = json.loads(done.stdout)
     # The last loop that was closed by hand is noticed when the next one is used.
-    assert more_descriptors <= (0 if how == "asyncio.run" else 2)
+    assert more_descriptors <= 0
     assert sockets <= (0 if how == "asyncio.run" else 1 + WATCHING)
     assert done.stderr == ""
 
