@@ -36,8 +36,11 @@ def proxy(request: pytest.FixtureRequest) -> Iterator[FaultyProxy]:
 async def world(
     request: pytest.FixtureRequest, proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
-    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", str(TIMEOUT))
     name = f"test_{uuid.uuid4().hex[:12]}"
+    # A slow machine may need longer for the collections than the calls of these tests have.
+    async with MongoDBStore(f"mongodb://127.0.0.1:{proxy.upstream}/{name}?directConnection=true") as store:
+        await store.get_experiment("0")
+    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", str(TIMEOUT))
     made: World = request.param(proxy.database_uri(name), str(tmp_path / "artifacts"))
     yield made
     proxy.arm()
