@@ -30,13 +30,13 @@ class EmptiedDatabase:
             async with MongoDBStore(self._mongod.database_uri(self._name)) as store:
                 await store.get_experiment("0")
             self._schema = self._counted()
-            self._empty()
+            empty(self._database)
         return self._mongod.database_uri(self._name)
 
     def give_back(self) -> None:
         """Empty it for the next test, or drop it if its schema is not what it was."""
         if self._counted() == self._schema:
-            self._empty()
+            empty(self._database)
         else:
             self._drop()
 
@@ -53,21 +53,25 @@ class EmptiedDatabase:
         stats = self._database.command("dbStats")
         return stats["collections"], stats["views"], stats["indexes"]
 
-    def _empty(self) -> None:
-        names = [
-            each["name"]
-            for each in self._database.list_collections(filter={"type": "collection"})
-            if each["name"] != LEDGER and not each["name"].startswith("system.")
-        ]
-        first, *others = names
-        joined = [{"$unionWith": {"coll": name, "pipeline": _whether_any(name)}} for name in others]
-        for found in self._database[first].aggregate([*_whether_any(first), *joined]):
-            self._database[found["name"]].delete_many({})
-
     def _drop(self) -> None:
         if self._name:
             self._client.drop_database(self._name)
             self._name = ""
+
+
+def empty(database: Database[dict[str, Any]]) -> None:
+    """One command finds the collections that have documents; most have none."""
+    names = [
+        each["name"]
+        for each in database.list_collections(filter={"type": "collection"})
+        if each["name"] != LEDGER and not each["name"].startswith("system.")
+    ]
+    if not names:
+        return
+    first, *others = names
+    joined = [{"$unionWith": {"coll": name, "pipeline": _whether_any(name)}} for name in others]
+    for found in database[first].aggregate([*_whether_any(first), *joined]):
+        database[found["name"]].delete_many({})
 
 
 def _whether_any(name: str) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The pair of stores under comparison: genesis_flow and MLflow's SQL store on SQLite."""
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -9,14 +10,13 @@ from unittest import mock
 import pymongo
 import pytest
 import sqlalchemy
-from mlflow.store.db.base_sql_model import Base
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from pymongo.database import Database
 
-from genesis_flow.migrate.initialise import LEDGER
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.contract.pair import Pair
 from tests.contract.scenes import Clock
+from tests.emptied import empty
 from tests.mongod import Mongod, unique
 
 # Both stores: artifact locations are then the same text.
@@ -34,16 +34,34 @@ def _oracle(folder: Path) -> Iterator[SqlAlchemyStore]:
         SqlAlchemyStore._engine_map.pop(uri).dispose()
 
 
-def _trade_durability_for_speed(connection: Any, _record: Any) -> None:
+def _trade_durability_for_speed(connection: Any, _record: Any = None) -> None:
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
 
 
 @pytest.fixture(scope="session")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlAlchemyStore]:
-    """One for the session: making the schema takes seconds, emptying the tables milliseconds."""
-    with _oracle(tmp_path_factory.mktemp("oracle")) as store:
-        yield store
+def session_oracle(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[SqlAlchemyStore, sqlite3.Connection]]:
+    """One for the session, and what it was at first: making the schema takes seconds, a copy milliseconds."""
+    with _oracle(tmp_path_factory.mktemp("oracle")) as store, closing(sqlite3.connect(":memory:")) as first:
+        with closing(_connected(store)) as now:
+            now.backup(first)
+        yield store, first
+
+
+@pytest.fixture
+def oracle(session_oracle: tuple[SqlAlchemyStore, sqlite3.Connection]) -> SqlAlchemyStore:
+    """MLflow's own store, empty but for the default experiment."""
+    store, first = session_oracle
+    with closing(_connected(store)) as now:
+        _trade_durability_for_speed(now)
+        first.backup(now)
+    return store
+
+
+def _connected(store: SqlAlchemyStore) -> sqlite3.Connection:
+    return sqlite3.connect(store.db_uri.removeprefix("sqlite:///"))
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +74,7 @@ def contract_database(mongod: Mongod) -> Iterator[Database[dict[str, Any]]]:
 @pytest.fixture
 def pair(mongod: Mongod, contract_database: Database[dict[str, Any]], oracle: SqlAlchemyStore) -> Pair:
     """Both stores, empty but for the default experiment."""
-    _empty_database(contract_database)
-    _empty_oracle(oracle)
+    empty(contract_database)
     return Pair(MongoDBStore(mongod.database_uri(contract_database.name), ARTIFACT_ROOT), oracle)
 
 
@@ -90,16 +107,3 @@ def module_pair(
         yield Pair(MongoDBStore(mongod.database_uri(name), ARTIFACT_ROOT), store)
     with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
         client.drop_database(name)
-
-
-def _empty_database(database: Database[dict[str, Any]]) -> None:
-    for collection in database.list_collections(filter={"type": "collection"}):
-        if collection["name"] != LEDGER and not collection["name"].startswith("system."):
-            database[collection["name"]].delete_many({})
-
-
-def _empty_oracle(store: SqlAlchemyStore) -> None:
-    with store.engine.begin() as connection:
-        for table in reversed(Base.metadata.sorted_tables):
-            connection.execute(table.delete())
-    store._initialize_store_state()

@@ -12,9 +12,9 @@ from pymongo.database import Database
 
 from genesis_flow.sync.registry import MongoDBModelRegistryStore
 from tests.contract import policy
-from tests.contract.conftest import _empty_database, _empty_oracle
 from tests.contract.pair import Outcome, Pair
 from tests.contract.policy import Exemption, Rule, Wording
+from tests.emptied import empty
 from tests.mongod import Mongod, unique
 
 _CLOCK = Exemption(Rule.CLOSE_TIME, "each store reads its clock")
@@ -64,8 +64,7 @@ def registry(
     mongod: Mongod, contract_database: Database[dict[str, Any]], oracle: SqlAlchemyStore
 ) -> RegistryPair:
     """Both registries, empty."""
-    _empty_database(contract_database)
-    _empty_oracle(oracle)
+    empty(contract_database)
     ours = MongoDBModelRegistryStore(mongod.database_uri(contract_database.name))
     return RegistryPair(ours, SqlRegistry(oracle.db_uri))
 
