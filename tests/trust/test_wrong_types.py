@@ -12,12 +12,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as SqlRegistry
 
 from genesis_flow.sync.registry import MongoDBModelRegistryStore
-from tests.contract.conftest import contract_database, oracle, pair
+from tests.contract.conftest import contract_database, oracle, pair, session_oracle
 from tests.contract.pair import Outcome, Pair, _outcome, _told
 from tests.contract.registry import RegistryPair
 from tests.trust import every_call
 
-__all__ = ["contract_database", "oracle", "pair"]
+__all__ = ["contract_database", "oracle", "pair", "session_oracle"]
 
 WRONG: list[Any] = [None, 4321, {"a": 1}, ["a"], b"a", "x", 1.5, True]
 # An operator to MongoDB, or no text at all: docs/differences.md, "Odd questions".
