@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import flask
-import mlflow
 import pymongo
 import pytest
 from mlflow.entities import Metric, Param, RunTag
@@ -25,10 +24,9 @@ from genesis_flow.mongo.operation import Area
 from genesis_flow.stores.areas import DECLARED
 from genesis_flow.sync.tracking import MongoDBStore as SyncStore
 from tests.commands import CommandRecorder
-from tests.contract.trace_scenes import stated, trace_id
 from tests.migration.helpers import make_config
 from tests.mongod import Mongod
-from tests.trust import every_call
+from tests.scenes import Stage, play
 
 WRITES = {"insert", "update", "delete", "findAndModify", "bulkWrite"}
 
@@ -118,23 +116,14 @@ async def test_every_call_that_writes_leaves_one_record_and_no_other_does(
     database: Database[dict[str, Any]],
     commands: CommandRecorder,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
-    mlflow.set_tracking_uri(store_uri)
     async with MongoDBStore(store_uri) as tracking, MongoDBModelRegistryStore(store_uri) as registry:
         await tracking.get_experiment("0")  # makes the default experiment
         track = Checker(tracking, database, commands)
         register = Checker(registry, database, commands)
-        prompt = await every_call.most(track, register, tmp_path)
-        await every_call.webhooks(register, "https://127.0.0.1:9/hook")
-        run_id = (await track("create_run", "0", "me", 1, [], "linked")).info.run_id
-        model_id = (await track("create_logged_model", "0", "linked")).model_id
-        await track("start_trace", stated(trace_id(9)))
-        await every_call.prompt_links(register, run_id, model_id, trace_id(9), prompt)
+        await play(Stage(track, register, tmp_path, linked_uri=store_uri))
     for checker in (track, register):
-        missed = operations(type(checker.store)).keys() - checker.called
-        assert not missed, f"tests/trust/every_call.py does not call {sorted(missed)}"
+        assert checker.called == operations(type(checker.store)).keys()
 
 
 @pytest.mark.parametrize("store", [MongoDBStore, MongoDBModelRegistryStore])

@@ -25,8 +25,10 @@ from genesis_flow.mongo.connection import Session
 from tests.contract.trace_scenes import span
 from tests.doctor.helpers import examine
 from tests.mongod import Mongod, running_mongod
+from tests.scenes import play
+from tests.scenes.stage import ONE
 from tests.trust.soak import amount
-from tests.trust.tour import ONE, STEPS, World
+from tests.trust.tour import World
 
 KILLS = amount(6, 100)
 WORKERS = 3
@@ -229,8 +231,7 @@ def check_whole(store: MongoDBStore, atomic: bool) -> None:
 async def test_every_kind_of_inconsistency_is_found(store_uri: str, tmp_path: Path) -> None:
     """A whole database has none; each document that is taken away or changed by hand shows."""
     world = World(store_uri, str(tmp_path / "artifacts"))
-    for make in STEPS.values():
-        await make(world)
+    await play(world)
     assert (await findings(store_uri), await half_done(store_uri)) == ([], {})
     database = world.store.database.client[world.store.settings.database]
     await database["experiments"].update_one({"name": "renamed"}, {"$set": {"pending": "deleted"}})

@@ -15,9 +15,10 @@ from mlflow.entities import Metric, Param, RunTag
 from genesis_flow import MongoDBStore as BlockingStore
 from genesis_flow.aio import MongoDBStore
 from tests.mongod import Mongod
+from tests.scenes import play
 from tests.trust.proxy import Command, FaultyProxy, faulty_proxy
 from tests.trust.soak import SOAK, amount
-from tests.trust.tour import STEPS, TRAINING, World, WorldOfThreads, contents
+from tests.trust.tour import TRAINING, Made, World, WorldOfThreads, contents
 
 BATCHES = 40
 PROCESSES = 8
@@ -148,22 +149,27 @@ def stored(world: World) -> dict[str, list[str]]:
 
 
 async def one_pass(
-    world: World, steps: tuple[str, ...], proxy: FaultyProxy, position: int | None, where: str, answer: Any
+    world: World, areas: tuple[str, ...], proxy: FaultyProxy, position: int | None, where: str, answer: Any
 ) -> int:
     """A tour, with the command at ``position`` of each call lost; how many were."""
     await world.store.get_experiment("0")
     await world.registry.search_registered_models()
-    failures, lost = [], 0
-    for name in steps:
+    lost = 0
+
+    async def lose(name: str, make: Made) -> Any:
+        nonlocal lost
         if position is not None:
             proxy.arm(**{f"{where}_lost": first_two(position)}, instead=answer)
         try:
-            await STEPS[name](world)
+            made = await make()
         except Exception as error:
-            failures.append(f"{name}: {error!r:.200} after {proxy.lost} of {proxy.seen}")
+            raise AssertionError(f"{name} after {proxy.lost} of {proxy.seen}") from error
         lost += len(proxy.lost)
+        return made
+
+    world.around = lose
+    await play(world, *areas)
     proxy.arm()
-    assert failures == []
     return lost
 
 
@@ -174,7 +180,7 @@ async def test_every_write_whose_command_was_lost_is_made_once(
     behind_proxy: FaultyProxy, short_waits: None, tmp_path: Path, where: str, how: str
 ) -> None:
     """In pass p the p-th command of every call is lost, twice; the database is as if none had been."""
-    await lose_each(behind_proxy, tmp_path, World, tuple(STEPS), where, how)
+    await lose_each(behind_proxy, tmp_path, World, (), where, how)
 
 
 @pytest.mark.parametrize("where", ["request", "reply"])
@@ -186,7 +192,7 @@ async def test_so_it_is_with_calls_that_threads_run_themselves(
 
 
 async def lose_each(
-    proxy: FaultyProxy, tmp_path: Path, kind: type[World], steps: tuple[str, ...], where: str, how: str
+    proxy: FaultyProxy, tmp_path: Path, kind: type[World], areas: tuple[str, ...], where: str, how: str
 ) -> None:
     answer = THROTTLED if how == "throttled" else None
     results: list[dict[str, list[str]]] = []
@@ -194,7 +200,7 @@ async def lose_each(
         name = f"test_{uuid.uuid4().hex[:12]}"
         world = kind(proxy.database_uri(name), str(tmp_path / "artifacts"))
         try:
-            lost = await one_pass(world, steps, proxy, position, where, answer)
+            lost = await one_pass(world, areas, proxy, position, where, answer)
             results.append(stored(world))
             assert position is None or lost
         finally:

@@ -9,7 +9,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pymongo
 import pytest
 from mlflow.entities import Metric, Param, RunTag, ViewType
@@ -19,7 +18,7 @@ from pymongo.database import Database
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.mongo.operation import Area
 from tests.contract.trace_scenes import span, stated, trace_id
-from tests.trust import every_call
+from tests.scenes import Stage, play
 
 OPERATORS: list[Any] = [
     {"$ne": "no such"},
@@ -110,15 +109,13 @@ def entities_with_operators(entity: Any) -> Iterator[Any]:
 
 
 async def test_operators_in_the_place_of_texts_change_and_find_nothing(
-    store_uri: str, database: Database[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store_uri: str, database: Database[dict[str, Any]], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
-    mlflow.set_tracking_uri(store_uri)
     async with MongoDBStore(store_uri) as tracking, MongoDBModelRegistryStore(store_uri) as registry:
         await tracking.get_experiment("0")
         await registry.search_registered_models()
         track, register = Injector(tracking, database), Injector(registry, database)
-        await every_call.most(track, register, tmp_path)
+        await play(Stage(track, register, tmp_path, linked_uri=store_uri))
     assert track.tried + register.tried > 100
 
 

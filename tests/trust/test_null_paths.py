@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.commands import CommandRecorder
+from tests.scenes import play
 from tests.trust.test_portable import reads
-from tests.trust.tour import STEPS, World
+from tests.trust.tour import World
 
 _LISTS = ("$and", "$or", "$nor")
 _TO_ARRAYS = ("$addToSet", "$push", "$pull", "$pop", "$pullAll")
@@ -29,8 +30,7 @@ async def test_no_path_that_is_compared_with_null_leads_through_an_array(
     world: World, commands: CommandRecorder
 ) -> None:
     with commands.recording() as sent:
-        for make in STEPS.values():
-            await make(world)
+        await play(world)
         for read in reads(world).values():
             await read()
     compared, arrays = look_at(sent)

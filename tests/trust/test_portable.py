@@ -28,8 +28,9 @@ from genesis_flow.migrate.schema_check import compare
 from tests.commands import CommandRecorder
 from tests.contract.trace_scenes import span, trace_id
 from tests.mongod import Mongod
+from tests.scenes import play
 from tests.trust.portable_rules import rules
-from tests.trust.tour import STEPS, World
+from tests.trust.tour import World
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 RU = "mongodb://name.mongo.cosmos.azure.com:10255/db?ssl=true&replicaSet=globaldb"
@@ -52,8 +53,7 @@ async def test_a_tour_of_all_writes_and_many_reads_sends_nothing_else(
     world: World, commands: CommandRecorder
 ) -> None:
     with rules.enforced() as violations, commands.recording() as sent:
-        for make in STEPS.values():
-            await make(world)
+        await play(world)
         for name, read in reads(world).items():
             assert await read() is not None, name
     assert sorted(set(violations)) == []
@@ -82,18 +82,16 @@ def reads(world: World) -> dict[str, Any]:
         "by five": runs("", "params.p", "tags.t", "attributes.status", "attributes.end_time", "metrics.m"),
         "experiments": store.search_experiments,
         "experiments by name": lambda: store.search_experiments(ViewType.ALL, order_by=["name DESC"]),
-        "traces": lambda: store.search_traces(locations=[experiment], max_results=3),
-        "traces by duration": lambda: store.search_traces(
-            locations=[experiment], order_by=["execution_time DESC"]
-        ),
-        "traces by tag": lambda: store.search_traces(filter_string="tags.u = '2'", locations=[experiment]),
+        "traces": lambda: store.search_traces(locations=["0"], max_results=3),
+        "traces by duration": lambda: store.search_traces(locations=["0"], order_by=["execution_time DESC"]),
+        "traces by tag": lambda: store.search_traces(filter_string="tags.u = '2'", locations=["0"]),
         "trace metrics": lambda: store.query_trace_metrics(
-            [experiment], MetricViewType.TRACES, "trace_count", count, dimensions=["trace_status"]
+            ["0"], MetricViewType.TRACES, "trace_count", count, dimensions=["trace_status"]
         ),
         "span metrics": lambda: store.query_trace_metrics(
-            [experiment], MetricViewType.SPANS, "span_count", count, dimensions=["span_type"]
+            ["0"], MetricViewType.SPANS, "span_count", count, dimensions=["span_type"]
         ),
-        "sessions": lambda: store.find_completed_sessions(experiment, 0, 2**50),
+        "sessions": lambda: store.find_completed_sessions("0", 0, 2**50),
         "logged models": lambda: store.search_logged_models([experiment]),
         "logged models by metric": lambda: store.search_logged_models(
             [experiment], order_by=[{"field_name": "metrics.acc", "ascending": False}]
@@ -118,8 +116,7 @@ def reads(world: World) -> dict[str, Any]:
 async def test_both_profiles_find_the_same_in_the_same_order(
     world: World, store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for make in STEPS.values():
-        await make(world)
+    await play(world)
     dice = random.Random(7)
     for number in range(40):
         run = await world.store.create_run(
@@ -166,8 +163,7 @@ async def walk(store: MongoDBStore, experiment: str, order: str) -> list[str]:
 async def test_the_listener_finds_what_the_full_profile_sends(world: World) -> None:
     """A check that finds nothing is worth something only if it can find."""
     with rules.enforced() as violations:
-        for make in STEPS.values():
-            await make(world)
+        await play(world)
         for read in reads(world).values():
             await read()
     found = "\n".join(violations)

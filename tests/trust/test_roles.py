@@ -21,7 +21,7 @@ from genesis_flow.migrate.errors import MigrationError
 from genesis_flow.migrate.initialise import LEDGER
 from genesis_flow.stores.areas import DECLARED
 from tests.migration.helpers import make_config
-from tests.trust import every_call
+from tests.scenes import Stage, play
 from tests.trust.secure import PASSWORD, SecureServer
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
@@ -96,7 +96,6 @@ async def test_a_client_makes_every_call_and_changes_no_schema(
     """The audit trail included, which it can add to, but neither read nor change."""
     uri = user("mlflowClient")
     monkeypatch.setenv("GENESIS_FLOW_AUDIT", "true")
-    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
     async with MongoDBStore(uri) as tracking, MongoDBModelRegistryStore(uri) as registry:
 
         async def track(method: str, *args: Any, **kwargs: Any) -> Any:
@@ -106,8 +105,7 @@ async def test_a_client_makes_every_call_and_changes_no_schema(
             return await getattr(registry, method)(*args, **kwargs)
 
         await tracking.get_experiment("0")
-        await every_call.most(track, register, tmp_path)
-        await every_call.webhooks(register, "https://127.0.0.1:9/hook")
+        await play(Stage(track, register, tmp_path, linked_uri=uri))
     with pymongo.MongoClient[dict[str, Any]](uri) as client:
         db = client[name]
         for forbidden in (

@@ -22,9 +22,10 @@ from pymongo.errors import (
 
 from genesis_flow.mongo.error_edge import retry_delay, translate
 from tests.mongod import Mongod
+from tests.scenes import play
 from tests.trust.proxy import Command, FaultyProxy, faulty_proxy
 from tests.trust.soak import SOAK
-from tests.trust.tour import STEPS, World, contents
+from tests.trust.tour import Made, World, contents
 
 TEXT = "Error=16500, RetryAfterMs={}, Details='Response status code does not indicate success: 429'"
 WAIT = 120
@@ -185,18 +186,23 @@ async def test_a_server_that_throttles_all_the_time(
     refused = 0
     await world.store.get_experiment("0")
     await world.registry.search_registered_models()
-    for name, make in STEPS.items():
+
+    async def refuse(name: str, make: Made) -> Any:
+        nonlocal refused
         proxy.arm(request_lost=lambda command: dice.random() < share, instead=quick)
         try:
-            await make(world)
+            made = await make()
         except MlflowException as error:
             raise AssertionError(f"{name} after {proxy.lost} of {proxy.seen}") from error
         refused += len(proxy.lost)
+        return made
+
+    world.around = refuse
+    await play(world)
     proxy.arm()
     assert refused > 30
     calm = World(proxy.database_uri(f"test_{uuid.uuid4().hex[:12]}"), str(tmp_path / "artifacts"))
-    for make in STEPS.values():
-        await make(calm)
+    await play(calm)
     with pymongo.MongoClient(port=proxy.upstream) as client:
         found = contents(client, world.store.settings.database)
         wanted = contents(client, calm.store.settings.database)

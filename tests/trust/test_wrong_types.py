@@ -15,7 +15,7 @@ from genesis_flow.sync.registry import MongoDBModelRegistryStore
 from tests.contract.conftest import contract_database, oracle, pair, session_oracle
 from tests.contract.pair import Outcome, Pair, _outcome, _told
 from tests.contract.registry import RegistryPair
-from tests.trust import every_call
+from tests.scenes import SCENES, Stage, play
 
 __all__ = ["contract_database", "oracle", "pair", "session_oracle"]
 
@@ -97,14 +97,17 @@ class Mistaker:
         self.tried = 0
         self.wrong: list[str] = []
         self._their_ids: dict[str, str] = {}
+        self._tried_before: set[tuple[str, int, frozenset[str]]] = set()
 
     async def __call__(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         if not hasattr(self.pair.oracle, name):
             return getattr(self.pair.ours, name)(*args, **kwargs)
-        for place in (*range(len(args)), *kwargs):
+        form = (name, len(args), frozenset(kwargs))
+        for place in (*range(len(args)), *kwargs) if form not in self._tried_before else ():
             for wrong in () if name in UNTRIED else WRONG:
                 if not (name in OF_THE_VERSION and wrong in (1.5, True)):
                     self._mistake(name, place, wrong, list(args), dict(kwargs))
+        self._tried_before.add(form)
         ours, theirs = self._play(name, list(args), kwargs)
         if ours.error is not None:
             raise ours.error
@@ -129,7 +132,7 @@ class Mistaker:
     def _play(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[Outcome, Outcome]:
         ours = _outcome(getattr(self.pair.ours, name), args, kwargs)
         with _told(ours.result):
-            their_args = [self._theirs(each) for each in args]
+            their_args = [self._theirs(given) for given in args]
             theirs = _outcome(getattr(self.pair.oracle, name), their_args, kwargs)
         return ours, theirs
 
@@ -145,7 +148,8 @@ class Mistaker:
 def test_every_wrong_argument_gets_mlflows_answer(pair: Pair, tmp_path: Path) -> None:
     registry = RegistryPair(MongoDBModelRegistryStore(pair.ours.db_uri), SqlRegistry(pair.oracle.db_uri))
     tracking, models = Mistaker(pair), Mistaker(registry)
-    asyncio.run(every_call.most(tracking, models, tmp_path))
+    areas = [area for area in SCENES if area != "webhooks"]
+    asyncio.run(play(Stage(tracking, models, tmp_path), *areas))
     wrong = [*tracking.wrong, *models.wrong]
     assert not wrong, f"{len(wrong)} of {tracking.tried + models.tried}:\n" + "\n".join(wrong)
     assert tracking.tried > 1000
