@@ -159,7 +159,11 @@ def check_entities(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
 
 def _check_entity(entity: Any) -> None:
-    for name in _texts_of(entity.__class__):
+    check_entity_texts(entity, *_texts_of(entity.__class__))
+
+
+def check_entity_texts(entity: Any, *names: str) -> None:
+    for name in names:
         value = getattr(entity, name)
         if type(value) is not str and not isinstance(value, _PLAIN):
             raise invalid(f"{name} of {type(entity).__name__} must be a text, not {value!r:.100}.")

@@ -28,6 +28,16 @@ async def scene(stage: Stage) -> None:
 
 
 async def writes(call: Call) -> None:
+    known = stated(TWO, tags={"t": "1"}, trace_metadata={"mlflow.trace.session": "s"})
+    await call("start_trace", known)
+    # Of a trace that the store has just stated, which it then need not read.
+    named = [
+        span(TWO, 1, attributes={"user.id": "u"}),
+        span(TWO, 2, 1, attributes={"mlflow.spanInputs": "a"}),
+    ]
+    await call("log_spans", "0", named)
+    await call("log_spans", "0", [span(TWO, 2, 1, name="again"), span(TWO, 3, 1)])
+    # Of a new trace, which is stated later.
     await call(
         "log_spans",
         "0",
@@ -39,15 +49,6 @@ async def writes(call: Call) -> None:
     )
     more = {"mlflow.chat.tokenUsage": {"input_tokens": 4}}
     await call("log_spans", "0", [span(ONE, 4, 1, attributes=more)])
-    known = stated(TWO, tags={"t": "1"}, trace_metadata={"mlflow.trace.session": "s"})
-    await call("start_trace", known)
-    # Of a trace that the store has just stated, which it then need not read.
-    named = [
-        span(TWO, 1, attributes={"user.id": "u"}),
-        span(TWO, 2, 1, attributes={"mlflow.spanInputs": "a"}),
-    ]
-    await call("log_spans", "0", named)
-    await call("log_spans", "0", [span(TWO, 2, 1, name="again"), span(TWO, 3, 1)])
     await call("start_trace", stated(ONE, tags={"u": "2"}))
     await call("start_trace", stated(THREE, start=-5))
     await call("start_trace", stated(FOUR, start=-5))

@@ -51,7 +51,10 @@ TAKEN = [
     ("upsert_online_scoring_config", 0, None),
 ]
 # The SQL store keeps whatever SQLite takes; a row in docs/differences.md.
-STRICT = {"create_review_queue", "create_issue", "update_issue"}
+STRICT = {
+    *("create_review_queue", "create_issue", "update_issue", "create_logged_model", "create_prompt"),
+    *("create_registered_model", "create_model_version"),
+}
 # True is no version.
 NOT_FOUND = [("get_scorer", 2, True)]
 # Calls that make something of a name, which must be free for the call as it is.
@@ -82,7 +85,7 @@ def judge(name: str, place: int | str, wrong: Any, ours: Outcome, theirs: Outcom
         return None
     if ours.code == INVALID and (isinstance(wrong, NEVER_PLAIN) or case in REFUSED):
         return None
-    if (ours.code is None and case in TAKEN) or case in NOT_FOUND:
+    if (ours.code in (None, "RESOURCE_DOES_NOT_EXIST") and case in TAKEN) or case in NOT_FOUND:
         return None
     if ours.code == INVALID and theirs.code is None and name in STRICT:
         return None

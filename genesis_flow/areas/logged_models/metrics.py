@@ -7,6 +7,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields, model_metric
+from genesis_flow.mongo.arguments import check_entity_texts
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.writes import insert_missing
@@ -18,7 +19,11 @@ def refuse_unknown_model(model_id: str) -> NoReturn:
 
 async def experiments_of_models(database: Database, metrics: list[Metric]) -> dict[str, int]:
     """The experiment of each model that ``metrics`` name; asks the database only if they name one."""
-    wanted = {metric.model_id for metric in metrics if metric.model_id is not None}
+    wanted: set[str] = set()
+    for metric in metrics:
+        if metric.model_id is not None:
+            check_entity_texts(metric, "model_id", "dataset_name", "dataset_digest")
+            wanted.add(metric.model_id)
     if not wanted:
         return {}
     models = database.collection(LoggedModelFields).find(
