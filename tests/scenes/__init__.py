@@ -26,6 +26,7 @@ async def play(stage: Stage, *areas: str) -> None:
     """All scenes, or those of some areas."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+        patch.setenv("MLFLOW_WEBHOOK_REQUEST_MAX_RETRIES", "0")
         if stage.linked_uri is not None:
             mlflow.set_tracking_uri(stage.linked_uri)
         for area in areas or SCENES:

@@ -75,11 +75,14 @@ class ParamsTags(Area):
             given = type(mlflow_model)
             raise invalid(f"Argument 'mlflow_model' should be mlflow.models.Model, got '{given}'")
         field = f"tags.{escape(MLFLOW_LOGGED_MODELS)}"
+        recorded = json.loads(json.dumps(mlflow_model.get_tags_dict()))
         while True:
             run = await find_active_run(self.database, run_id, {"lifecycle_stage": 1, field: 1})
             before = run.get("tags", {}).get(escape(MLFLOW_LOGGED_MODELS))
             models = json.loads(before) if before else []
-            value = json.dumps([*models, mlflow_model.get_tags_dict()])
+            if recorded in models and is_repetition():
+                return
+            value = json.dumps([*models, recorded])
             validate_tag(MLFLOW_LOGGED_MODELS, value)
             # Only over the list that was read: of two who append at once, one reads again.
             result = await self._run_documents.update_one(
