@@ -57,12 +57,14 @@ class Injector:
         texts = args if name != "create_prompt_version" else args[:1]  # a template is content of any kind
         if name == "resolve_endpoint_in_scorer":
             texts = ()  # hands back what it is given, and asks for nothing but an endpoint
+        before = snapshot(self.database)
         for bad_args, bad_kwargs in injected(texts, kwargs):
-            await self._without_effect(name, bad_args, bad_kwargs)
+            await self._without_effect(name, bad_args, bad_kwargs, before)
         return await getattr(self.store, name)(*args, **kwargs)
 
-    async def _without_effect(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
-        before = snapshot(self.database)
+    async def _without_effect(
+        self, name: str, args: list[Any], kwargs: dict[str, Any], before: dict[str, list[Any]]
+    ) -> None:
         call = f"{name}({[described(each) for each in args]}, {kwargs.keys()})"
         try:
             result = await asyncio.wait_for(getattr(self.store, name)(*args, **kwargs), 20)
