@@ -1,0 +1,55 @@
+"""Adding an area touches few files: those that name the smallest one, label schemas, are counted."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MOST = 6
+NAMED = re.compile(r"label_schema|LabelSchema|areas[./]labels")
+
+# Its folder, and what is written or tested of it alone.
+ITS_OWN = re.compile(r"genesis_flow/areas/labels/|tests/")
+# tools/gen_sync.py, tools/gen_joins.py and tools/gen_schema_docs.py write them.
+GENERATED = re.compile(r"genesis_flow/sync/_generated/|genesis_flow/stores/joined\.py|docs/schema/")
+# What speaks of it because it is there, and was not needed to add it.
+OTHERS = {
+    "CONTRIBUTING.md": "it is the example",
+    "genesis_flow/areas/reviews/documents.py": "queues refer to it",
+    "genesis_flow/areas/reviews/queues.py": "queues refer to it",
+    "pyproject.toml": "queues refer to it",
+    "genesis_flow/importers/sql/tables.py": "a table of MLflow's",
+    "genesis_flow/plugins/server_gaps.py": "what MLflow's demonstration needs",
+    "tools/mlflow_recorded.json": "a method of MLflow's",
+}
+
+
+def test_adding_an_area_touches_at_most_six_files_that_are_not_its_own() -> None:
+    touched = {
+        name
+        for name in _files()
+        if not ITS_OWN.match(name) and not GENERATED.match(name) and NAMED.search(_text(name))
+    }
+    needed = touched - OTHERS.keys()
+    assert "genesis_flow/stores/areas.py" in needed
+    assert len(needed) <= MOST, f"an area touches {sorted(needed)}"
+    assert OTHERS.keys() <= touched, "no longer true of it"
+
+
+def test_its_tests_touch_few_files_that_other_areas_share() -> None:
+    shared = {
+        name
+        for name in _files()
+        if name.startswith("tests/") and NAMED.search(_text(name)) and not re.search(r"label|review", name)
+    } - {Path(__file__).relative_to(ROOT).as_posix()}
+    assert len(shared) <= MOST, f"the tests of an area touch {sorted(shared)}"
+
+
+def _files() -> list[str]:
+    """What is in the repository."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def _text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8", errors="ignore")
