@@ -69,8 +69,22 @@ def emptied(mongod: Mongod) -> Iterator[EmptiedDatabase]:
 
 
 @pytest.fixture
+async def emptied_uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """An empty database at head: a fresh one for a test that asks for its name, too.
+
+    The portable profile has no command to find out what is to be emptied.
+    """
+    if "database_name" in request.fixturenames or os.environ.get("GENESIS_FLOW_PROFILE") == "portable":
+        yield request.getfixturevalue("fresh_uri")
+        return
+    emptied: EmptiedDatabase = request.getfixturevalue("emptied")
+    yield await emptied.uri()
+    emptied.give_back()
+
+
+@pytest.fixture
 def store_uri(fresh_uri: str) -> str:
-    """The database of a test; folders whose tests can use one after the other say so in their conftest.py."""
+    """The database of a test; folders whose tests can use one after the other take ``emptied_uri``."""
     return fresh_uri
 
 
