@@ -50,9 +50,14 @@ def audited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def database(store_uri: str, database_name: str) -> Iterator[Database[dict[str, Any]]]:
+def store_uri(emptied_uri: str) -> str:
+    return emptied_uri
+
+
+@pytest.fixture
+def database(store_uri: str) -> Iterator[Database[dict[str, Any]]]:
     with pymongo.MongoClient[dict[str, Any]](store_uri) as client:
-        yield client[database_name]
+        yield client.get_default_database()
 
 
 @pytest.fixture
@@ -262,6 +267,7 @@ for number in range(100_000):
 """
 
 
+@pytest.mark.usefixtures("database_name")  # of its own: nobody knows when a killed client's last command ends
 def test_a_killed_client_leaves_a_record_of_all_that_was_acknowledged(
     audited: None, store_uri: str, database: Database[dict[str, Any]]
 ) -> None:
@@ -300,6 +306,7 @@ def test_the_server_names_the_user_of_the_request(
     assert "canary" not in str(alice)
 
 
+@pytest.mark.usefixtures("database_name")  # of its own: the command stays
 def test_retention_is_one_command_of_the_operator(
     audited: None, store_uri: str, database: Database[dict[str, Any]]
 ) -> None:

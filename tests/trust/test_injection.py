@@ -31,9 +31,14 @@ ODD_TEXTS = ["$where", "$gt", "a.$ne", "$", "a.b", "{'$gt': ''}", "%24", "%2E", 
 
 
 @pytest.fixture
-def database(store_uri: str, database_name: str) -> Iterator[Database[dict[str, Any]]]:
+def store_uri(emptied_uri: str) -> str:
+    return emptied_uri
+
+
+@pytest.fixture
+def database(store_uri: str) -> Iterator[Database[dict[str, Any]]]:
     with pymongo.MongoClient[dict[str, Any]](store_uri) as client:
-        yield client[database_name]
+        yield client.get_default_database()
 
 
 def snapshot(database: Database[dict[str, Any]]) -> dict[str, list[Any]]:

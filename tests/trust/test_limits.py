@@ -24,6 +24,11 @@ INVALID = "INVALID_PARAMETER_VALUE"
 
 
 @pytest.fixture
+def store_uri(emptied_uri: str) -> str:
+    return emptied_uri
+
+
+@pytest.fixture
 async def run_id(store: MongoDBStore) -> str:
     return str((await store.create_run("0", "u", 1, [], "r")).info.run_id)
 
