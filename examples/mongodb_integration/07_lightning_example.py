@@ -11,6 +11,7 @@ MLFLOW_TRACKING_URI names another store.
 
 import logging
 import os
+import tempfile
 import warnings
 
 import lightning.pytorch as pl
@@ -83,19 +84,18 @@ def main() -> None:
     data = TensorDataset(inputs, inputs.sin() + 0.1 * torch.randn(600, 1))
     train, validation = torch.utils.data.random_split(data, [500, 100])
     logger = MLFlowLogger(experiment_name=EXPERIMENT, tracking_uri=uri, run_name="sine", log_model=True)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=EPOCHS,
-        log_every_n_steps=5,
-        logger=logger,
-        callbacks=[
-            Gradients(),
-            ModelCheckpoint(dirpath="checkpoints", monitor="validation_loss"),
-        ],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(Curve(hidden=24, rate=0.01), DataLoader(train, 50, shuffle=True), DataLoader(validation, 100))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=EPOCHS,
+            log_every_n_steps=5,
+            logger=logger,
+            callbacks=[Gradients(), ModelCheckpoint(dirpath=folder, monitor="validation_loss")],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        model = Curve(hidden=24, rate=0.01)
+        trainer.fit(model, DataLoader(train, 50, shuffle=True), DataLoader(validation, 100))
     client = MlflowClient(uri)
     run = client.get_run(logger.run_id)
     points = client.get_metric_history(run.info.run_id, "train_loss")

@@ -40,7 +40,8 @@ def test_lightning(place: Path, client: MlflowClient) -> None:
     assert run.data.params == {"hidden": "24", "rate": "0.01"}
     assert {"train_loss", "validation_loss", "gradient"} <= run.data.metrics.keys()
     assert run.data.metrics["validation_loss"] < 0.05
-    assert "model" in {file.path for file in client.list_artifacts(run.info.run_id)}
+    (checkpoint,) = (file for file in client.list_artifacts(run.info.run_id) if file.path != "plots")
+    assert checkpoint.path.startswith("epoch=")
     assert_is_a_picture(client, run, "curve")
 
 
