@@ -46,7 +46,6 @@ class Agent:
     def chat(self, said: str, reply: str) -> str:
         about = {
             "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": "rules",
             "gen_ai.request.model": "rules-1",
             "gen_ai.input.messages": messages("user", said),
             "gen_ai.output.messages": messages("assistant", reply),
