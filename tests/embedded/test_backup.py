@@ -25,6 +25,7 @@ from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.uri import EMBEDDED_DATABASE
 from tests.client.conftest import user_environment
 from tests.embedded.helpers import client, uri_of
+from tests.signals import heed_interrupts
 
 HISTORY = "minSnapshotHistoryWindowInSeconds"
 
@@ -290,7 +291,12 @@ def test_a_backup_that_is_killed_leaves_no_file_of_that_name(
 ) -> None:
     command = [sys.executable, "-c", BACKUP_THAT_STOPS, str(filled), str(tmp_path / "backup")]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=user_environment()
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=user_environment(),
+        preexec_fn=heed_interrupts,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "half-way\n"
