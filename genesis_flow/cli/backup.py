@@ -209,11 +209,13 @@ def _fill(
         database.get_collection(name, write_concern=quick).insert_many(documents, ordered=False)
         tallies.setdefault(name, Tally()).add(piece)
         progress.setdefault(name, _Progress(name, None, report)).at(tallies[name].content)
+    pause = _Pause()
     for described in collections:
         if described["type"] == "view":
             database.command({"create": described["name"], **described["options"]})
         elif described.get("indexes"):
-            report(f"{described['name']}: indexes")
+            if pause.is_over():
+                report(f"{described['name']}: indexes")
             indexes = [dict(index) for index in described["indexes"]]
             database.command({"createIndexes": described["name"], "indexes": indexes})
 

@@ -348,6 +348,8 @@ def test_artifacts_come_along(
     assert again.exit_code == 0, again.output
     assert "4 artifacts" in again.stdout
     assert f"Addresses of artifacts still lead to {(with_files / 'artifacts').as_uri()}" in again.stderr
+    told = [line for line in again.stderr.splitlines() if not line.startswith("Addresses of artifacts")]
+    assert [line.split()[0] for line in told] == ["compared"], "what is done at once needs no line"
     assert files_in(restored) == files_in(with_files)
     assert not (restored / "artifacts" / "0" / "link").exists()
     assert described(restored) == described(with_files)
