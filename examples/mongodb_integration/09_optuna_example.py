@@ -38,8 +38,8 @@ def main() -> None:
     data = train_test_split(images / 16, digits, test_size=0.4, random_state=7)
     study = optuna.create_study(
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=7),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=6, n_warmup_steps=3),
+        sampler=optuna.samplers.TPESampler(seed=7, n_startup_trials=10),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=3),
     )
     with mlflow.start_run(run_name="study") as parent:
         study.optimize(lambda trial: tried(trial, data), n_trials=TRIALS)
@@ -68,8 +68,8 @@ def tried(trial: optuna.Trial, data: list[np.ndarray]) -> float:
     train_x, test_x, train_y, test_y = data
     settings = {
         "loss": trial.suggest_categorical("loss", ["hinge", "log_loss", "modified_huber"]),
-        "alpha": trial.suggest_float("alpha", 1e-6, 1e-1, log=True),
-        "rate": trial.suggest_float("rate", 1e-4, 1.0, log=True),
+        "alpha": trial.suggest_float("alpha", 1e-4, 0.3, log=True),
+        "rate": trial.suggest_float("rate", 3e-3, 0.1, log=True),
     }
     classifier = SGDClassifier(
         loss=settings["loss"],
