@@ -23,7 +23,17 @@ from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from genesis_flow import embedded
-from genesis_flow.cli.backup_file import BackupError, Content, Tally, Writer, documents_in, reading, writing
+from genesis_flow.cli.backup_artifacts import FOLDER, Restored, pieces_in
+from genesis_flow.cli.backup_file import (
+    BackupError,
+    Content,
+    Contents,
+    Tally,
+    Writer,
+    documents_in,
+    reading,
+    writing,
+)
 from genesis_flow.core.uri import EMBEDDED_DATABASE
 
 Report = Callable[[str], None]
@@ -39,15 +49,22 @@ _PAUSE_SECONDS = 1.0
 _REPORT_SECONDS = 2.0
 
 
-def back_up(directory: Path, file: Path, report: Report) -> dict[str, Content]:
-    """Write all that the embedded database of ``directory`` holds to ``file``, as it is at one moment."""
+def back_up(directory: Path, file: Path, report: Report, *, artifacts: bool = False) -> Contents:
+    """Write all that the embedded database of ``directory`` holds to ``file``, as it is at one moment.
+
+    Its artifacts follow, if they are asked for: all that the database speaks of was there before.
+    """
     if not (directory / "db").is_dir():
         raise BackupError(f"There is no embedded database in {directory}: name the directory of one.")
     with embedded.acquire(directory) as server, _connected(server.uri) as client, _history_kept(client):
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with client.start_session(snapshot=True) as session, writing(file) as writer:
-                    return _write(client[EMBEDDED_DATABASE], session, writer, report)
+                    header = {"artifacts": (directory / FOLDER).as_uri()} if artifacts else {}
+                    _write(client[EMBEDDED_DATABASE], session, writer, header, report)
+                    if artifacts:
+                        _write_artifacts(directory / FOLDER, writer, report)
+                    return writer.manifest()
             except OperationFailure as error:
                 if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _ATTEMPTS:
                     raise
@@ -56,9 +73,16 @@ def back_up(directory: Path, file: Path, report: Report) -> dict[str, Content]:
     raise AssertionError("the last attempt returns or raises")
 
 
+def _write_artifacts(root: Path, writer: Writer, report: Report) -> None:
+    pause = _Pause()
+    for files in writer.artifacts(pieces_in(root)):
+        if pause.is_over():
+            report(f"artifacts: {files.files:,} files, {files.bytes / 1e6:,.0f} MB")
+
+
 def _write(
-    database: Database[Document], session: ClientSession, writer: Writer, report: Report
-) -> dict[str, Content]:
+    database: Database[Document], session: ClientSession, writer: Writer, header: Document, report: Report
+) -> None:
     # Any read fixes the moment, of a collection that is there or not.
     database["schema_migrations"].find_one({}, {"_id": 1}, session=session)
     collections = sorted(_described(database), key=lambda each: each["name"])
@@ -69,6 +93,7 @@ def _write(
             "mongod": database.client.server_info()["version"],
             "database": database.name,
             "collections": collections,
+            **header,
         }
     )
     for described in collections:
@@ -78,7 +103,6 @@ def _write(
             progress = _Progress(name, database[name].estimated_document_count(), report)
             for content in writer.collection(name, pieces):
                 progress.at(content)
-    return writer.manifest()
 
 
 def _described(database: Database[Document]) -> Iterator[Document]:
@@ -113,7 +137,7 @@ def _history_kept(client: "pymongo.MongoClient[Document]") -> Iterator[None]:
             client.admin.command({"setParameter": 1, _KEEPS: before})
 
 
-def verify(file: Path) -> dict[str, Content]:
+def verify(file: Path) -> Contents:
     """Read the whole file; fails unless all is as it was written."""
     with reading(file) as reader:
         for _ in reader.pieces():
@@ -121,8 +145,10 @@ def verify(file: Path) -> dict[str, Content]:
         return reader.contents()
 
 
-def restore(file: Path, directory: Path, report: Report) -> dict[str, Content]:
+def restore(file: Path, directory: Path, report: Report) -> Contents:
     """Make an embedded database of the backup in ``directory``, which has to be empty or not there.
+
+    Artifacts of the backup become files in it; their addresses in the database stay as they were.
 
     It is made beside it, compared, and gets the name when it is whole.
     """
@@ -136,14 +162,23 @@ def restore(file: Path, directory: Path, report: Report) -> dict[str, Content]:
             part.mkdir(mode=0o700, parents=True)
             with embedded.acquire(part) as server, _connected(server.uri) as client:
                 database = client[reader.header["database"]]
-                _fill(database, reader.header["collections"], reader.pieces(), report)
-                _compare(database, reader.contents(), report)
+                files = Restored(part / FOLDER)
+                _fill(database, reader.header["collections"], reader.pieces(files.write), report)
+                _compare(database, reader.contents().collections, report)
+            if reader.contents().artifacts not in (None, files.read_back()):
+                raise _other("the artifacts")
             embedded.stop(part)
             part.rename(directory)
         except BaseException:
             embedded.stop(part, force=True)
             shutil.rmtree(part, ignore_errors=True)
             raise
+        before = reader.header.get("artifacts")
+        if before and before != (directory / FOLDER).as_uri():
+            report(
+                f"Addresses of artifacts still lead to {before}: give {directory} its old name, or have a "
+                "link of that name lead to it."
+            )
         return reader.contents()
 
 
@@ -174,11 +209,13 @@ def _fill(
         database.get_collection(name, write_concern=quick).insert_many(documents, ordered=False)
         tallies.setdefault(name, Tally()).add(piece)
         progress.setdefault(name, _Progress(name, None, report)).at(tallies[name].content)
+    pause = _Pause()
     for described in collections:
         if described["type"] == "view":
             database.command({"create": described["name"], **described["options"]})
         elif described.get("indexes"):
-            report(f"{described['name']}: indexes")
+            if pause.is_over():
+                report(f"{described['name']}: indexes")
             indexes = [dict(index) for index in described["indexes"]]
             database.command({"createIndexes": described["name"], "indexes": indexes})
 
@@ -190,24 +227,40 @@ def _compare(database: Database[Document], wanted: dict[str, Content], report: R
         for piece in _pieces(database, name, None):
             tally.add(piece)
         if tally.content != content:
-            raise BackupError(
-                f"What was restored of {name} is not what the backup holds, and was removed again: "
-                "try it on another disk."
-            )
+            raise _other(name)
     report(f"compared {len(wanted)} collections with the backup")
 
 
+def _other(name: str) -> BackupError:
+    return BackupError(
+        f"What was restored of {name} is not what the backup holds, and was removed again: "
+        "try it on another disk."
+    )
+
+
+class _Pause:
+    """Between two lines about what is going on."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def is_over(self) -> bool:
+        now = time.monotonic()
+        if now - self._said < _REPORT_SECONDS:
+            return False
+        self._said = now
+        return True
+
+
 class _Progress:
-    """Says now and then how far a long collection is."""
+    """How far a collection is, now and then."""
 
     def __init__(self, name: str, expected: int | None, report: Report) -> None:
         self._name, self._expected, self._report = name, expected, report
-        self._said = time.monotonic()
+        self._pause = _Pause()
 
     def at(self, content: Content) -> None:
-        now = time.monotonic()
-        if now - self._said >= _REPORT_SECONDS:
-            self._said = now
+        if self._pause.is_over():
             of = f" of about {self._expected:,}" if self._expected else ""
             self._report(f"{self._name}: {content.documents:,}{of} documents, {content.bytes / 1e6:,.0f} MB")
 

@@ -7,9 +7,11 @@ In this order:
     it is, in MongoDB's extended JSON.
 ``collections/NAME/00000001.bson``, ...
     its documents in the order of ``_id``, as they lie in the database, in pieces of some megabytes.
+``artifacts/NAME/00000001``, ...
+    the files of the folder of artifacts, if they were asked for, in pieces too. Names are quoted as in URLs.
 ``manifest.json``
-    for each collection the number of its documents, their bytes, and the SHA-256 over all of them. It is
-    written last: a file without it is not whole.
+    for each collection the number of its documents, their bytes, and the SHA-256 over all of them, and the
+    same of the artifacts. It is written last: a file without it is not whole.
 """
 
 import gzip
@@ -21,15 +23,17 @@ import tarfile
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from bson import json_util
 
+from genesis_flow.cli.backup_artifacts import FOLDER as _ARTIFACTS
+from genesis_flow.cli.backup_artifacts import Files, FilesTally, Piece
 from genesis_flow.core.errors import GenesisFlowError
 
 FORMAT = "genesis_flow backup"
@@ -57,6 +61,15 @@ class Content:
     documents: int = 0
     bytes: int = 0
     sha256: str = hashlib.sha256().hexdigest()
+
+
+@dataclass
+class Contents:
+    """What a backup holds."""
+
+    collections: dict[str, Content]
+    # None: they were not asked for.
+    artifacts: Files | None = None
 
 
 @dataclass
@@ -90,6 +103,7 @@ class Writer:
     def __init__(self, archive: tarfile.TarFile) -> None:
         self._archive = archive
         self._tallies: dict[str, Tally] = {}
+        self._artifacts: FilesTally | None = None
 
     def header(self, header: Document) -> None:
         self._member(_HEADER, json_util.dumps({"format": FORMAT, "version": VERSION, **header}).encode())
@@ -102,16 +116,28 @@ class Writer:
             self._member(f"{_FOLDER}/{quote(name, safe='')}/{number:08d}.bson", piece)
             yield tally.content
 
-    def manifest(self) -> dict[str, Content]:
-        contents = {name: tally.content for name, tally in self._tallies.items()}
-        said = {name: asdict(content) for name, content in contents.items()}
-        self._member(_MANIFEST, json.dumps({"collections": said}).encode())
+    def artifacts(self, pieces: Iterable[Piece]) -> Iterator[Files]:
+        """Write the pieces of files; yields what there is so far after each."""
+        self._artifacts = FilesTally()
+        for piece in pieces:
+            self._artifacts.add(piece)
+            self._member(f"{_ARTIFACTS}/{quote(piece.name, safe='')}/{piece.number:08d}", piece.content)
+            yield self._artifacts.files
+
+    def manifest(self) -> Contents:
+        contents = _contents(self._tallies, self._artifacts)
+        self._member(_MANIFEST, json.dumps(asdict(contents)).encode())
         return contents
 
     def _member(self, name: str, content: bytes) -> None:
         member = tarfile.TarInfo(name)
         member.size, member.mode, member.mtime = len(content), 0o600, int(time.time())
         self._archive.addfile(member, io.BytesIO(content))
+
+
+def _contents(tallies: dict[str, Tally], artifacts: FilesTally | None) -> Contents:
+    collections = {name: tally.content for name, tally in tallies.items()}
+    return Contents(collections, artifacts.files if artifacts else None)
 
 
 @contextmanager
@@ -156,19 +182,29 @@ class Reader:
         self._packed = packed
         self._tallies: dict[str, Tally] = {}
         self._header = self._read_header()
+        self._artifacts = FilesTally() if self._header.get("artifacts") else None
 
     @property
     def header(self) -> Document:
         return self._header
 
-    def pieces(self) -> Iterator[tuple[str, bytes]]:
-        """The pieces of all collections. Only when there is no more is it sure that the file is sound."""
+    def pieces(self, on_file: Callable[[Piece], None] | None = None) -> Iterator[tuple[str, bytes]]:
+        """The pieces of all collections, while those of artifacts go to ``on_file``.
+
+        Only when there is no more is it sure that the file is sound.
+        """
         for member in self._members:
             content = self._content(member)
             if member.name == _MANIFEST:
                 self._check(json.loads(content))
                 return
-            folder, name, _ = member.name.split("/")
+            folder, name, number = member.name.split("/")
+            if folder == _ARTIFACTS and self._artifacts:
+                piece = Piece(unquote_to_bytes(name), int(number), content)
+                self._artifacts.add(piece)
+                if on_file:
+                    on_file(piece)
+                continue
             if folder != _FOLDER:
                 raise self._damaged(f"it holds {member.name!r}")
             name = unquote(name)
@@ -176,8 +212,8 @@ class Reader:
             yield name, content
         raise self._damaged("it ends before its manifest")
 
-    def contents(self) -> dict[str, Content]:
-        return {name: tally.content for name, tally in self._tallies.items()}
+    def contents(self) -> Contents:
+        return _contents(self._tallies, self._artifacts)
 
     def _read_header(self) -> Document:
         member = next(self._members, None)
@@ -204,14 +240,16 @@ class Reader:
         # What follows is the end of the archive; reading it checks the compression's own sum.
         while self._packed.read(2**16):
             pass
-        found = {name: asdict(content) for name, content in self.contents().items()}
-        if found != manifest["collections"]:
-            wrong = sorted(
-                name
-                for name in {*found, *manifest["collections"]}
-                if found.get(name) != manifest["collections"].get(name)
-            )
-            raise self._damaged(f"its checksums do not fit its documents in {', '.join(wrong)}")
+        found = asdict(self.contents())
+        wrong = sorted(
+            name
+            for name in {*found["collections"], *manifest["collections"]}
+            if found["collections"].get(name) != manifest["collections"].get(name)
+        )
+        if found["artifacts"] != manifest.get("artifacts"):
+            wrong.append("the artifacts")
+        if wrong:
+            raise self._damaged(f"its checksums do not fit what it holds of {', '.join(wrong)}")
 
     def _damaged(self, how: str) -> BackupError:
         return BackupError(f"The backup {self._file} is damaged or not whole ({how}): use another one.")

@@ -1,7 +1,6 @@
 """``genesis-flow db``: the embedded MongoDB of a directory."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from genesis_flow.cli.directory import DataDirectory
 from genesis_flow.embedded import Status
 
 if TYPE_CHECKING:
-    from genesis_flow.cli.backup_file import Content
+    from genesis_flow.cli.backup_file import Contents
 
 NOT_RUNNING = 3
 
@@ -80,19 +79,23 @@ def status(context: click.Context, directory: Path, as_json: bool) -> None:
 
 @db.command()
 @click.argument("places", nargs=-1, required=True, metavar="[DIRECTORY] FILE")
+@click.option("--with-artifacts", is_flag=True, help="Also the files in DIRECTORY/artifacts.")
 @click.option("--verify", is_flag=True, help="Make nothing: read FILE and compare it with its checksums.")
 @_as_json
 @click.pass_context
-def backup(context: click.Context, places: tuple[str, ...], verify: bool, as_json: bool) -> None:
+def backup(
+    context: click.Context, places: tuple[str, ...], with_artifacts: bool, verify: bool, as_json: bool
+) -> None:
     """Write all that the MongoDB in DIRECTORY holds to FILE, as it is at one moment.
 
     Programs may go on using it. FILE gets its name when it is whole. Artifacts are files in
-    DIRECTORY/artifacts, or wherever else they were sent, and not in it: copy them afterwards.
+    DIRECTORY/artifacts, which --with-artifacts takes along, or wherever else they were sent, and then not
+    in it.
 
     \b
     Examples:
       genesis-flow db backup mlflow.backup
-      genesis-flow db backup /srv/tracking /mnt/backups/tracking.backup
+      genesis-flow db backup --with-artifacts /srv/tracking /mnt/backups/tracking.backup
       genesis-flow db backup --verify /mnt/backups/tracking.backup
     """
     from genesis_flow.cli import backup as backups  # imports the driver: --help need not wait
@@ -100,13 +103,16 @@ def backup(context: click.Context, places: tuple[str, ...], verify: bool, as_jso
     if len(places) > 2 or (verify and len(places) > 1):
         raise click.UsageError("Name a directory and a file, or with --verify the file alone.")
     file = Path(places[-1])
+    if verify and with_artifacts:
+        raise click.UsageError("--verify compares all that FILE holds: leave out --with-artifacts.")
     if verify:
         _report_backup("Verified", file, None, backups.verify(file), as_json)
         return
     source = DataDirectory().convert(places[0] if len(places) > 1 else "genesis-data", None, context)
-    contents = backups.back_up(source.absolute(), file, _say)
+    contents = backups.back_up(source.absolute(), file, _say, artifacts=with_artifacts)
     _report_backup("Wrote", file, None, contents, as_json)
-    _say(f"Not in it: artifacts. Those in {source / 'artifacts'} have to be copied as files.")
+    if not with_artifacts:
+        _say(f"Not in it: artifacts. --with-artifacts takes along those in {source / 'artifacts'}.")
 
 
 @db.command()
@@ -116,8 +122,8 @@ def backup(context: click.Context, places: tuple[str, ...], verify: bool, as_jso
 def restore(file: Path, directory: Path, as_json: bool) -> None:
     """Make a MongoDB in DIRECTORY, which is empty or not there yet, of the backup in FILE.
 
-    What was restored is read back and compared before DIRECTORY gets its name. The addresses of artifacts
-    stay as they were.
+    What was restored is read back and compared before DIRECTORY gets its name. Artifacts that FILE holds are
+    restored to DIRECTORY/artifacts; their addresses stay as they were.
 
     \b
     Examples:
@@ -134,21 +140,22 @@ def _say(line: str) -> None:
 
 
 def _report_backup(
-    done: str, file: Path, directory: Path | None, contents: "Mapping[str, Content]", as_json: bool
+    done: str, file: Path, directory: Path | None, contents: "Contents", as_json: bool
 ) -> None:
     if as_json:
         about = {"file": str(file), "file_bytes": file.stat().st_size}
         if directory is not None:
             about["directory"] = str(directory)
-        collections = {name: asdict(content) for name, content in contents.items()}
-        click.echo(json.dumps({**about, "collections": collections}, indent=2))
+        click.echo(json.dumps({**about, **asdict(contents)}, indent=2))
         return
-    documents = sum(content.documents for content in contents.values())
-    of_bytes = sum(content.bytes for content in contents.values())
+    collections, artifacts = contents.collections.values(), contents.artifacts
+    documents = sum(content.documents for content in collections)
+    of_bytes = sum(content.bytes for content in collections) / 1e6
     to = f" to {directory}" if directory is not None else ""
+    files = f", {artifacts.files:,} artifacts, {artifacts.bytes / 1e6:,.1f} MB" if artifacts else ""
     click.echo(
-        f"{done} {file}{to}: {len(contents)} collections, {documents:,} documents, {of_bytes / 1e6:,.1f} MB "
-        f"({file.stat().st_size / 1e6:,.1f} MB compressed)"
+        f"{done} {file}{to}: {len(collections)} collections, {documents:,} documents, {of_bytes:,.1f} MB"
+        f"{files} ({file.stat().st_size / 1e6:,.1f} MB compressed)"
     )
 
 

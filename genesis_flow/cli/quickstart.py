@@ -48,23 +48,28 @@ def quickstart(directory: Path, runs: int, as_json: bool) -> None:
     if not as_json:
         click.echo(f"Logging a small training to {uri}")
     begin = time.monotonic()
-    from genesis_flow.cli.sweep import log_sweep  # imports MLflow, for which --help need not wait
-
-    imported = time.monotonic()
     try:
+        from genesis_flow.cli.sweep import log_sweep  # imports MLflow, for which --help need not wait
+
+        imported = time.monotonic()
         sweep = log_sweep(uri, runs)
     except KeyboardInterrupt:
-        left = shlex.quote(str(directory))
-        click.echo(
-            f"Interrupted. What was logged so far stays in {directory}; to delete it: "
-            f"genesis-flow db stop {left} && rm -r {left}",
-            err=True,
-        )
+        click.echo(f"Interrupted. {_left_behind(directory)}", err=True)
         raise
     if as_json:
         click.echo(json.dumps(summary(directory, sweep), indent=2))
         return
     click.echo("\n".join(account(directory, sweep, seconds_to_import=imported - begin)))
+
+
+def _left_behind(directory: Path) -> str:
+    if not directory.exists():
+        return "Nothing was logged."
+    quoted = shlex.quote(str(directory))
+    return (
+        f"What was logged so far stays in {directory}; to delete it: "
+        f"genesis-flow db stop {quoted} && rm -r {quoted}"
+    )
 
 
 def embedded_uri(directory: Path) -> str:

@@ -4,8 +4,8 @@ import re
 
 from genesis_flow.core.redact import mask
 
-# What follows repeats the server's reply, or how the driver sees the servers.
-_REPETITIONS = (", full error:", ", Timeout:", ", Topology Description:")
+# What follows repeats the server's reply, how the driver sees the servers, or its arithmetic of a time limit.
+_REPETITIONS = (", full error:", ", Timeout:", ", Topology Description:", ", remaining timeout:")
 _TIMEOUTS = re.compile(r" ?\(configured timeouts: [^)]*\)")
 # Of a refusal the server repeats the command that was sent; its name says enough.
 _COMMAND = re.compile(r"(execute command) \{ *(\w+):.*\}", re.DOTALL)

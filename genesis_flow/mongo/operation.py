@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
@@ -28,7 +29,7 @@ from genesis_flow.mongo.error_edge import (
     translate,
 )
 from genesis_flow.mongo.patience import Methods, Patience, debts, for_seconds, pay
-from genesis_flow.mongo.waiting import pause
+from genesis_flow.mongo.waiting import aside, pause
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,6 +51,8 @@ class _Call:
     drawn: dict[str, Any] = field(default_factory=dict)
     # What the running attempt works with from its begin to its end, whoever closes the store meanwhile.
     database: Database | None = None
+    # Whether an attempt began anew since what it had to make first took long.
+    was_late: bool = False
 
     def end(self) -> None:
         """The end of an attempt."""
@@ -84,6 +87,28 @@ async def drawn_once(name: str, draw: Callable[[], Awaitable[T]]) -> T:
         drawn[name] = await draw()
     result: T = drawn[name]
     return result
+
+
+# Less than the share of an attempt, and more than the processor works for a call before its first command.
+LATE_SECONDS = 2.0
+
+
+class _Late(Exception):
+    """An attempt that has sent nothing yet has spent its time, and begins anew."""
+
+
+async def made_first(make: Callable[[], T]) -> T:
+    """What an attempt needs before its first command, from ``make``, which may ask the network.
+
+    The event loop does not wait for it. Where it took long, the attempt begins anew, once: else the server
+    would be thought not to answer. ``make`` is called again then, and should have its answers at hand.
+    """
+    call, begun = _call.get(), time.monotonic()
+    made = await aside(make)
+    if time.monotonic() - begun > LATE_SECONDS and not call.was_late:
+        call.was_late = True
+        raise _Late
+    return made
 
 
 class Area:
@@ -294,6 +319,8 @@ async def _attempts(
             with patience.attempt():
                 await pay()
                 return await call()
+        except _Late:
+            delay = 0.0
         except Meanwhile:
             delay = meanwhile_delay(attempts.attempt)
             if delay is None or not patience.leaves(delay):

@@ -7,7 +7,7 @@ nothing then ever suspends it. What a call awaits besides commands must know of 
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -51,6 +51,11 @@ async def both(first: Awaitable[S], second: Awaitable[T]) -> tuple[S, T]:
             second.close()
         raise
     return one, await second
+
+
+async def aside(work: Callable[[], T]) -> T:
+    """What ``work`` returns, which may take long: on an event loop a thread does it, and the loop goes on."""
+    return work() if _is_blocking() else await asyncio.to_thread(work)
 
 
 class PrefersLoop(Exception):

@@ -19,11 +19,14 @@ _told: set[str] = set()
 def tracking_store(store_uri: str | None = None, artifact_uri: str | None = None, **_: Any) -> Any:
     """The tracking store for ``store_uri``."""
     with _loading():
+        from genesis_flow.plugins.gc_account import count_deletions
         from genesis_flow.sync.tracking import MongoDBStore
     _refuse_unfinished(MongoDBStore)
     _tell_of_untested_mlflow()
     _tell_of_rivals("mlflow.tracking_store", store_uri)
-    return MongoDBStore(store_uri, artifact_uri)
+    store = MongoDBStore(store_uri, artifact_uri)
+    count_deletions(store)
+    return store
 
 
 def model_registry_store(store_uri: str | None = None, tracking_uri: str | None = None, **_: Any) -> Any:

@@ -85,9 +85,23 @@ def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 def test_an_interrupted_quickstart_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_uri: str, _runs: int) -> None:
+        (tmp_path / "a b").mkdir()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweep, "log_sweep", interrupted)
     done = CliRunner().invoke(cli, ["quickstart", str(tmp_path / "a b")])
     assert done.exit_code == 1
     assert f"genesis-flow db stop '{tmp_path}/a b' && rm -r '{tmp_path}/a b'" in done.stderr
+
+
+def test_a_quickstart_interrupted_at_once_leaves_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_uri: str, _runs: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "log_sweep", interrupted)
+    done = CliRunner().invoke(cli, ["quickstart", str(tmp_path / "data")])
+    assert done.exit_code == 1
+    assert "Interrupted. Nothing was logged." in done.stderr
+    assert "rm -r" not in done.stderr

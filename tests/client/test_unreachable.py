@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import pymongo
 import pytest
 from click.testing import CliRunner
 from mlflow.exceptions import MlflowException
@@ -107,3 +108,18 @@ def test_the_server_command_asks_for_a_user() -> None:
         result = CliRunner().invoke(cli, ["server", "--uri", wrong, "--port", str(free_port())])
         assert "refused the user name or password" in result.output
         assert "wrong-word" not in result.output
+
+
+@pytest.mark.parametrize("command", [["server", "--port", "1"], ["runs"]], ids=["server", "runs"])
+def test_a_reader_on_an_empty_database_is_told_what_is_missing(command: list[str]) -> None:
+    with guarded_mongod("root", "secret-word") as server:
+        with pymongo.MongoClient(server.uri, username="root", password="secret-word") as client:
+            client["mlflow"].command("createUser", "reader", pwd="reader-word", roles=["read"])
+        uri = f"mongodb://reader:reader-word@127.0.0.1:{server.port}/mlflow?directConnection=true"
+        result = CliRunner().invoke(cli, [*command, "--uri", uri])
+    assert result.exit_code == 1
+    *_, told = result.output.splitlines()
+    assert told.startswith("Error: ")
+    assert "readWrite" in told
+    for noise in ("lsid", "full error", "reader-word", "$db", "Traceback"):
+        assert noise not in result.output

@@ -18,11 +18,14 @@ from click.testing import CliRunner, Result
 
 from genesis_flow import MongoDBStore, embedded
 from genesis_flow.cli import backup as backups
+from genesis_flow.cli import backup_artifacts
 from genesis_flow.cli.backup_file import BackupError, documents_in
 from genesis_flow.cli.main import cli
+from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.uri import EMBEDDED_DATABASE
 from tests.client.conftest import user_environment
 from tests.embedded.helpers import client, uri_of
+from tests.signals import heed_interrupts
 
 HISTORY = "minSnapshotHistoryWindowInSeconds"
 
@@ -126,7 +129,7 @@ def test_a_backup_is_of_one_moment(filled: Path, tmp_path: Path, monkeypatch: py
             stop.set()
             writer.join()
         now = database["z_pairs"].count_documents({})
-    counts = [contents[name].documents for name in ("a_pairs", "z_pairs")]
+    counts = [contents.collections[name].documents for name in ("a_pairs", "z_pairs")]
     assert counts[1] - counts[0] in (0, 1)
     assert 50 < counts[0] < now
 
@@ -163,7 +166,7 @@ def test_a_schema_that_changes_meanwhile_begins_it_anew(
         monkeypatch.setattr(backups, "_described", changing)
         contents = backups.back_up(filled, tmp_path / "backup", said.append)
     assert said == ["The schema has just changed; beginning anew."]
-    assert contents["late"].documents == 1
+    assert contents.collections["late"].documents == 1
     assert [each.name for each in tmp_path.glob("backup*")] == ["backup"]
 
 
@@ -229,10 +232,10 @@ def rewritten(file: Path, to: Path, change: Any) -> None:
     ("change", "says"),
     [
         (lambda name, content: None if name == "manifest.json" else content, "ends before its manifest"),
-        (lambda name, content: None if "/shapes/" in name else content, "do not fit its documents in shapes"),
+        (lambda name, content: None if "/shapes/" in name else content, "do not fit what it holds of shapes"),
         (
             lambda name, content: content.replace(b"the run", b"the rum") if "/runs/" in name else content,
-            "do not fit its documents in runs",
+            "do not fit what it holds of runs",
         ),
         (
             lambda name, content: (
@@ -288,7 +291,12 @@ def test_a_backup_that_is_killed_leaves_no_file_of_that_name(
 ) -> None:
     command = [sys.executable, "-c", BACKUP_THAT_STOPS, str(filled), str(tmp_path / "backup")]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=user_environment()
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=user_environment(),
+        preexec_fn=heed_interrupts,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "half-way\n"
@@ -300,7 +308,98 @@ def test_a_backup_that_is_killed_leaves_no_file_of_that_name(
         with pytest.raises(BackupError, match="damaged or not whole"):
             backups.verify(tmp_path / part)
     backups.back_up(filled, tmp_path / "backup", silent)
-    assert "runs" in backups.verify(tmp_path / "backup")
+    assert "runs" in backups.verify(tmp_path / "backup").collections
+
+
+@pytest.fixture
+def with_files(filled: Path) -> Path:
+    """Artifacts of every kind: names that need quoting, nothing in a file, more than one piece, a link."""
+    root = filled / "artifacts" / "0"
+    (root / "a run").mkdir(parents=True)
+    (root / "a run" / "ü %2F.txt").write_bytes(b"text")
+    (root / os.fsdecode(b"not unicode \xff")).write_bytes(bytes(range(256)))
+    (root / "empty").write_bytes(b"")
+    (root / "large").write_bytes(b"0123456789" * 4)
+    (root / "link").symlink_to("/etc/hostname")
+    return filled
+
+
+def files_in(directory: Path) -> dict[Path, bytes]:
+    root = directory / "artifacts"
+    return {
+        path.relative_to(root): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def test_artifacts_come_along(
+    with_files: Path, restored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup_artifacts, "_PIECE", 7)
+    file = tmp_path / "with artifacts"
+    made = run("backup", "--with-artifacts", with_files, file, "--json")
+    assert made.exit_code == 0, made.output
+    assert "Not in it" not in made.stderr
+    artifacts = json.loads(made.stdout)["artifacts"]
+    assert (artifacts["files"], artifacts["bytes"]) == (4, 4 + 256 + 40)
+    assert json.loads(run("backup", "--verify", file, "--json").stdout)["artifacts"] == artifacts
+    again = run("restore", file, restored)
+    assert again.exit_code == 0, again.output
+    assert "4 artifacts" in again.stdout
+    assert f"Addresses of artifacts still lead to {(with_files / 'artifacts').as_uri()}" in again.stderr
+    told = [line for line in again.stderr.splitlines() if not line.startswith("Addresses of artifacts")]
+    assert [line.split()[0] for line in told] == ["compared"], "what is done at once needs no line"
+    assert files_in(restored) == files_in(with_files)
+    assert not (restored / "artifacts" / "0" / "link").exists()
+    assert described(restored) == described(with_files)
+
+
+def test_artifacts_are_left_out_unless_they_are_asked_for(
+    with_files: Path, restored: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "without"
+    made = run("backup", with_files, file, "--json")
+    assert json.loads(made.stdout)["artifacts"] is None
+    assert "Not in it: artifacts. --with-artifacts takes along" in made.stderr
+    assert run("restore", file, restored).exit_code == 0
+    assert files_in(restored) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda name, content: b"other" if name.startswith("artifacts/0%2Flarge/") else content,
+            "the artifacts",
+        ),
+        (lambda name, content: None if name.startswith("artifacts/0%2Fempty/") else content, "the artifacts"),
+    ],
+    ids=["another content", "a file lost"],
+)
+def test_artifacts_that_were_tampered_with_are_found(
+    change: Any, says: str, with_files: Path, restored: Path, tmp_path: Path
+) -> None:
+    backups.back_up(with_files, tmp_path / "sound", silent, artifacts=True)
+    rewritten(tmp_path / "sound", tmp_path / "bad", change)
+    for done in (run("backup", "--verify", tmp_path / "bad"), run("restore", tmp_path / "bad", restored)):
+        assert done.exit_code == 1, done.output
+        assert f"do not fit what it holds of {says}" in done.stderr
+    assert not restored.exists()
+
+
+@pytest.mark.parametrize("name", [b"../outside", b"/etc/outside", b"a/../../b", b"", b"a//b", b"."])
+def test_no_file_is_made_outside_of_the_directory(name: bytes, tmp_path: Path) -> None:
+    files = backup_artifacts.Restored(tmp_path / "artifacts")
+    with pytest.raises(GenesisFlowError, match="would lie outside"):
+        files.write(backup_artifacts.Piece(name, 1, b"x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_takes_no_artifacts(file: Path) -> None:
+    refused = run("backup", "--verify", "--with-artifacts", file)
+    assert refused.exit_code == 2
+    assert "leave out --with-artifacts" in refused.stderr
 
 
 def test_pieces_that_are_no_documents_are_refused() -> None:

@@ -1,11 +1,6 @@
 """The examples, each run as its reader runs it, and what it leaves in the store."""
 
 import re
-import shutil
-import struct
-import sys
-import tempfile
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,73 +8,20 @@ from types import ModuleType
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from genesis_flow import embedded
-from tests.client.conftest import run_command
+from tests.examples.conftest import EXAMPLES, FOLDER, PROGRAMS, assert_is_a_picture, output_of, runs_of
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-FOLDER = EXAMPLES / "mongodb_integration"
 # A program may take what `run_command` allows it, and one test runs two.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
-PROGRAMS = {path.name[:2]: path for path in FOLDER.glob("0*.py")}
 
 
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    """The working directory of a reader, with the database that the first example starts in it."""
-    folder = Path(tempfile.mkdtemp(prefix="genesis-flow-examples-"))
-    yield folder
-    embedded.stop(folder / "genesis-data", force=True)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def client(place: Path) -> MlflowClient:
-    return MlflowClient(f"genesis://{place}/genesis-data")
-
-
-def output_of(number: str, place: Path, **environment: str) -> str:
-    outcome = run_command(sys.executable, str(PROGRAMS[number]), cwd=place, **environment)
-    assert outcome.code == 0, f"{outcome.stdout}\n{outcome.stderr}"
-    assert "Traceback" not in outcome.stderr
-    said = PROGRAMS[number].read_text(encoding="utf-8").split('"""')[1].strip()
-    assert outcome.stdout.strip().startswith(said), "an example begins with what it shows"
-    assert "Look at it" in outcome.stdout
-    assert "genesis-flow server --backend-store-uri" in outcome.stdout
-    return outcome.stdout
-
-
-def runs_of(client: MlflowClient, number: int) -> list[Run]:
-    (experiment,) = (
-        found for found in client.search_experiments() if found.name.startswith(f"example {number}:")
-    )
-    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
-
-
-def assert_is_a_picture(client: MlflowClient, run: Run, name: str) -> None:
-    """A PNG for the screens of today in which something is drawn: an empty one is small."""
-    content = Path(client.download_artifacts(run.info.run_id, f"plots/{name}.png")).read_bytes()
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = struct.unpack(">II", content[16:24])
-    assert min(width, height) >= 500
-    assert max(width, height) >= 1000
-    assert len(content) > 8_000
-
-
-def test_there_are_five_and_all_are_listed() -> None:
-    assert sorted(path.name for path in PROGRAMS.values()) == [
-        "01_model_logging_example.py",
-        "02_model_registry_example.py",
-        "03_artifacts_datasets_example.py",
-        "04_complete_mlflow_workflow.py",
-        "05_chat_model_example.py",
-    ]
+def test_there_are_twelve_and_all_are_listed() -> None:
+    assert sorted(PROGRAMS) == [f"{number:02}" for number in range(1, 13)]
     page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"\(mongodb_integration/([^)]+)\)", page)
     assert listed == sorted(path.name for path in PROGRAMS.values())

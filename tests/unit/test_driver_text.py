@@ -4,6 +4,7 @@ import pytest
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
+    ExecutionTimeout,
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
@@ -15,6 +16,7 @@ from genesis_flow.mongo.error_edge import translate
 REFUSED = "db:27017: [Errno 111] Connection refused"
 TIMEOUTS = "(configured timeouts: socketTimeoutMS: 20000.0ms, connectTimeoutMS: 20000.0ms)"
 TOPOLOGY = "Topology Description: <TopologyDescription id: 69, topology_type: Unknown, servers: [...]>"
+TIME_LIMIT = "operation would exceed time limit"
 COMMAND = '{ insert: "runs", ordered: true, lsid: { id: UUID("3f6f") }, $db: "mlflow" }'
 
 
@@ -29,17 +31,23 @@ COMMAND = '{ insert: "runs", ordered: true, lsid: { id: UUID("3f6f") }, $db: "ml
         ),
         (OperationFailure("Authentication failed.", 18), "Authentication failed"),
         (
+            ExecutionTimeout(
+                f"{TIME_LIMIT}, remaining timeout:-1.38515 <= network round trip time:0.00000", 50
+            ),
+            TIME_LIMIT,
+        ),
+        (
             BulkWriteError({"writeErrors": [{"errmsg": "E11000 duplicate key", "op": {"secret": 1}}]}),
             "E11000 duplicate key",
         ),
     ],
-    ids=["unreachable", "several hosts", "a whole command", "a full stop", "a bulk write"],
+    ids=["unreachable", "several hosts", "a whole command", "a full stop", "no time left", "a bulk write"],
 )
 def test_noise_is_left_out(error: PyMongoError, text: str) -> None:
     assert plain_text(error) == text
     told = translate(error, "mongodb://db/mlflow", 60).message
     assert text in told
-    for noise in ("configured timeouts", "lsid", "Topology", "full error", "..", "secret"):
+    for noise in ("configured timeouts", "lsid", "Topology", "full error", "..", "secret", "round trip"):
         assert noise not in told
 
 

@@ -68,7 +68,7 @@ from genesis_flow.areas.traces.writing.summary import TraceBatch, batches_of
 from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.documents.keys import children_of
 from genesis_flow.mongo.binding import Collection
-from genesis_flow.mongo.operation import Area, direct, is_repetition, mutation
+from genesis_flow.mongo.operation import Area, direct, is_repetition, made_first, mutation
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.waiting import both, prefer_loop
 from genesis_flow.mongo.writes import only_duplicates
@@ -99,7 +99,9 @@ class SpanIngest(TraceMemory, Area):
         known = self._known_states(trace_ids, number)
         if len(trace_ids) > 1 or not (known or is_repetition() or self.database.is_near()):
             prefer_loop()
-        batches = batches_of(spans)
+        # MLflow prices tokens by a list that it asks the network for, now and then.
+        batches = await made_first(lambda: batches_of(spans))
+        known = self._known_states(trace_ids, number)
         # Long contents wait until it is known that they are welcome.
         if is_repetition() or any(batch.payloads for batch in batches):
             await self._log(batches, number, await self._read(batches, number), None, replace=False)
