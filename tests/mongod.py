@@ -18,6 +18,9 @@ from genesis_flow.embedded import find_mongod
 START_TIMEOUT = 60
 # Without zlib, for which `genesis-flow doctor` warns about the version that tests run on.
 COMPRESSORS = "--networkMessageCompressors"
+# Files in memory: a database is made in half the time. Tests kill servers, not machines.
+MEMORY = Path("/dev/shm")
+ROOM = 8 * 2**30
 
 
 def free_port() -> int:
@@ -138,7 +141,7 @@ def guarded_mongod(user: str, password: str) -> Iterator[Mongod]:
 
 @contextlib.contextmanager
 def running_mongod(*, replica_set: bool = True, options: tuple[str, ...] = ()) -> Iterator[Mongod]:
-    folder = Path(tempfile.mkdtemp(prefix="genesis-flow-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="genesis-flow-test-", dir=_in_memory()))
     server = Mongod(folder, replica_set=replica_set, options=options)
     try:
         server.start()
@@ -146,3 +149,12 @@ def running_mongod(*, replica_set: bool = True, options: tuple[str, ...] = ()) -
     finally:
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_memory() -> Path | None:
+    """Where files are in memory, if there is more room than the servers of all workers need."""
+    try:
+        has_room = shutil.disk_usage(MEMORY).free >= ROOM
+    except OSError:  # not on this system
+        return None
+    return MEMORY if has_room else None
