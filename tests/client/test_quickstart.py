@@ -64,6 +64,7 @@ def test_the_account_says_what_was_done_and_how_to_go_on(
     for part in (
         "degree 3, rate 0.03",
         "validation_accuracy",
+        '(experiment "quickstart", 4 with the parent runs)',
         str(empty_directory / "db"),
         f"mlflow.set_tracking_uri('{uri}')",
         "genesis-flow server --backend-store-uri",
