@@ -13,8 +13,9 @@ from genesis_flow.importers.engine import Options, analyze
 from genesis_flow.importers.sql.snapshot import Snapshot
 from genesis_flow.importers.sql.tables import DERIVED, NOT_YET, READ
 from tests.importing.jobs import Job, config_for
+from tests.importing.people import fill
 from tests.importing.small_trees import EXPERIMENT, Tree, run_id
-from tests.importing.sql_databases import connected, everything, opened
+from tests.importing.sql_databases import connected, everything, opened, oracle
 
 TABLES = Base.metadata.tables
 # Columns of tables that are read, and why they are not.
@@ -37,10 +38,20 @@ NOT_READ = {
     "registered_model_tags": {"name"},
     "registered_model_aliases": {"name"},
     "webhooks": {"deleted_timestamp"},
+    # A copy of what the scorer says.
+    "online_scoring_configs": {"experiment_id"},
+    # By these the rows are chosen; what registers scorers says no more of who did it, or when.
+    "endpoint_bindings": {
+        *("resource_type", "display_name"),
+        *("created_by", "last_updated_by", "last_updated_at"),
+    },
 }
 
 
-JOB = "INSERT INTO jobs (id, creation_time, job_name, params, status, retry_count, last_update_time) VALUES ('j', 1, 'n', '{}', 0, 0, 1)"
+JOB = (
+    "INSERT INTO jobs (id, creation_time, job_name, params, status, retry_count, last_update_time, "
+    "workspace) VALUES ('j', 1, 'n', '{}', 0, 0, 1, 'default')"
+)
 
 
 def execute(path: Path, *statements: str) -> None:
@@ -66,6 +77,8 @@ def test_every_column_of_a_table_that_is_read_is_judged(
         asked.add((table, name))
         return selected(snapshot, table, name)
 
+    with oracle(newest) as (store, _):
+        fill(store)
     monkeypatch.setattr(Snapshot, "_selected", noted)
     with opened(newest) as source:
         everything(source)
