@@ -1,5 +1,7 @@
 """Where MLflow finds stores. Loads most of a client, so import it in the function that needs it."""
 
+from typing import Any
+
 from mlflow.store.artifact.artifact_repository_registry import (
     _artifact_repository_registry as artifact_repository_registry,
 )
@@ -13,5 +15,15 @@ __all__ = [
     "get_store",
     "get_store_registry",
     "parse_model_uri",
+    "scorer_store_registry",
     "tracking_store_registry",
 ]
+
+
+def scorer_store_registry() -> Any:
+    """Where MLflow finds what keeps scorers; none with mlflow-skinny, which has no scorers."""
+    try:
+        from mlflow.genai.scorers.registry import _scorer_store_registry
+    except ImportError:
+        return None
+    return _scorer_store_registry

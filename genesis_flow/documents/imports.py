@@ -38,6 +38,12 @@ class ImportJournalFields(Declared):
             "could not be kept."
         ),
     )
+    questions: dict[str, str] = Field(
+        default_factory=dict,
+        description=(
+            "Default questions that the target had made itself, by the ids of those in the source (escaped)."
+        ),
+    )
     merged: list[dict[str, Any]] = Field(
         default_factory=list,
         description=(

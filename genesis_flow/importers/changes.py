@@ -16,7 +16,8 @@ from pymongo import UpdateOne
 
 from genesis_flow.documents.imports import ImportItemFields
 from genesis_flow.documents.keys import SEPARATOR
-from genesis_flow.importers.roots import CHILDREN, item_key
+from genesis_flow.importers.kinds import CHILDREN
+from genesis_flow.importers.roots import item_key
 from genesis_flow.importers.target import ImportTarget, Operation, patiently
 from genesis_flow.importers.writers import Context, Root
 

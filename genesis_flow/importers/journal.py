@@ -87,6 +87,10 @@ class Journal:
         return {unescape(key): name for key, name in (self.document.get("models") or {}).items()}
 
     @property
+    def questions(self) -> dict[str, str]:
+        return {unescape(key): made for key, made in (self.document.get("questions") or {}).items()}
+
+    @property
     def merged(self) -> dict[int, dict[str, Any]]:
         return {each["_id"]: each for each in self.document.get("merged") or []}
 
@@ -108,6 +112,7 @@ class Journal:
                     "experiments": {},
                     "names": {},
                     "models": {},
+                    "questions": {},
                     "merged": [],
                 },
                 "$push": {"sessions": {"$each": [session], "$slice": -_SESSIONS_KEPT}},
@@ -124,6 +129,7 @@ class Journal:
                     "experiments": kept,
                     "names": context.names,
                     "models": {escape(key): name for key, name in context.models.items()},
+                    "questions": {escape(key): made for key, made in context.questions.items()},
                     "merged": list(context.merged.values()),
                 }
             }

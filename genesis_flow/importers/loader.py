@@ -16,6 +16,7 @@ from bson.errors import BSONError
 from genesis_flow.importers.artifacts import REFERENCE, ArtifactRules, Artifacts
 from genesis_flow.importers.batch import Batch, BatchWriter, UnitState
 from genesis_flow.importers.errors import Stopped
+from genesis_flow.importers.kinds import KIND
 from genesis_flow.importers.records import Item, Problem, Record, Series, Source, Unit
 from genesis_flow.importers.stats import Stats
 from genesis_flow.importers.writers import WRITERS, Context, Unwanted, Write, Writer
@@ -25,13 +26,6 @@ BATCH_WRITES = 10_000
 BATCH_UNITS = 1_000
 LARGEST_DOCUMENT = 16 * 1024 * 1024
 _TOO_LARGE = "it makes a document of {:,} bytes, more than the 16 MB that MongoDB allows"
-# What a record of these kinds belongs to.
-_PARENTS = {
-    "span": "trace_id",
-    "assessment": "trace_id",
-    "model_version": "name",
-    "evaluation_record": "dataset_id",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,5 +244,5 @@ def _size(item: Record | Series) -> int:
 def _parent(item: Record | Series) -> Any:
     if isinstance(item, Series):
         return item.run_id
-    field = _PARENTS.get(item.kind)
+    field = KIND[item.kind].parent
     return item.body.get(field) if field else None

@@ -14,9 +14,10 @@ from genesis_flow.importers.batch import equal
 from genesis_flow.importers.changes import begin_again
 from genesis_flow.importers.errors import ImportConflict
 from genesis_flow.importers.journal import Journal
+from genesis_flow.importers.kinds import PLAIN, Kind
 from genesis_flow.importers.records import Body, Filters, Item, Problem, Record, Source, Unit
 from genesis_flow.importers.roots import item_key
-from genesis_flow.importers.target import ImportTarget, patiently
+from genesis_flow.importers.target import AT_ONCE, ImportTarget, patiently
 from genesis_flow.importers.writers import Context
 from genesis_flow.importers.writers.registry import model_key
 from genesis_flow.importers.writers.runs import experiment_document
@@ -38,6 +39,8 @@ class Plan:
     conflicts: list[Problem] = field(default_factory=list)
     # Experiments of an earlier import that have another name by now, while others have theirs.
     renamed: list[int] = field(default_factory=list)
+    # The same of plain kinds: kinds and ids.
+    freed: list[tuple[Kind, str]] = field(default_factory=list)
 
 
 class Planner:
@@ -55,6 +58,7 @@ class Planner:
                 names=journal.names,
                 models=journal.models,
                 merged=journal.merged,
+                questions=journal.questions,
             )
         )
 
@@ -72,7 +76,50 @@ class Planner:
         ]
         self._taken[RegisteredModelFields] = {each.body["name"] for each in models}
         self._place_models(models)
+        for kind in PLAIN.values():
+            if kind.unique:
+                self._place_named(kind, source, filters)
         return self._plan
+
+    def _place_named(self, kind: Kind, source: Source, filters: Filters) -> None:
+        """Things whose name is theirs alone in an experiment: what of the target has it already."""
+        context = self._plan.context
+        names = self._named_in_experiments(kind)
+        if not names and not context.questions:
+            return
+        ours = self._ours(kind.collection, [each["_id"] for each in names.values()])
+        in_source = {
+            item.id: item
+            for item in _items_of(source, filters, kind.name)
+            if isinstance(item, Record) and item.kind == kind.name
+        }
+        for record in in_source.values():
+            number = context.experiments.get(str(record.body["experiment_id"]))
+            holder = names.get((number, record.body[kind.unique]))
+            context.questions.pop(record.id, None)
+            if holder is None or holder["_id"] == record.id:
+                continue
+            if holder["_id"] in ours and holder["_id"] in in_source:
+                self._plan.freed.append((kind, holder["_id"]))
+            elif holder.get("is_default") and record.body.get("is_default"):
+                # Every experiment gets one without anybody's doing.
+                context.questions[record.id] = holder["_id"]
+            else:
+                what = f"the target has another one of this name in experiment {number}"
+                self._plan.conflicts.append(Problem(kind.name, record.id, what))
+                context.refused_others[kind.name, record.id] = what
+
+    def _named_in_experiments(self, kind: Kind) -> dict[tuple[Any, Any], dict[str, Any]]:
+        """What the target has of a kind in the experiments of this import, by experiment and name."""
+        numbers = sorted(self._plan.context.experiments.values())
+        collection, fields = self._target.collection(kind.declared), {kind.unique: 1, "is_default": 1}
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(numbers), AT_ONCE):
+            query = {"experiment_id": {"$in": numbers[start : start + AT_ONCE]}}
+            found += patiently(
+                lambda query=query: list(collection.find(query, {"experiment_id": 1, **fields}))  # type: ignore[misc]
+            )
+        return {(each["experiment_id"], each[kind.unique]): each for each in found}
 
     def _has_number(self, body: Body) -> bool:
         text = str(body["experiment_id"])
@@ -257,6 +304,16 @@ def refuse_conflicts(plan: Plan) -> None:
 def free_names(target: ImportTarget, journal: str, plan: Plan) -> None:
     """Let names go that have passed from one experiment of the source to another since the last import."""
     begin_again(target, journal, [("experiments", number) for number in plan.renamed])
+    begin_again(target, journal, [(kind.collection, identifier) for kind, identifier in plan.freed])
+    for kind, identifier in plan.freed:
+        target.check()
+        waits = {"$set": {kind.unique: f"{identifier} (an import is renaming it)"}}
+        things = target.collection(kind.declared)
+        patiently(
+            lambda identifier=identifier, waits=waits, things=things: things.update_one(  # type: ignore[misc]
+                {"_id": identifier}, waits
+            )
+        )
     experiments = target.collection(ExperimentFields)
     for number in plan.renamed:
         target.check()

@@ -13,22 +13,12 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from genesis_flow.importers.kinds import PHASES, PLAIN
+
 Body = dict[str, Any]
 
 # Points in every series of a metric but its last: the same histories then make the same blocks each time.
 SERIES_POINTS = 65_536
-
-# The order in which units are read. What belongs to an experiment comes behind the experiments.
-PHASES = (
-    "experiment",
-    "dataset",
-    "run",
-    "logged_model",
-    "trace",
-    "evaluation_dataset",
-    "registered_model",
-    "webhook",
-)
 
 FIELDS: dict[str, tuple[str, ...]] = {
     # tags: {key: value}; experiment_id is text everywhere.
@@ -222,6 +212,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "creation_time",
         "last_updated_time",
     ),
+    # id: what people call it, as the record's. Values as the letters of their columns say.
+    **{name: kind.body for name, kind in PLAIN.items()},
 }
 
 

@@ -3,7 +3,7 @@
 What people have changed since stays and is named, and so does what contains it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,9 +21,10 @@ from genesis_flow.documents.imports import (
 from genesis_flow.documents.keys import SEPARATOR, children_of
 from genesis_flow.importers.artifacts import ancestors, is_place, remove_copies
 from genesis_flow.importers.changes import MERGED_NOTES, SHARED, states
+from genesis_flow.importers.in_use import IN_USE, users_of
 from genesis_flow.importers.journal import ROLLED_BACK, ROLLING_BACK, Journal
+from genesis_flow.importers.kinds import CHILDREN, ROOT_COLLECTIONS
 from genesis_flow.importers.records import Problem
-from genesis_flow.importers.roots import CHILDREN
 from genesis_flow.importers.target import ImportTarget, patiently
 from genesis_flow.importers.writers import Root
 from genesis_flow.importers.writers.registry import model_key
@@ -35,17 +36,7 @@ from genesis_flow.mongo.scoping import current_workspace
 ROOTS_AT_ONCE = 200
 
 # What contains others goes behind them, so that it can be seen whether others have put something into it.
-_ORDER = (
-    "webhooks",
-    "model_versions",
-    "registered_models",
-    "evaluation_datasets",
-    "traces",
-    "logged_models",
-    "runs",
-    "datasets",
-    "experiments",
-)
+_ORDER = ROOT_COLLECTIONS[::-1]
 
 
 @dataclass(slots=True)
@@ -164,9 +155,13 @@ class _Rollback:
     def _reasons(self, collection: str, items: list[dict[str, Any]]) -> dict[Any, str]:
         """Why roots stay."""
         reasons = {} if self._force else self._changes(collection, items)
-        in_use = _IN_USE.get(collection)
+        in_use = IN_USE.get(collection)
+        used = users_of(self._target, collection, [item["root"] for item in items])
         for root in (item["root"] for item in items):
             if root in reasons:
+                continue
+            if root in used:
+                reasons[root] = used[root]
                 continue
             if collection == "model_versions" and root.partition(SEPARATOR)[0] in self._whole_models:
                 reasons[root] = "its model or another version of it was changed after it was imported"
@@ -203,6 +198,10 @@ class _Rollback:
         for child in CHILDREN.get(collection, ()) if roots else ():
             operations = [DeleteMany(child.query([root])) for root in roots]
             self._count(child.collection, self._bulk_delete(child.collection, operations))
+        if collection == "experiments":
+            # Whoever looked at the questions of an experiment has made its first one.
+            seeded = {"experiment_id": {"$in": roots}, "is_default": True}
+            self._count("label_schemas", self._delete("label_schemas", seeded))
         self._count(collection, self._delete(collection, {"_id": {"$in": roots}}))
 
     def _bulk_delete(self, name: str, operations: list[Any]) -> int:
@@ -250,37 +249,3 @@ _UNKNOWN = (
     "it cannot be told whether it was changed, because an import of it was interrupted: run the import again "
     "first"
 )
-
-
-def _experiment_in_use(target: ImportTarget, number: int) -> str | None:
-    for collection in ("runs", "traces", "logged_models"):
-        if _any(target, collection, {"experiment_id": number}):
-            return f"it holds {collection.replace('_', ' ')} that stay"
-    ends = {"destination_type": "experiment", "destination_id": str(number)}
-    if _any(target, "entity_associations", ends):
-        return "an evaluation dataset belongs to it that stays"
-    return None
-
-
-def _model_in_use(target: ImportTarget, key: str) -> str | None:
-    if _any(target, "model_versions", {"_id": children_of(key)}):
-        return "it has versions that stay"
-    return None
-
-
-def _dataset_in_use(target: ImportTarget, key: str) -> str | None:
-    dataset = next(iter(target.find_by_ids("datasets", [key], {"name": 1})), None)
-    if dataset and _any(target, "runs", {"inputs.name": dataset["name"], "inputs.id": key}):
-        return "runs use it that stay"
-    return None
-
-
-def _any(target: ImportTarget, collection: str, query: dict[str, Any]) -> bool:
-    return patiently(lambda: target.collection(collection).find_one(query, {"_id": 1})) is not None
-
-
-_IN_USE: dict[str, Callable[[ImportTarget, Any], str | None]] = {
-    "experiments": _experiment_in_use,
-    "registered_models": _model_in_use,
-    "datasets": _dataset_in_use,
-}

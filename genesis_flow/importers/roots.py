@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from pymongo import InsertOne
 
 from genesis_flow.documents.imports import ImportItemFields, journal_key
-from genesis_flow.documents.keys import children_of
 from genesis_flow.importers.target import ImportTarget
 from genesis_flow.importers.writers import Root
 
@@ -23,31 +22,6 @@ class Verdict(Enum):
 
 def item_key(journal: str, root: Root) -> str:
     return journal_key(journal, root[0], str(root[1]))
-
-
-class Child(NamedTuple):
-    """A collection with what belongs to roots: where ``field`` names the root, or an id begins with it."""
-
-    collection: str
-    field: str | None = None
-    where: tuple[tuple[str, str], ...] = ()
-
-    def query(self, roots: list[Any]) -> dict[str, Any]:
-        if self.field is None:
-            return {"$or": [{"_id": children_of(root)} for root in roots]}
-        return {self.field: {"$in": roots}, **dict(self.where)}
-
-
-# What belongs to the roots of a collection. Points of models that a run logged go with the models.
-CHILDREN = {
-    "runs": (Child("metrics"), Child("latest_metrics")),
-    "traces": (Child("span_payloads"), Child("spans"), Child("assessments", "trace_id")),
-    "logged_models": (Child("logged_model_metrics", "model_id"),),
-    "evaluation_datasets": (
-        Child("evaluation_dataset_records"),
-        Child("entity_associations", "source_id", (("source_type", "evaluation_dataset"),)),
-    ),
-}
 
 
 class Ownership:

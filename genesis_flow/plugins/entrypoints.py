@@ -124,7 +124,10 @@ def register_mongodb_stores() -> None:
     """Register everything with MLflow by hand, where entry points are not found (a zipped application)."""
     from genesis_flow.compat import stores
 
+    scorers = stores.scorer_store_registry()
     for scheme in ("mongodb", "mongodb+srv", "genesis"):
+        if scorers is not None:
+            scorers.register(scheme, scorer_store)
         stores.tracking_store_registry.register(scheme, tracking_store)
         stores.get_store_registry().register(scheme, model_registry_store)
     stores.artifact_repository_registry.register("azure", azure_artifact_repository)

@@ -63,7 +63,15 @@ def fill(store: MongoDBStore, number: int) -> dict[str, Any]:
     store.create_assessment(Feedback(name="f", value=1, trace_id=trace))
     dataset_id = store.create_dataset(f"d{number}").dataset_id
     store.upsert_dataset_records(dataset_id, [{"inputs": {"n": n}} for n in range(3)])
+    experiment = store.create_experiment(f"e{number}")
+    store.list_label_schemas(experiment)
+    queue = store.create_review_queue(experiment, name="q", queue_type="custom")
+    store.add_items_to_review_queue(queue.queue_id, item_ids=[trace])
+    store.create_issue(experiment, "slow", "too slow")
+    store.register_scorer(experiment, "judge", "{}")
     return {
+        "experiments": int(experiment),
+        "review_queues": queue.queue_id,
         "runs": run_id,
         "logged_models": model_id,
         "traces": trace,
@@ -73,7 +81,7 @@ def fill(store: MongoDBStore, number: int) -> dict[str, Any]:
 
 CHILDREN = (
     *("latest_metrics", "metrics", "logged_model_metrics", "spans", "span_payloads", "assessments"),
-    "evaluation_dataset_records",
+    *("evaluation_dataset_records", "label_schemas", "review_queue_items", "issues", "scorers"),
 )
 
 
@@ -93,7 +101,7 @@ def test_whatever_lacks_its_parent_is_removed(
         raw[collection].delete_one({"_id": identity})
     found = doctor(uri, tmp_path)
     assert (found.code, found.verdict("orphans")) == (0, "warn")
-    assert all(gone[name] in found.told("orphans") for name in gone)
+    assert all(str(gone[name]) in found.told("orphans") for name in gone)
     assert found.checks["orphans"]["details"] == {
         "metrics of runs that are gone": 2,
         "blocks of metrics of runs that are gone": 1,
@@ -103,6 +111,10 @@ def test_whatever_lacks_its_parent_is_removed(
         "contents of spans of traces that are gone": raw.span_payloads.count_documents({}) // 2,
         "assessments of traces that are gone": 1,
         "records of evaluation datasets that are gone": 3,
+        "items of review queues that are gone": 1,
+        "questions of experiments that are gone": 1,
+        "issues of experiments that are gone": 1,
+        "scorers of experiments that are gone": 1,
     }
     assert counted(raw) == {name: 2 * count for name, count in whole.items()}, "to look changes nothing"
     assert doctor(uri, tmp_path, "--repair").verdict("orphans") == "ok"

@@ -53,6 +53,21 @@ COPIED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "registered_models",
         )
     ),
+    *(
+        (table, "queue_id IN (SELECT queue_id FROM review_queues WHERE name <> 'empty')", own)
+        for table, own in (
+            ("review_queue_users", ("queue_id",)),
+            ("review_queue_label_schemas", ("queue_id",)),
+            ("review_queue_items", ("queue_id",)),
+            ("review_queues", ("queue_id", "name_key")),
+        )
+    ),
+    ("label_schemas", "1", ("schema_id", "name")),
+    ("issues", "1", ("issue_id",)),
+    ("endpoint_bindings", "1", ("resource_id",)),
+    ("online_scoring_configs", "1", ("online_scoring_config_id", "scorer_id")),
+    ("scorer_versions", "1", ("scorer_id",)),
+    ("scorers", "1", ("scorer_id", "scorer_name")),
     *((table, f"webhook_id IN {_HOOKS}", ("webhook_id",)) for table in ("webhook_events", "webhooks")),
 )
 

@@ -6,6 +6,7 @@ Every field of every collection that an import fills is changed in every way, ma
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pymongo
@@ -22,11 +23,13 @@ from genesis_flow.importers.verify.opening import open_source
 from genesis_flow.importers.verify.target import Names, Target
 from genesis_flow.importers.verify.wanted import Wanted
 from tests.importing.many_of_each import copy_all
+from tests.importing.people import delete_gateway, fill
+from tests.importing.sql_databases import oracle
 from tests.importing.verifying import bring, changed, check, unpack_sql, with_change
 from tests.mongod import Mongod, unique
 
 Document = dict[str, Any]
-Path = tuple[Any, ...]
+Way = tuple[Any, ...]
 
 # What an import writes for itself, and what readers make anew; params and tags are views.
 NO_DATA = ("import_", "schema_", "system.", "trace_sums", "params", "tags")
@@ -39,7 +42,7 @@ class Change(NamedTuple):
     key: Any
     # What a difference of the document may be named after.
     names: frozenset[str]
-    path: Path
+    path: Way
     how: str
     document: Document
 
@@ -58,6 +61,9 @@ def _is_allowed(change: Change, before: Document) -> bool:
         # Counts changes of stages and aliases, which may have been taken back.
         case "registered_models", "revision":
             return is_count
+        # Counts additions of items, which may have been taken out again.
+        case "review_queues", "additions":
+            return is_count
         # Counts how often points went to blocks; a reader asks whether there are any.
         case "latest_metrics", "packed":
             return is_count and bool(new) == bool(before[field])
@@ -68,7 +74,11 @@ def _is_allowed(change: Change, before: Document) -> bool:
 def imported(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A database that has several things of all kinds, imported: the target's and the source's URI."""
     source = unpack_sql("3.17.2", tmp_path_factory.mktemp("hostile"))
-    copy_all(source.removeprefix("sqlite:///"))
+    path = Path(source.removeprefix("sqlite:///"))
+    with oracle(path) as (store, _):
+        fill(store)
+    delete_gateway(path)
+    copy_all(str(path))
     uri = mongod.database_uri(name := unique("hostile"))
     bring(uri, source)
     yield uri, source
@@ -106,7 +116,7 @@ def _named(outcome: Outcome) -> set[str]:
     }
 
 
-def _places(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def _places(value: Any, path: Way = ()) -> Iterator[tuple[Way, Any]]:
     """Every value in a document, maps and lists included, but its id."""
     if path:
         yield path, value
@@ -151,7 +161,7 @@ def _others(value: Any) -> Iterator[tuple[str, Any]]:
             yield "the same as a decimal", Decimal128(str(value))
 
 
-def _without(document: Any, path: Path) -> Any:
+def _without(document: Any, path: Way) -> Any:
     *above, last = path
     copy = with_change(document, path, None)
     inner = copy
@@ -161,7 +171,7 @@ def _without(document: Any, path: Path) -> Any:
     return copy
 
 
-def _changes_of(document: Document) -> Iterator[tuple[Path, str, Document]]:
+def _changes_of(document: Document) -> Iterator[tuple[Way, str, Document]]:
     yield (), "has a surplus field", {**document, "surplus": 1}
     for path, value in _places(document):
         for how, other in _others(value):
@@ -171,7 +181,7 @@ def _changes_of(document: Document) -> Iterator[tuple[Path, str, Document]]:
             yield path, "is deleted", _without(document, path)
 
 
-def _kind(path: Path) -> tuple[Any, ...]:
+def _kind(path: Way) -> tuple[Any, ...]:
     """Items of a list and entries of a map of the user are many of a kind."""
     maps = ("params", "tags", "texts", "metadata", "expectations", "aliases", "stages")
     return tuple(
@@ -185,7 +195,7 @@ def _changes(database: Database[Document]) -> Iterator[Change]:
     for name in sorted(database.list_collection_names()):
         if name.startswith(NO_DATA) or name in APART:
             continue
-        candidates: dict[tuple[Path, str], list[Change]] = {}
+        candidates: dict[tuple[Way, str], list[Change]] = {}
         for document in database[name].find():
             for path, how, new in _changes_of(document):
                 change = Change(name, document["_id"], NAMES[name](document), path, how, new)
@@ -230,6 +240,7 @@ NAMES: dict[str, Callable[[Document], frozenset[str]]] = {
     "registered_models": _by("name"),
     "model_versions": _by("name", "version"),
     "webhooks": _by_id,
+    **dict.fromkeys(("label_schemas", "review_queues", "review_queue_items", "issues", "scorers"), _by_id),
 }
 
 
@@ -305,9 +316,17 @@ SURPLUS: dict[str, Callable[[Document], Document]] = {
     "evaluation_dataset_records": lambda record: {**record, "_id": f"{record['_id']}0"},
     "entity_associations": lambda tie: {**tie, "_id": "surplus"},
     "model_versions": lambda version: {**version, "_id": f"{version['model']}|surplus", "version": 99},
+    "label_schemas": lambda question: {**question, "_id": "surplus", "name": "surplus"},
+    "review_queues": lambda queue: {**queue, "_id": "surplus", "name_key": "surplus"},
+    "review_queue_items": lambda item: {**item, "_id": f"{item['queue_id']}|surplus"},
+    "issues": lambda issue: {**issue, "_id": "surplus"},
+    "scorers": lambda scorer: {**scorer, "_id": "surplus", "name": "surplus"},
 }
 # What people make in a target while they use it does not contradict the source: it is named.
-NEW_THINGS = {"runs", "datasets", "logged_models", "traces", "model_versions"}
+NEW_THINGS = {
+    *("runs", "datasets", "logged_models", "traces", "model_versions"),
+    *("label_schemas", "review_queues", "issues", "scorers"),
+}
 
 
 @pytest.mark.slow

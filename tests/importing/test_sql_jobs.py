@@ -118,7 +118,7 @@ def test_an_analysis_reads_all_and_writes_nothing(job: Job) -> None:
     outcome = job.run(analyze)
     assert outcome.stats.read["metric_point"] == 2800
     assert outcome.stats.read["span"] == 7
-    assert outcome.unsupported == {"issues": 1, "scorer_versions": 2, "scorers": 1}
+    assert outcome.unsupported == {}
     assert len(job.store.search_experiments(ViewType.ALL)) == 1
 
 

@@ -69,9 +69,9 @@ NAMES: dict[str, int | str] = {
     "create_review_queue": "name",
 }
 # They would do what the call as it is is about to do: 1.5 and True are the version 1.
-OF_THE_VERSION = {"delete_model_version", "delete_prompt_version"}
-# None as a version means all of them.
-UNTRIED = {"delete_scorer"}
+OF_THE_VERSION = {"delete_model_version", "delete_prompt_version", "delete_scorer"}
+# None as a version means all of them, and as an experiment the default one.
+DOES_IT = [("delete_scorer", 2, None), ("delete_scorer", 0, None)]
 
 
 def judge(name: str, place: int | str, wrong: Any, ours: Outcome, theirs: Outcome) -> str | None:
@@ -107,8 +107,9 @@ class Mistaker:
             return getattr(self.pair.ours, name)(*args, **kwargs)
         form = (name, len(args), frozenset(kwargs))
         for place in (*range(len(args)), *kwargs) if form not in self._tried_before else ():
-            for wrong in () if name in UNTRIED else WRONG:
-                if not (name in OF_THE_VERSION and wrong in (1.5, True)):
+            for wrong in WRONG:
+                does_it = name in OF_THE_VERSION and wrong in (1.5, True)
+                if not does_it and (name, place, wrong) not in DOES_IT:
                     self._mistake(name, place, wrong, list(args), dict(kwargs))
         self._tried_before.add(form)
         ours, theirs = self._play(name, list(args), kwargs)

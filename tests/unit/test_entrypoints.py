@@ -8,7 +8,7 @@ from abc import abstractmethod
 import pytest
 from mlflow.exceptions import MlflowException
 
-from genesis_flow.compat import packages
+from genesis_flow.compat import packages, stores
 from genesis_flow.plugins import entrypoints
 
 # A name that MLflow takes away: the registry does not import then, nor do the stores.
@@ -86,3 +86,19 @@ def test_a_newer_mlflow_is_told_of_once(
         told += [version for record in caplog.records if record.args]
         caplog.clear()
     assert told == ["3.99.0", "4.0.0rc1"]
+
+
+def test_everything_is_registered_by_hand_where_entry_points_are_not_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registries = {
+        "tracking_store": stores.tracking_store_registry,
+        "model_registry_store": stores.get_store_registry(),
+        "scorer_store": stores.scorer_store_registry(),
+    }
+    for registry in registries.values():
+        monkeypatch.setattr(registry, "_registry", {})
+    entrypoints.register_mongodb_stores()
+    for name, registry in registries.items():
+        builder = getattr(entrypoints, name)
+        assert registry._registry == dict.fromkeys(("mongodb", "mongodb+srv", "genesis"), builder), name

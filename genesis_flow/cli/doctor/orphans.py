@@ -14,8 +14,13 @@ from typing import Any, TypeVar
 from pymongo.collection import Collection
 
 from genesis_flow.areas.evaluation.documents import DatasetRecordFields, EvaluationDatasetFields
+from genesis_flow.areas.experiments.documents import ExperimentFields
+from genesis_flow.areas.issues.documents import IssueFields
+from genesis_flow.areas.judges.documents import ScorerFields
+from genesis_flow.areas.labels.documents import LabelSchemaFields
 from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.reviews.documents import ReviewQueueFields, ReviewQueueItemFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.cli.doctor.finding import Finding, ok, warn
@@ -47,8 +52,12 @@ class _Family:
     parents: type[Declared]
     parent_field: str | None = None
 
-    def parent_of(self, child: Document) -> str:
-        return str(child[self.parent_field] if self.parent_field else child["_id"].partition(SEPARATOR)[0])
+    def parent_of(self, child: Document) -> str | int:
+        """The id of the parent; those of experiments are numbers."""
+        parent: str | int = (
+            child[self.parent_field] if self.parent_field else child["_id"].partition(SEPARATOR)[0]
+        )
+        return parent
 
 
 _FAMILIES = (
@@ -60,6 +69,13 @@ _FAMILIES = (
     _Family("contents of spans of traces that are gone", SpanPayloadFields, TraceFields),
     _Family("assessments of traces that are gone", AssessmentFields, TraceFields, "trace_id"),
     _Family("records of evaluation datasets that are gone", DatasetRecordFields, EvaluationDatasetFields),
+    _Family("items of review queues that are gone", ReviewQueueItemFields, ReviewQueueFields, "queue_id"),
+    _Family("questions of experiments that are gone", LabelSchemaFields, ExperimentFields, "experiment_id"),
+    _Family(
+        "review queues of experiments that are gone", ReviewQueueFields, ExperimentFields, "experiment_id"
+    ),
+    _Family("issues of experiments that are gone", IssueFields, ExperimentFields, "experiment_id"),
+    _Family("scorers of experiments that are gone", ScorerFields, ExperimentFields, "experiment_id"),
 )
 
 
@@ -68,14 +84,14 @@ class Orphans:
     """What was found of one kind: the ids of children by the id of the parent that they lack."""
 
     family: _Family
-    by_parent: dict[str, list[str]] = field(default_factory=dict)
+    by_parent: dict[str | int, list[str]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         return sum(map(len, self.by_parent.values()))
 
     def describe(self) -> str:
-        named = list(islice(self.by_parent, _NAMED))
+        named = [str(parent) for parent in islice(self.by_parent, _NAMED)]
         more = f" and {len(self.by_parent) - _NAMED} more" if len(self.by_parent) > _NAMED else ""
         return f"{self.count} {self.family.kind} ({', '.join(named)}{more})"
 
@@ -135,8 +151,8 @@ def _orphans(patient: Patient, family: _Family, everything: bool) -> Orphans:
     return found
 
 
-def _lost(patient: Patient, family: _Family, parents: set[str]) -> set[str]:
-    there = _collection(patient, family.parents).find({"_id": {"$in": sorted(parents)}}, {"_id": 1})
+def _lost(patient: Patient, family: _Family, parents: set[str | int]) -> set[str | int]:
+    there = _collection(patient, family.parents).find({"_id": {"$in": list(parents)}}, {"_id": 1})
     return parents - {parent["_id"] for parent in there}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from genesis_flow.importers.records import Problem
 from genesis_flow.importers.sql.snapshot import Snapshot
-from genesis_flow.importers.sql.tables import DERIVED, LINKS, PARENTS, PHASE_OF, READ, ROOTS
+from genesis_flow.importers.sql.tables import DERIVED, LINKS, PARENTS, PARTLY, PHASE_OF, READ, ROOTS
 
 # The workspace of a database that knows no other.
 _DEFAULT = "default"
@@ -24,7 +24,17 @@ def unsupported(snapshot: Snapshot, wanted: list[int] | None) -> dict[str, int]:
                 continue
             where.append(snapshot.column(table, "experiment_id").in_(wanted))
         counts[table] = snapshot.count(table, *where)
+    if wanted is None:
+        counts |= {table: _unread(snapshot, table) for table in PARTLY if snapshot.has(table)}
     return {table: count for table, count in counts.items() if count}
+
+
+def _unread(snapshot: Snapshot, table: str) -> int:
+    """The rows of a table that the condition does not hold for under which its rows are read."""
+    rows = PARTLY[table]
+    conditions = [snapshot.column(table, name) == value for name, value in rows.where]
+    conditions += [snapshot.column(table, name).is_not(None) for name in rows.filled]
+    return snapshot.count(table) - snapshot.count(table, *conditions)
 
 
 def left_behind(snapshot: Snapshot) -> list[str]:

@@ -6,7 +6,19 @@ from typing import Any
 
 from genesis_flow.importers.records import Problem
 from genesis_flow.importers.sql.snapshot import Row, Snapshot
-from genesis_flow.importers.sql.values import Unreadable, needed_text, needed_whole, real, text, truth, whole
+from genesis_flow.importers.sql.values import (
+    Unreadable,
+    json_map,
+    json_text,
+    needed_json,
+    needed_real,
+    needed_text,
+    needed_whole,
+    real,
+    text,
+    truth,
+    whole,
+)
 
 # How the columns of a row are read, by the letter in a layout.
 _CHECKS = {
@@ -15,6 +27,10 @@ _CHECKS = {
     "i": whole,
     "I": needed_whole,
     "r": real,
+    "R": needed_real,
+    "j": json_text,
+    "J": needed_json,
+    "m": json_map,
     "b": lambda value, _column: truth(value),
 }
 

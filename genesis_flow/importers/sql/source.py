@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from genesis_flow.importers.errors import ImportFailed
-from genesis_flow.importers.records import PHASES, Filters, Item, Problem, Unit
+from genesis_flow.importers.kinds import PHASES, PLAIN
+from genesis_flow.importers.records import Filters, Item, Problem, Unit
 from genesis_flow.importers.sql import entities, genai, registry, runs
 from genesis_flow.importers.sql.leftovers import left_behind, orphans, unsupported
+from genesis_flow.importers.sql.plain import read_plain
 from genesis_flow.importers.sql.reading import Reading
 from genesis_flow.importers.sql.snapshot import Condition, Snapshot
 
@@ -78,6 +80,10 @@ class SqlSource:
                 yield from self._models()
             case "webhook" if wanted is None:
                 yield from self._numbered(phase, "webhooks", "webhook_id", [])
+            case _ if phase in PLAIN:
+                kind = PLAIN[phase]
+                (key,) = kind.key
+                yield from self._numbered(phase, kind.table, key, where(kind.table, *kind.times))
 
     def _evaluation(self, wanted: list[int] | None) -> Iterator[Unit]:
         phase, tied = "evaluation_dataset", self._datasets_of(wanted)
@@ -138,7 +144,7 @@ class SqlSource:
                 self._snapshot.column("assessments", "last_updated_timestamp") >= since,
             )
             condition = condition | self._snapshot.column(table, "request_id").in_(changed)
-        return [condition]
+        return [] if condition is None else [condition]
 
     def _datasets_of(self, wanted: list[int] | None) -> list[Condition]:
         if wanted is None or not self._snapshot.has("evaluation_datasets"):
@@ -219,4 +225,5 @@ _READERS: dict[str, Callable[[Reading, Any], Iterable[Item]]] = {
     "evaluation_dataset": genai.read_evaluation,
     "registered_model": registry.read_model,
     "webhook": registry.read_webhooks,
+    **{name: read_plain(name) for name, kind in PLAIN.items() if not kind.within},
 }

@@ -4,9 +4,17 @@ A table that is in none of the lists is counted as one that the target has no pl
 those of the installed MLflow.
 """
 
+from genesis_flow.importers.kinds import KIND, KINDS, PLAIN, Rows
+
+# The tables of parts of plain kinds, with the kind; of some only the rows that a condition holds for.
+PARTS = tuple((kind, rows) for kind in PLAIN.values() for rows in kind.rows)
+PARTLY: dict[str, Rows] = {rows.table: rows for _, rows in PARTS if rows.where or rows.filled}
+
 # Read by this package.
 READ = frozenset(
     {
+        *(kind.table for kind in PLAIN.values()),
+        *(rows.table for _, rows in PARTS),
         "experiments",
         "experiment_tags",
         "runs",
@@ -53,6 +61,7 @@ DERIVED = frozenset(
         "sql_trace_rollup_rebuild_queue",
         "job_locks",
         "scheduler_leases",
+        "issue_categories",
     }
 )
 
@@ -60,15 +69,12 @@ DERIVED = frozenset(
 NOT_YET = frozenset(
     {
         "budget_policies",
-        "endpoint_bindings",
         "endpoint_model_mappings",
         "endpoint_tags",
         "endpoints",
         "guardrail_configs",
         "guardrails",
-        "issues",
         "jobs",
-        "label_schemas",
         "mcp_access_endpoints",
         "mcp_server_aliases",
         "mcp_server_tags",
@@ -76,13 +82,6 @@ NOT_YET = frozenset(
         "mcp_server_versions",
         "mcp_servers",
         "model_definitions",
-        "online_scoring_configs",
-        "review_queue_items",
-        "review_queue_label_schemas",
-        "review_queue_users",
-        "review_queues",
-        "scorer_versions",
-        "scorers",
         "secrets",
         "workspaces",  # but for the one that every database has
     }
@@ -123,6 +122,12 @@ PARENTS: tuple[tuple[str, tuple[str, ...], str, tuple[str, ...], str], ...] = (
     ("model_versions", ("name",), "registered_models", ("name",), "model_version"),
     ("model_version_tags", ("name", "version"), "model_versions", ("name", "version"), "model_version"),
     ("webhook_events", ("webhook_id",), "webhooks", ("webhook_id",), "webhook"),
+    *(
+        (kind.table, (kind.parent,), KIND[kind.within].table, KIND[kind.within].key, kind.name)
+        for kind in PLAIN.values()
+        if kind.within
+    ),
+    *((rows.table, (rows.owner,), kind.table, kind.key, kind.name) for kind, rows in PARTS if not rows.where),
 )
 
 # The same for tables whose rows belong to things of several kinds: the child's table and key, what its rows
@@ -146,25 +151,22 @@ LINKS: tuple[tuple[str, str, dict[str, tuple[str, ...]], str, str, str], ...] = 
         "dataset_id",
         "evaluation_dataset",
     ),
+    *(
+        (
+            rows.table,
+            rows.owner,
+            rows.says,
+            kind.table,
+            kind.key[0],
+            kind.name,
+        )
+        for kind, rows in PARTS
+        if rows.where
+    ),
 )
 
 # With which kinds those are told that are no phase of their own.
-PHASE_OF = {
-    "metric": "run",
-    "span": "trace",
-    "assessment": "trace",
-    "evaluation_record": "evaluation_dataset",
-    "model_version": "registered_model",
-}
+PHASE_OF = {"metric": "run"} | {kind.name: kind.within for kind in KINDS if kind.within}
 
 # The table of each phase, and the column of its ids.
-ROOTS = {
-    "experiment": ("experiments", "experiment_id"),
-    "dataset": ("datasets", "dataset_uuid"),
-    "run": ("runs", "run_uuid"),
-    "logged_model": ("logged_models", "model_id"),
-    "trace": ("trace_info", "request_id"),
-    "evaluation_dataset": ("evaluation_datasets", "dataset_id"),
-    "registered_model": ("registered_models", "name"),
-    "webhook": ("webhooks", "webhook_id"),
-}
+ROOTS = {kind.name: (kind.table, *kind.key) for kind in KINDS if not kind.within}

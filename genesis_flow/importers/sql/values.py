@@ -1,5 +1,6 @@
 """Values of SQL columns, which a damaged or hand-made database need not have declared truly."""
 
+import json
 from typing import Any
 
 # What MLflow writes for infinity, which MySQL and SQL Server cannot hold.
@@ -66,3 +67,35 @@ def real(value: Any, column: str) -> float | None:
 def truth(value: Any) -> bool:
     """MLflow's booleans are numbers or letters in some databases."""
     return value in (True, 1, "1", "t", "true", "True")
+
+
+def needed_real(value: Any, column: str) -> float:
+    number = real(value, column)
+    if number is None:
+        raise Unreadable(f"{column} is missing")
+    return number
+
+
+def json_text(value: Any, column: str) -> Any:
+    """What JSON text says; to MLflow an empty text is none."""
+    written = text(value, column)
+    if not written:
+        return None
+    try:
+        return json.loads(written)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{column} is not JSON: {error}") from error
+
+
+def needed_json(value: Any, column: str) -> Any:
+    said = json_text(value, column)
+    if said is None:
+        raise Unreadable(f"{column} is missing")
+    return said
+
+
+def json_map(value: Any, column: str) -> Any:
+    said = json_text(value, column)
+    if said is not None and not isinstance(said, dict):
+        raise Unreadable(f"{column} is no map in JSON")
+    return said

@@ -17,7 +17,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from genesis_flow.importers.errors import ImportFailed
-from genesis_flow.importers.records import PHASES, Filters, Item, Problem, Unit
+from genesis_flow.importers.kinds import PHASES
+from genesis_flow.importers.records import Filters, Item, Problem, Unit
 from genesis_flow.importers.tree.files import META, Damaged, files, folders, read_meta, shown, text, whole
 from genesis_flow.importers.tree.registry import read_registered_model
 from genesis_flow.importers.tree.runs import read_datasets, read_experiment, read_logged_model, read_run

@@ -150,6 +150,7 @@ def _names(journal: dict[str, Any]) -> Names:
         experiments=journal.get("experiments") or {},
         models={unquote(key): name for key, name in (journal.get("models") or {}).items()},
         names=journal.get("names") or {},
+        questions={unquote(key): made for key, made in (journal.get("questions") or {}).items()},
         journal=journal.get("_id", ""),
         joined=frozenset(each["_id"] for each in journal.get("merged") or () if not each.get("pristine")),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from genesis_flow.importers.kinds import PLAIN
 from genesis_flow.importers.verify.entities import (
     COSTS,
     KINDS,
@@ -35,6 +36,7 @@ from genesis_flow.importers.verify.entities import (
 )
 from genesis_flow.importers.verify.histories import POINT, Point, rows_of
 from genesis_flow.importers.verify.leftovers import leftovers
+from genesis_flow.importers.verify.plain import plain_entities
 from genesis_flow.importers.verify.sql_values import (
     STATES,
     TOKEN_USAGE,
@@ -74,7 +76,7 @@ class DatabaseSource:
         }
         self._chosen = [
             row
-            for row in self._pages("experiments", "experiment_id")
+            for row in self.pages("experiments", "experiment_id")
             if wanted.experiment(str(row["experiment_id"]), row["name"])
         ]
         numbers = [row["experiment_id"] for row in self._chosen] if wanted.experiments else None
@@ -93,6 +95,10 @@ class DatabaseSource:
             "model_version": self._model_versions,
             "webhook": self._webhooks,
         }
+        if kind in PLAIN:
+            for experiment in self._chosen:
+                yield from plain_entities(PLAIN[kind], self, experiment)
+            return
         if kind in everywhere:
             # These belong to no experiment.
             if not self.wanted.experiments:
@@ -131,7 +137,7 @@ class DatabaseSource:
 
     def latest(self, run: Entity) -> dict[str, Point]:
         """What MLflow answers as the latest points."""
-        rows = self._rows("latest_metrics", run_uuid=run.id)
+        rows = self.rows("latest_metrics", run_uuid=run.id)
         points = {row["key"]: self._point("latest_metrics", row) for row in rows}
         return {key: point for key, point in points.items() if point is not None}
 
@@ -141,13 +147,13 @@ class DatabaseSource:
             point = whole_of(row["timestamp"]), whole_of(row.get("step") or 0), value
             POINT.pack(*point)
         except (TypeError, ValueError, struct.error):
-            self._trouble(table, str(dict(row)), "it is no point")
+            self.trouble(table, str(dict(row)), "it is no point")
             return None
         return point
 
     # Rows
 
-    def _rows(self, name: str, /, *order: str, **where: Any) -> list[Row]:
+    def rows(self, name: str, /, *order: str, **where: Any) -> list[Row]:
         """All rows with these values; few, since they belong to one thing."""
         table = self._tables.get(name)
         if table is None:
@@ -159,7 +165,7 @@ class DatabaseSource:
         rows = [dict(row) for row in self._connection.execute(query).mappings()]
         return [row for row in rows if self._is_readable(name, row)]
 
-    def _pages(self, name: str, key: str, /, **where: Any) -> Iterator[Row]:
+    def pages(self, name: str, key: str, /, **where: Any) -> Iterator[Row]:
         """Any number of rows, a page at a time behind the last key."""
         table = self._tables.get(name)
         if table is None:
@@ -183,12 +189,12 @@ class DatabaseSource:
             else:
                 continue
             key = {name: row[name] for name in row if name.endswith(("id", "uuid", "key", "name"))}
-            self._trouble(table, str(key), reason)
+            self.trouble(table, str(key), reason)
             return False
         return True
 
     def _map(self, table: str, key: str, value: str, /, **where: Any) -> dict[str, Any]:
-        rows = self._rows(table, **where)
+        rows = self.rows(table, **where)
         return {row[key]: row[value] for row in rows if row[key] is not None}
 
     # Experiments and what belongs to them
@@ -206,7 +212,7 @@ class DatabaseSource:
 
     def _runs(self, experiment: Row) -> Iterator[Entity]:
         number = experiment["experiment_id"]
-        for row in self._pages("runs", "run_uuid", experiment_id=number):
+        for row in self.pages("runs", "run_uuid", experiment_id=number):
             if not self.wanted.since(row["start_time"]):
                 continue
             run_id = row["run_uuid"]
@@ -229,10 +235,10 @@ class DatabaseSource:
 
     def _inputs(self, run_id: str, experiment: int) -> Fields:
         uses = []
-        for used in self._rows("inputs", destination_type="RUN", destination_id=run_id):
-            dataset = self._rows("datasets", dataset_uuid=used["source_id"])
+        for used in self.rows("inputs", destination_type="RUN", destination_id=run_id):
+            dataset = self.rows("datasets", dataset_uuid=used["source_id"])
             if not dataset:
-                self._trouble("input", str(used["input_uuid"]), "its dataset is missing")
+                self.trouble("input", str(used["input_uuid"]), "its dataset is missing")
                 continue
             if dataset[0]["experiment_id"] != experiment:
                 borrowed = self._borrowed.setdefault(experiment, {})
@@ -240,8 +246,8 @@ class DatabaseSource:
             tags = self._map("input_tags", "name", "value", input_uuid=used["input_uuid"])
             pairs = [[key, value] for key, value in tags.items()]
             uses.append(Use(dataset[0]["name"], dataset[0]["digest"], pairs, context_of(tags)))
-        models = self._rows("inputs", source_type="RUN_INPUT", source_id=run_id)
-        made = self._rows("inputs", source_type="RUN_OUTPUT", source_id=run_id)
+        models = self.rows("inputs", source_type="RUN_INPUT", source_id=run_id)
+        made = self.rows("inputs", source_type="RUN_OUTPUT", source_id=run_id)
         return {
             **input_fields(uses),
             **counted("model_inputs", (row["destination_id"] for row in models)),
@@ -251,10 +257,10 @@ class DatabaseSource:
     def _datasets(self, experiment: Row) -> Iterator[Entity]:
         number = str(experiment["experiment_id"])
         of_experiment = {"experiment_id": experiment["experiment_id"]}
-        own = self._pages("datasets", "dataset_uuid", **of_experiment)
+        own = self.pages("datasets", "dataset_uuid", **of_experiment)
         for row in chain(own, self._borrowed.get(experiment["experiment_id"], {}).values()):
             named = {"name": row["name"], "digest": row["digest"]}
-            if row["experiment_id"] != experiment["experiment_id"] and self._rows(
+            if row["experiment_id"] != experiment["experiment_id"] and self.rows(
                 "datasets", **of_experiment, **named
             ):
                 continue  # the experiment has one of the same name and digest
@@ -271,7 +277,7 @@ class DatabaseSource:
 
     def _logged_models(self, experiment: Row) -> Iterator[Entity]:
         number = experiment["experiment_id"]
-        for row in self._pages("logged_models", "model_id", experiment_id=number):
+        for row in self.pages("logged_models", "model_id", experiment_id=number):
             model_id = row["model_id"]
             times = row["creation_timestamp_ms"], row["last_updated_timestamp_ms"]
             if not self.wanted.since(times[0]):
@@ -288,7 +294,7 @@ class DatabaseSource:
                 **mapped("tags", self._map("logged_model_tags", "tag_key", "tag_value", model_id=model_id)),
             }
             points = []
-            for point in self._rows("logged_model_metrics", model_id=model_id):
+            for point in self.rows("logged_model_metrics", model_id=model_id):
                 where = [point["run_id"], point["metric_name"], point["metric_timestamp_ms"]]
                 where += [point["metric_step"], point["dataset_name"], point["dataset_digest"]]
                 value = number_of(point["metric_value"], point["metric_value"] is None)
@@ -299,7 +305,7 @@ class DatabaseSource:
     # Traces
 
     def _trace_rows(self, experiment: Row) -> Iterator[Row]:
-        for row in self._pages("trace_info", "request_id", experiment_id=experiment["experiment_id"]):
+        for row in self.pages("trace_info", "request_id", experiment_id=experiment["experiment_id"]):
             if self.wanted.since(row["timestamp_ms"]):
                 yield row
 
@@ -343,13 +349,13 @@ class DatabaseSource:
         for name, kind in (("linked_runs", "run"), ("linked_prompts", "prompt_version")):
             of_trace = {"source_type": "trace", "source_id": trace_id, "destination_type": kind}
             fields |= counted(
-                name, {row["destination_id"] for row in self._rows("entity_associations", **of_trace)}
+                name, {row["destination_id"] for row in self.rows("entity_associations", **of_trace)}
             )
         return fields
 
     def _spans(self, experiment: Row) -> Iterator[Entity]:
         for trace in self._trace_rows(experiment):
-            for row in self._rows("spans", "span_id", trace_id=trace["request_id"]):
+            for row in self.rows("spans", "span_id", trace_id=trace["request_id"]):
                 names = ("trace_id", "parent_span_id", "name", "type", "status")
                 start, end = row["start_time_unix_nano"], row["end_time_unix_nano"]
                 fields: Fields = {
@@ -366,7 +372,7 @@ class DatabaseSource:
 
     def _assessments(self, experiment: Row) -> Iterator[Entity]:
         for trace in self._trace_rows(experiment):
-            for row in self._rows("assessments", "assessment_id", trace_id=trace["request_id"]):
+            for row in self.rows("assessments", "assessment_id", trace_id=trace["request_id"]):
                 names = ("trace_id", "name", "source_type", "source_id", "run_id", "span_id", "rationale")
                 value, metadata = json_value(row["value"]), json_value(row["assessment_metadata"])
                 fields: Fields = {
@@ -387,7 +393,7 @@ class DatabaseSource:
     # Evaluation datasets
 
     def _evaluation_datasets(self) -> Iterator[Entity]:
-        for row in self._pages("evaluation_datasets", "dataset_id"):
+        for row in self.pages("evaluation_datasets", "dataset_id"):
             names = ("name", "digest", "created_time", "last_update_time", "created_by", "last_updated_by")
             fields: Fields = {
                 **{name: row[name] for name in names},
@@ -399,7 +405,7 @@ class DatabaseSource:
             yield Entity("evaluation_dataset", row["dataset_id"], fields)
 
     def _evaluation_records(self) -> Iterator[Entity]:
-        for row in self._pages("evaluation_dataset_records", "dataset_record_id"):
+        for row in self.pages("evaluation_dataset_records", "dataset_record_id"):
             names = ("dataset_id", "source_id", "created_time", "last_update_time", "created_by")
             fields: Fields = {name: row[name] for name in (*names, "last_updated_by")}
             for name in ("inputs", "source"):
@@ -412,7 +418,7 @@ class DatabaseSource:
             yield Entity("evaluation_record", row["dataset_record_id"], fields)
 
     def _associations(self) -> Iterator[Entity]:
-        for row in self._pages("entity_associations", "association_id"):
+        for row in self.pages("entity_associations", "association_id"):
             if row["source_type"] != "trace":  # those are links of the trace
                 names = ("source_type", "source_id", "destination_type", "destination_id", "created_time")
                 yield Entity("entity_association", row["association_id"], {name: row[name] for name in names})
@@ -420,11 +426,11 @@ class DatabaseSource:
     # The registry
 
     def _registered_models(self) -> Iterator[Entity]:
-        for row in self._pages("registered_models", "name"):
+        for row in self.pages("registered_models", "name"):
             if not self.wanted.since(row["creation_time"]):
                 continue
             name = row["name"]
-            versions = self._rows("model_versions", name=name)
+            versions = self.rows("model_versions", name=name)
             tags = self._map("registered_model_tags", "key", "value", name=name)
             created = row["creation_time"] or 0
             stages = {
@@ -449,10 +455,10 @@ class DatabaseSource:
             yield Entity("registered_model", name, fields)
 
     def _model_versions(self) -> Iterator[Entity]:
-        for model in self._pages("registered_models", "name"):
+        for model in self.pages("registered_models", "name"):
             name = model["name"]
             aliases = self._map("registered_model_aliases", "alias", "version", name=name)
-            for row in self._rows("model_versions", "version", name=name):
+            for row in self.rows("model_versions", "version", name=name):
                 if row["current_stage"] == "Deleted_Internal" or not self.wanted.since(row["creation_time"]):
                     continue
                 number = row["version"]
@@ -471,7 +477,7 @@ class DatabaseSource:
                 yield Entity("model_version", f"{name}/{number}", fields)
 
     def _webhooks(self) -> Iterator[Entity]:
-        for row in self._pages("webhooks", "webhook_id"):
+        for row in self.pages("webhooks", "webhook_id"):
             if row.get("deleted_timestamp") is not None:
                 continue
             fields: Fields = {
@@ -480,9 +486,9 @@ class DatabaseSource:
                 "last_updated_time": row["last_updated_timestamp"],
                 "secret": hidden(row["secret"]),
             }
-            events = self._rows("webhook_events", webhook_id=row["webhook_id"])
+            events = self.rows("webhook_events", webhook_id=row["webhook_id"])
             fields |= counted("events", (f"{event['entity']}.{event['action']}".lower() for event in events))
             yield Entity("webhook", row["webhook_id"], fields)
 
-    def _trouble(self, kind: str, where: str, reason: str) -> None:
+    def trouble(self, kind: str, where: str, reason: str) -> None:
         self.troubles.add(kind, where, reason)

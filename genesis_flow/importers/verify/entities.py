@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from bson import json_util
 
+from genesis_flow.importers.kinds import PLAIN
+
 # str | int | float | bool | None, or whatever else a target holds in its place.
 Value = Any
 Fields = dict[str, Value]
@@ -33,6 +35,7 @@ KINDS = (
     "evaluation_dataset",
     "evaluation_record",
     "entity_association",
+    *PLAIN,
     "registered_model",
     "model_version",
     "webhook",

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping
 
 import sqlalchemy as sa
 
+from genesis_flow.importers.kinds import PLAIN
+
 Tables = Mapping[str, sa.TableClause]
 
 # By table: what a row belongs to. A row without it is reached by nobody, in MLflow neither.
-_OWNERS: dict[str, dict[str, tuple[str, ...]]] = {
+_WRITTEN_OUT: dict[str, dict[str, tuple[str, ...]]] = {
     "experiments": {
         "experiment_tags": ("experiment_id",),
         "runs": ("experiment_id",),
@@ -44,13 +46,33 @@ _LINKS: tuple[tuple[str, str, str, dict[str, tuple[str, ...]]], ...] = (
         {"source_type": ("trace",), "destination_type": ("run", "prompt_version")},
     ),
     ("entity_associations", "source_id", "evaluation_datasets", {"source_type": ("evaluation_dataset",)}),
+    *(
+        (rows.table, rows.owner, kind.table, rows.says)
+        for kind in PLAIN.values()
+        for rows in kind.rows
+        if rows.where
+    ),
 )
+# Of these tables only some rows are compared.
+_IN_PART = {rows.table: rows for kind in PLAIN.values() for rows in kind.rows if rows.where}
 DEFAULT = "default"
+_PLAIN_KINDS = tuple(PLAIN.values())
+_OWNERS: dict[str, dict[str, tuple[str, ...]]] = {
+    **_WRITTEN_OUT,
+    "experiments": _WRITTEN_OUT["experiments"]
+    | {kind.table: ("experiment_id",) for kind in _PLAIN_KINDS if not kind.within},
+    **{kind.table: kind.owned for kind in _PLAIN_KINDS if kind.owned},
+}
 # The owner's columns, where they have another name there.
 _KEYS = {"trace_id": "request_id"}
 # What is compared without belonging to anything.
 _COMPARED = frozenset(
-    {*_OWNERS, *(table for owned in _OWNERS.values() for table in owned), "entity_associations"}
+    {
+        *_OWNERS,
+        *(table for owned in _OWNERS.values() for table in owned),
+        *(kind.table for kind in _PLAIN_KINDS),
+        "entity_associations",
+    }
 )
 # Bookkeeping, and what is computed from the others.
 _NO_DATA = frozenset(
@@ -65,6 +87,7 @@ _NO_DATA = frozenset(
         "sql_trace_rollup_rebuild_queue",
         "job_locks",
         "scheduler_leases",
+        "issue_categories",
     }
 )
 
@@ -77,6 +100,10 @@ def leftovers(
         if name in _COMPARED | _NO_DATA:
             continue
         query = sa.select(sa.func.count()).select_from(table)
+        if (part := _IN_PART.get(name)) is not None:
+            compared = [table.c[column] == value for column, value in part.where]
+            compared += [table.c[column].is_not(None) for column in part.filled]
+            query = query.where(sa.not_(sa.and_(*compared)))
         if name == "workspaces":  # every database has this one
             query = query.where(table.c.name != DEFAULT)
         if experiments is not None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from genesis_flow.importers.kinds import PLAIN
 from genesis_flow.importers.verify.entities import canonical
 from genesis_flow.importers.verify.target import AFTER_SEPARATOR, SEPARATOR, Target
 
@@ -33,6 +34,16 @@ SCOPES = (
     Scope("assessment", "assessments", "trace", "trace_id"),
     Scope("evaluation_record", "evaluation_dataset_records", "evaluation_dataset", "dataset_id"),
     Scope("entity_association", "entity_associations", "evaluation_dataset", "source_id"),
+    *(
+        Scope(
+            kind.name,
+            kind.collection,
+            kind.within or "experiment",
+            kind.parent or "experiment_id",
+            may_be_new=not kind.within,
+        )
+        for kind in PLAIN.values()
+    ),
 )
 
 

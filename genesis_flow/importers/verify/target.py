@@ -15,9 +15,11 @@ from pymongo.database import Database
 
 from genesis_flow.areas.evaluation.documents import association_key, record_key
 from genesis_flow.areas.runs.datasets import dataset_key
+from genesis_flow.importers.kinds import PLAIN, Kind
 from genesis_flow.importers.verify import documents
-from genesis_flow.importers.verify.entities import Entity, Fields, Troubles, canonical
+from genesis_flow.importers.verify.entities import Entity, Fields, Troubles, canonical, canonical_object
 from genesis_flow.importers.verify.places import with_places
+from genesis_flow.importers.verify.plain import plain_fields
 from genesis_flow.importers.verify.seen import Seen
 from genesis_flow.importers.verify.stored import Document, Stored
 
@@ -40,6 +42,8 @@ class Names:
     models: Mapping[str, str] = field(default_factory=dict)
     # The names of experiments, by their ids in the source.
     names: Mapping[str, str] = field(default_factory=dict)
+    # Default questions that the target had made itself, by the ids of the source's.
+    questions: Mapping[str, str] = field(default_factory=dict)
     # Numbers of experiments that were there before, and only gained what the source has.
     joined: frozenset[int] = frozenset()
     # The journal, which also knows where artifacts went.
@@ -102,7 +106,8 @@ class Target:
         }
         found: dict[str, Entity] = {}
         ids = []
-        for name, fields, document in read[kind](wanted):
+        documents_of = self._plain(PLAIN[kind], wanted) if kind in PLAIN else read[kind](wanted)
+        for name, fields, document in documents_of:
             if name in found:
                 self.trouble(kind, name, f"it is there twice, also as {canonical(document['_id'])}")
             found.setdefault(name, Entity(kind, name, fields, document))
@@ -114,7 +119,7 @@ class Target:
         """All that a document says; ``known`` are fields that must have these values."""
         stored = Stored(document)
         stored.settle(**{"_id": document["_id"], **known})
-        fields = documents.READERS[kind](stored)
+        fields = plain_fields(PLAIN[kind], stored) if kind in PLAIN else documents.READERS[kind](stored)
         if "experiment_id" in document:
             fields["experiment_id"] = self.names.source_of(stored.take("experiment_id"))
         return fields | stored.rest()
@@ -123,6 +128,27 @@ class Target:
         query = {"_id": {"$in": [entity.id for entity in wanted]}, "workspace": self.workspace}
         for document in self.collection(collection).find(query):
             yield document["_id"], self._fields(kind, document, workspace=self.workspace), document
+
+    def _plain(self, kind: Kind, wanted: Sequence[Entity]) -> Found:
+        questions = self.names.questions
+        by_id = {questions.get(entity.id, entity.id): entity for entity in wanted}
+        query = {"_id": {"$in": list(by_id)}, "workspace": self.workspace}
+        for document in self.collection(kind.collection).find(query):
+            entity = by_id[document["_id"]]
+            fields = self._fields(kind.name, document, workspace=self.workspace)
+            if document["_id"] in questions.values():
+                # The target had made its own, which says the same but for the times.
+                fields |= {name: entity.fields[name] for name in ("created_time", "last_update_time")}
+            if kind.name == "review_queue":
+                fields["schema_ids"] = self._asked(document.get("schema_ids"), fields["schema_ids"])
+            yield entity.id, fields, document
+
+    def _asked(self, schema_ids: Any, told: Any) -> Any:
+        """The questions of a queue under the ids that the source has for them."""
+        theirs = {made: source_id for source_id, made in self.names.questions.items()}
+        if not isinstance(schema_ids, list) or not any(_looked_up(theirs, each) for each in schema_ids):
+            return told
+        return canonical_object(sorted(theirs.get(each, each) for each in schema_ids))
 
     def _experiments(self, wanted: Sequence[Entity]) -> Found:
         by_number = {self.names.experiment(entity.id): entity.id for entity in wanted}

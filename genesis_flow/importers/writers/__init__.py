@@ -1,8 +1,10 @@
-"""One table says which writer takes which kind; a new kind is a new line."""
+"""Which writer takes which kind. Plain kinds share one."""
 
+from genesis_flow.importers.kinds import PLAIN
 from genesis_flow.importers.writers.base import Context, Root, Unwanted, Write, Writer
 from genesis_flow.importers.writers.genai import EvaluationWriter, TraceWriter
 from genesis_flow.importers.writers.logged_models import LoggedModelWriter
+from genesis_flow.importers.writers.plain import PlainWriter
 from genesis_flow.importers.writers.registry import RegistryWriter, WebhookWriter
 from genesis_flow.importers.writers.runs import DatasetWriter, ExperimentWriter, RunWriter
 
@@ -21,6 +23,7 @@ WRITERS: dict[str, type[Writer]] = {
     "registered_model": RegistryWriter,
     "model_version": RegistryWriter,
     "webhook": WebhookWriter,
+    **dict.fromkeys(PLAIN, PlainWriter),
 }
 
 __all__ = ["WRITERS", "Context", "Root", "Unwanted", "Write", "Writer"]

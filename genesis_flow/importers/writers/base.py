@@ -68,6 +68,10 @@ class Context:
     models: dict[str, str] = field(default_factory=dict)
     # Why registered models are left out, by name.
     refused_models: dict[str, str] = field(default_factory=dict)
+    # Why things of plain kinds are left out, by kind and id.
+    refused_others: dict[tuple[str, str], str] = field(default_factory=dict)
+    # The default questions that the target has made for experiments itself, by the id that the source's has.
+    questions: dict[str, str] = field(default_factory=dict)
     # Experiments of the target that those of the source are merged into, as they were before the first
     # import; "pristine" says that they were as a new database has them, "left" how the last import left them,
     # "changed" that people had changed them before it.
