@@ -134,7 +134,9 @@ def declared_addresses() -> set[str]:
 def addresses(names: Mapping[str, str]) -> Iterator[str]:
     for declared in sorted(declared_addresses()):
         for address in ADDRESSES[declared]:
-            yield address.format_map(names)
+            # Some pages of an experiment of traces ask nothing unless it is looked at as one.
+            shown_as = "?workflowType=genai" if address.startswith("/experiments/{demo}") else ""
+            yield address.format_map(names) + shown_as
 
 
 def make_demo(address: str) -> None:
