@@ -69,20 +69,23 @@ def main() -> int:
 
 
 @contextmanager
-def running_server() -> Iterator[tuple[str, str]]:
-    """Its address and the URI of its store; nothing of it stays."""
+def running_server(*, sql: bool = False) -> Iterator[tuple[str, str]]:
+    """Its address and the URI of its store, or those of MLflow on SQLite; nothing of it stays."""
     folder = Path(tempfile.mkdtemp(prefix="genesis-flow-screenshots-"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    uri = f"genesis://{folder}/data"
-    command = [sys.executable, "-m", "genesis_flow.cli", "server", "--uri", uri, "--port", str(port)]
+    uri = f"sqlite:///{folder}/mlflow.db" if sql else f"genesis://{folder}/data"
+    program = ["mlflow", "server", "--default-artifact-root", f"file://{folder}/artifacts", "--workers", "1"]
+    command = [sys.executable, "-m", *(program if sql else ("genesis_flow.cli", "server"))]
+    command += ["--backend-store-uri", uri, "--port", str(port)]
+    started = "Application startup complete" if sql else "MLflow is at"
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + _SECONDS_TO_START
-            while "MLflow is at" not in (said := (folder / "log").read_text()):
+            while started not in (said := (folder / "log").read_text()):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"The server did not start:\n{said}")
                 time.sleep(0.2)
@@ -90,7 +93,8 @@ def running_server() -> Iterator[tuple[str, str]]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
-            embedded.stop(folder / "data", force=True)
+            if not sql:
+                embedded.stop(folder / "data", force=True)
             shutil.rmtree(folder)
 
 
