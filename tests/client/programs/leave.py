@@ -1,4 +1,4 @@
-"""A program that logs and ends: what PyMongo's exit handler, behind those of all others, finds to wait for."""
+"""A program that logs and ends: it tells which threads PyMongo's exit handler finds to wait for."""
 
 import atexit
 import json
@@ -18,7 +18,9 @@ def tell() -> None:
     print(json.dumps({"while it ran": while_it_ran, "at the end": executors()}))
 
 
-import pymongo.synchronous.monitor  # noqa: E402 - with its exit handler
+from pymongo.synchronous import monitor  # noqa: E402 - with its exit handler
+
+assert monitor
 
 # The handler that was registered last runs first: PyMongo's runs behind this one, and this one behind ours.
 atexit.register(tell)
