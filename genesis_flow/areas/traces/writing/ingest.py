@@ -4,9 +4,9 @@ Round trips of ``log_spans``, however many spans: two. While one command reads w
 of the experiment, another inserts the spans, as if the traces were as this store last saw them, or new; then
 each trace is updated. Spans of one trace that this store wrote before (``remembered``) are not preceded by
 reading: they are inserted, and the trace is updated if it is as the store remembers it; else all is read and
-done as usual. Spans that are there already, or whose trace is not as expected, take one or two more. A trace that existed before and
-whose spans count tokens or cost takes two more: the sums are made anew from all its spans. Long contents wait
-for the reading, which is one more.
+done as usual. Spans that are there already, or whose trace is not as expected, take one or two more. A trace
+that existed before and whose spans count tokens or cost takes two more: the sums are made anew from all its
+spans. Long contents wait for the reading, which is one more.
 
 Why the result does not depend on the order of arrival:
 
