@@ -12,14 +12,15 @@ Every way takes turns with the others, in one process, on one mongod, with major
 - "our update": PyMongo sends what log_metric sends.
 - "async update" and "aio log_metric": PyMongo's asynchronous client, and the asynchronous store on it.
 - "bridge": a call that does nothing on the event loop's thread, and "log_metric by the loop" such a call with
-  the asynchronous store: the way of blocking calls that are not direct (ADR 14).
+  the asynchronous store: the way of blocking calls that are not direct (ADR 22).
 - "our code": log_metric of a blocking store whose update is answered at once and never sent.
-- "log_metric": the blocking store, whose caller's thread does all of it, back to back.
+- "log_metric": the blocking store, whose caller's thread sends the update, back to back.
 - "log_metric after a pause": as a training step calls it, which is how side_by_side.py times single calls.
 """
 
 import argparse
 import asyncio
+import copy
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -111,11 +112,12 @@ class Answered:
 def idle_store(uri: str, run: str) -> MongoDBStore:
     """A store whose log_metric sends nothing."""
     store = MongoDBStore(uri)
-    store.log_metric(run, Metric(KEY, 1.0, 0, 0))
-    twin = store._direct_store()
-    assert twin is not None
-    joined: Any = twin.database.joined(MetricHeadFields)
-    joined._collection = Answered()
+    for step in range(2):  # the first point takes more than an update
+        store.log_metric(run, Metric(KEY, 1.0, step, 0))
+    async_store: Any = store._store()
+    # A copy: the database of the other stores of this process is the same one.
+    async_store._database = copy.copy(async_store._database)
+    async_store._database._blocking = {MetricHeadFields: Answered()}
     return store
 
 

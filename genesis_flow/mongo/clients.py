@@ -11,6 +11,7 @@ from contextvars import Context
 from typing import Any
 
 import pymongo
+from pymongo import periodic_executor
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
 from pymongo.errors import InvalidOperation
 
@@ -210,4 +211,19 @@ class Owner:
 
 
 owner = Owner()
+
+
+def _leave_threads() -> None:
+    """Let a process end without waiting for the threads of PyMongo's blocking clients; see ADR 22.
+
+    PyMongo joins them in an exit handler, which was registered before this one and so runs behind it. They
+    are daemons and sleep half a second at a time; nothing is lost with them. The set is private: where it is
+    not, PyMongo waits.
+    """
+    executors = getattr(periodic_executor, "_EXECUTORS", None)
+    if isinstance(executors, set):
+        executors.clear()
+
+
 atexit.register(owner.bury_the_gone)
+atexit.register(_leave_threads)

@@ -1,6 +1,7 @@
 """Opened databases: one per event loop, process and server."""
 
 import asyncio
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from genesis_flow.embedded import EmbeddedServer
 
 Session = AsyncClientSession
+BlockingCollection = pymongo.collection.Collection[dict[str, Any]]
 T = TypeVar("T")
 
 NO_SESSIONS = "Sessions are not supported"
@@ -46,6 +48,11 @@ class Database:
         self.documents = documents
         self.has_transactions = False
         self.embedded: EmbeddedServer | None = None
+        # Held by the thread that sends its update without the loop; and until when none shall, by the
+        # monotonic clock.
+        self.direct_turn = threading.Lock()
+        self.crowded_until = 0.0
+        self._blocking: dict[type[Declared], BlockingCollection] = {}
         self._joined: dict[type[Declared], JoinedUpdates] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -73,12 +80,15 @@ class Database:
         del self.client, self.documents
         self._joined.clear()
 
-    def is_near(self) -> bool:
-        """Whether a direct call may send commands one after the other that the loop would send at once."""
-        return False
-
     def collection(self, declared: type[Declared]) -> Collection:
         return self.documents.collection(declared)
+
+    def blocking_collection(self, declared: type[Declared]) -> BlockingCollection:
+        """For a thread that is not the loop's."""
+        if declared not in self._blocking:
+            name = self.collection(declared).name
+            self._blocking[declared] = self.clients.blocking()[self.settings.database][name]
+        return self._blocking[declared]
 
     def joined(self, declared: type[Declared]) -> Joined:
         """For updates that many callers make at once and that may be sent twice."""

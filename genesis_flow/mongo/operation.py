@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
@@ -16,6 +16,7 @@ from pymongo.errors import PyMongoError
 
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.settings import Settings
+from genesis_flow.documents.declared import Declared
 from genesis_flow.mongo import audit
 from genesis_flow.mongo.arguments import check_entities, check_texts, is_slip, slipped, text_parameters
 from genesis_flow.mongo.connection import Database, close_database, open_database, revive
@@ -29,7 +30,6 @@ from genesis_flow.mongo.error_edge import (
     translate,
 )
 from genesis_flow.mongo.patience import Methods, Patience, debts, for_seconds, pay
-from genesis_flow.mongo.waiting import aside, pause
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,7 +104,7 @@ async def made_first(make: Callable[[], T]) -> T:
     would be thought not to answer. ``make`` is called again then, and should have its answers at hand.
     """
     call, begun = _call.get(), time.monotonic()
-    made = await aside(make)
+    made = await asyncio.to_thread(make)
     if time.monotonic() - begun > LATE_SECONDS and not call.was_late:
         call.was_late = True
         raise _Late
@@ -135,6 +135,11 @@ class Area:
     def connected(self) -> bool:
         return self._database is not None
 
+    @property
+    def last_opened(self) -> Database | None:
+        """For other threads than the loop's; it may be closed."""
+        return self._database
+
     async def open(self) -> None:
         """Open the database on the running loop, unless it is open there; the running call holds it."""
         if _inside.get() is not self._identity:
@@ -144,24 +149,14 @@ class Area:
         if database is not None and not database.is_usable():
             database = None
         while database is None or not database.enter(call):
-            database, is_new = await self._open(), True
+            database, is_new = await open_database(self.settings, self), True
         call.database = database
         if is_new:
             await self.opened()
             self._database = database
 
-    async def _open(self) -> Database:
-        return await open_database(self.settings, self)
-
     async def opened(self) -> None:
         """A hook for what a store needs in a database that it has just opened."""
-
-    def remember_with(self, other: "Area") -> None:
-        """A hook: share what ``other``, a store of the same database, remembers between calls."""
-
-    async def revive(self) -> None:
-        """Bring back what a retry needs and only this side can bring back."""
-        await revive(self.settings)
 
     async def close(self) -> None:
         """Leave the connection, which the last store to leave closes; a later call opens it again."""
@@ -194,18 +189,38 @@ def long_mutation(function: Method[P, T]) -> Method[P, T]:
     return _public(function, patience=LONG, changes=True)
 
 
-def direct(function: Method[P, T]) -> Method[P, T]:
-    """Let blocking callers run a public call themselves: it spares them the way to the loop and back.
+class OneUpdate(NamedTuple):
+    """What a call comes down to if nothing is in its way. It may be sent again."""
 
-    For calls of training loops that send one command after the other. They await nothing but commands of
-    their ``database`` and what is in ``database.waiting``, and any number of threads may be in them at once.
-    The mark is for ``tools/gen_sync.py``.
+    declared: type[Declared]
+    query: dict[str, Any]
+    change: dict[str, Any]
+
+
+def direct(update: Callable[..., OneUpdate | None]) -> Callable[[Method[P, None]], Method[P, None]]:
+    """Let a blocking caller send the one update of a public call itself: it spares the way to the loop.
+
+    ``update`` takes what the call takes, in any thread, and returns None if there is more to do.
     """
-    return function
+
+    def mark(public: Method[P, None]) -> Method[P, None]:
+        def update_of(area: Area, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OneUpdate | None:
+            public.check(args, kwargs)  # type: ignore[attr-defined]
+            return update(area, *args, **kwargs)
+
+        public.update_of = update_of  # type: ignore[attr-defined]
+        return public
+
+    return mark
 
 
 def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P, T]:
     texts = text_parameters(function)
+
+    def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        check_texts(texts, args, kwargs)
+        if changes:
+            check_entities(args, kwargs)
 
     @functools.wraps(function)
     async def public(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -216,9 +231,7 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
 
         async def work() -> T:
             try:
-                check_texts(texts, args, kwargs)
-                if changes:
-                    check_entities(args, kwargs)
+                check(args, kwargs)
                 return await _within(
                     self, function.__name__, lambda: function(self, *args, **kwargs), timeout
                 )
@@ -238,6 +251,7 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
             debts.reset(owed)
 
     public.changes_data = changes  # type: ignore[attr-defined]
+    public.check = check  # type: ignore[attr-defined]
     return public
 
 
@@ -314,7 +328,7 @@ async def _attempts(
     while True:
         try:
             if lost:
-                await area.revive()
+                await revive(area.settings)
             await area.open()
             with patience.attempt():
                 await pay()
@@ -338,7 +352,7 @@ async def _attempts(
             attempts.end()
         attempts.attempt += 1
         lost = True
-        await pause(delay)
+        await asyncio.sleep(delay)
 
 
 def _delay(error: PyMongoError, attempt: int, patience: Patience, *, connected: bool) -> float | None:

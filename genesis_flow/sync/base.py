@@ -1,6 +1,6 @@
 """What the generated blocking classes stand on: an async store behind the portal."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
@@ -8,7 +8,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED
 
 from genesis_flow.mongo.operation import LONG, Area
-from genesis_flow.mongo.waiting import PrefersLoop
 from genesis_flow.sync import direct
 from genesis_flow.sync.client import SyncClient
 from genesis_flow.sync.missing import refusals
@@ -49,7 +48,6 @@ class SyncFacade:
         # By the portal's generation. Stores of past ones stay: their connections belong to another loop, or
         # to the parent process, and must not be closed from here, not even by the garbage collector.
         self._stores: dict[int, AsyncStore] = {}
-        self._directs: dict[int, Area] = {}
         # On the instance and not the class: what a class of ours defines counts as there.
         self.__dict__.update(refusals(type(self)))
         super().__init__(*base_args, **base_kwargs)
@@ -72,7 +70,6 @@ class SyncFacade:
 
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""
-        self._directs.pop(portal.generation, None)
         store = self._stores.pop(portal.generation, None)
         if store is not None:
             self._in_portal(store.close)
@@ -86,20 +83,16 @@ class SyncFacade:
 
     def _run_direct(
         self,
-        method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+        method: Callable[Concatenate[Any, P], Awaitable[None]],
         /,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> T:
-        """The same for a method that this thread can run itself."""
-        store = self._direct_store()
-        if store is None:
-            return self._run(method, *args, **kwargs)
-        bound: Callable[P, Coroutine[Any, Any, T]] = getattr(store, method.__name__)
-        try:
-            return direct.run(lambda: bound(*args, **kwargs))
-        except PrefersLoop:
-            return self._run(method, *args, **kwargs)
+    ) -> None:
+        """The same for a method whose one update this thread can send itself."""
+        store = self._store()
+        assert isinstance(store, Area)  # nothing else has direct calls
+        if not direct.is_sent(store, method.__name__, args, kwargs):
+            self._run(method, *args, **kwargs)
 
     def _run_long(
         self, method: Callable[Concatenate[Any, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
@@ -124,16 +117,6 @@ class SyncFacade:
             # Threads may race to here; setdefault() lets one win without a lock that a fork could catch held.
             store = self._stores.setdefault(generation, type(self)._async_store(self._settings))
         return store
-
-    def _direct_store(self) -> "Area | None":
-        """The twin of the async store for direct calls, unless the store needs more than plain commands."""
-        generation = portal.generation
-        twin = self._directs.get(generation)
-        if twin is None and not (self._settings.portable or self._settings.audit):
-            store = self._store()
-            assert isinstance(store, Area)  # nothing else has direct calls
-            twin = self._directs.setdefault(generation, direct.direct_store(store, self._in_portal))
-        return twin
 
     @asynccontextmanager
     async def _open_client(self) -> "AsyncIterator[AsyncMongoClient[dict[str, Any]]]":

@@ -1,53 +1,42 @@
-"""Calls that blocking callers run in their own thread, not by way of the event loop; see ADR 14.
+"""The one update that a call usually is, sent by its caller's thread without the loop; see ADR 22."""
 
-Opening a database, and bringing back what a retry needs, still happens on the loop: once, and on bad days.
-"""
+import time
+from typing import Any
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from genesis_flow.mongo.operation import Area
 
-from genesis_flow.mongo.connection import Database
-from genesis_flow.mongo.operation import Area, connect
-from genesis_flow.mongo.waiting import blocking, finish
-from genesis_flow.sync.driver import BlockingDatabase
-
-T = TypeVar("T")
+# How long nobody tries after a thread has met another.
+_CROWDED_SECONDS = 1.0
 
 
-class OnLoop(Protocol):
-    """Runs async work on the event loop for a blocking caller."""
+def is_sent(store: Area, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether this thread has sent the update of a call, and a document matched.
 
-    def __call__(self, work: Callable[[], Awaitable[T]], /) -> T: ...
-
-
-def run(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a direct call to its end, in this thread."""
-    with blocking():
-        return finish(call())
-
-
-class _Direct(Area):
-    """What makes the areas of a store work in the threads of its callers."""
-
-    # The same store on the event loop, and the way to it.
-    _beside: Area
-    _on_loop: OnLoop
-
-    async def _open(self) -> Database:
-        opened = self._on_loop(lambda: connect(self._beside))
-        return BlockingDatabase(opened)
-
-    async def opened(self) -> None:
-        """The store on the event loop has done it."""
-
-    async def revive(self) -> None:
-        self._on_loop(self._beside.revive)
-
-
-def direct_store(store: Area, on_loop: OnLoop) -> Area:
-    """A twin of an async store whose direct calls may be made by any thread."""
-    twin: _Direct = type(f"Direct{type(store).__name__}", (_Direct, type(store)), {})(store.settings)
-    twin._beside = store
-    twin._on_loop = on_loop
-    twin.remember_with(store)
-    return twin
+    If not, the call is to be made as any other: it meets what was met here again, and knows what to do and
+    say. Threads that come at once leave it to the loop, which joins their updates into one command.
+    """
+    update_of = getattr(getattr(store, name), "update_of", None)
+    database, settings = store.last_opened, store.settings
+    if update_of is None or database is None or settings.portable or settings.audit:
+        return False
+    now = time.monotonic()
+    if now < database.crowded_until or store.methods.is_long(name):
+        return False
+    if not database.direct_turn.acquire(blocking=False):
+        database.crowded_until = now + _CROWDED_SECONDS
+        return False
+    call = object()
+    try:
+        if not (database.is_open() and database.enter(call)):
+            return False
+        update = update_of(store, args, kwargs)
+        if update is None:
+            return False
+        collection = database.blocking_collection(update.declared)
+        with store.methods.call(name, settings.timeout).attempt():
+            return bool(collection.update_one(update.query, update.change).matched_count)
+    except Exception:  # noqa: BLE001 - the call itself raises it, if it is still there
+        return False
+    finally:
+        database.leave(call)
+        database.direct_turn.release()

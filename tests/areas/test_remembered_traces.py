@@ -17,7 +17,6 @@ from genesis_flow.aio import MongoDBStore
 from genesis_flow.areas.traces.documents import SpanFields, TraceFields
 from genesis_flow.areas.traces.sums.documents import TraceSumsFields, note_key
 from genesis_flow.areas.traces.writing.remembered import KnownTraces
-from genesis_flow.sync.driver import BlockingDatabase
 from tests.areas.test_traces import plain
 from tests.commands import CommandRecorder
 from tests.contract.test_trace_ingest import family, tokens
@@ -82,43 +81,17 @@ def blocking_store(store_uri: str) -> Iterator[BlockingStore]:
 def test_blocking_calls_share_what_they_know(
     blocking_store: BlockingStore, commands: CommandRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some run on the loop, some in their caller's thread, without a word to the loop."""
     store = blocking_store
     store.log_spans("0", plain(TWO))
     store.start_trace(stated(ONE))
-    monkeypatch.setattr(store, "_in_portal", None)
     for identifier in (ONE, TWO):
         with commands.recording() as sent:
             store.log_spans("0", [span(identifier, 11, start=20)])
         assert [name for name, _ in sent] == FAST
 
 
-@pytest.mark.parametrize(("round_trip", "on_loop"), [(0.02, True), (0.0003, False)])
-def test_a_new_trace_goes_by_the_loop_where_the_server_is_far(
-    blocking_store: BlockingStore,
-    commands: CommandRecorder,
-    monkeypatch: pytest.MonkeyPatch,
-    round_trip: float,
-    on_loop: bool,
-) -> None:
-    """There it saves a round trip."""
-    store = blocking_store
-    store.start_trace(stated(ONE))
-    monkeypatch.setattr(BlockingDatabase, "_ping", lambda database: round_trip)
-    ways: list[Any] = []
-    monkeypatch.setattr(
-        store, "_in_portal", lambda work, in_portal=store._in_portal: ways.append(work) or in_portal(work)
-    )
-    with commands.recording() as sent:
-        store.log_spans("0", plain(TWO))
-    assert [name for name, _ in sent] == ["aggregate", "insert", "findAndModify"]
-    assert bool(ways) is on_loop
-    store.log_spans("0", [span(trace_id(3), 1), span(trace_id(4), 1)])
-    assert len(ways) == 1 + on_loop
-
-
 async def test_bad_days_of_blocking_calls(blocking_store: BlockingStore, other: MongoDBStore) -> None:
-    """All ways through a call that runs without a loop."""
+    """All ways through a call."""
 
     async def log(*spans: Span) -> None:
         await asyncio.to_thread(blocking_store.log_spans, "1", list(spans))

@@ -1,7 +1,6 @@
 """Calls of training loops that blocking callers run themselves: what they share, send and survive."""
 
 import asyncio
-import gc
 import os
 import threading
 import time
@@ -18,11 +17,8 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
+from genesis_flow.areas.metrics.documents import TAIL_LIMIT
 from genesis_flow.mongo.clients import owner
-from genesis_flow.mongo.operation import Area, direct, operation
-from genesis_flow.mongo.waiting import both, finish, pause
-from genesis_flow.sync.direct import run
-from genesis_flow.sync.joined import JoinedThreads
 from genesis_flow.sync.portal import portal
 from tests.commands import CommandRecorder
 from tests.faults import failing
@@ -99,56 +95,63 @@ def test_a_thread_that_is_alone_sends_a_command_a_call(
     assert [name for name, _ in sent] == ["update"] * 10
     with commands.recording() as sent, pytest.raises(MlflowException):
         store.set_tag("0" * 32, RunTag("t", "1"))
-    assert [name for name, _ in sent] == ["update", "find"]
+    assert {name for name, _ in sent[:-1]} == {"update"}
+    assert sent[-1][0] == "find", "the loop says why"
+    with commands.recording() as sent, pytest.raises(MlflowException, match="must be a text"):
+        store.log_param(runs[0], Param({"$gt": ""}, "1"))
+    assert sent == []
 
 
-class _Interrupted(JoinedThreads):
-    """The first thread that is to send for others is interrupted just before it does."""
-
-    interrupted = False
-
-    def _send(self, together: list[Any]) -> None:
-        if not self.interrupted:
-            self.interrupted = True
-            raise KeyboardInterrupt
-        super()._send(together)
-
-
-def test_a_thread_that_is_interrupted_holds_nobody_up_for_ever(mongod: Mongod, database_name: str) -> None:
-    with pymongo.MongoClient[dict[str, Any]](mongod.database_uri(database_name)) as client:
-        collection = client.get_default_database()["documents"]
-        collection.insert_many([{"_id": number} for number in range(8)])
-        joined = _Interrupted(collection, timeout=1.0)
-        joined._under_way.update(range(4))  # so all wait for each other
-
-        def update(number: int) -> object:
-            try:
-                return finish(joined.update_one({"_id": number}, {"$set": {"seen": True}}))
-            except KeyboardInterrupt:
-                return "interrupted"
-
-        threading.Timer(0.2, joined._under_way.clear).start()
-        outcomes = at_once(*(partial(update, number) for number in range(8)))
-        assert sorted(map(str, outcomes)) == ["True"] * 7 + ["interrupted"]
-        assert finish(joined.update_one({"_id": 0}, {"$set": {"seen": False}})), "and it goes on"
-        client.drop_database(database_name)
+def test_a_thread_that_is_alone_needs_no_loop(
+    blocking_store: MongoDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = blocking_store
+    run_id = new_run(store)
+    store.log_metric(run_id, Metric("loss", 1.0, 0, 0))  # the first point takes more than an update
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_in_portal", None)
+        store.log_metric(run_id, Metric("loss", 0.5, 1, 1))
+        store.log_param(run_id, Param("p", "1"))
+        store.set_tag(run_id, RunTag("t", "1"))
+    found = store.get_run(run_id).data
+    assert (found.metrics, found.params, found.tags["t"]) == ({"loss": 0.5}, {"p": "1"}, "1")
 
 
-def test_a_thread_whose_time_is_up_waits_no_more(mongod: Mongod, database_name: str) -> None:
-    with pymongo.MongoClient[dict[str, Any]](mongod.database_uri(database_name)) as client:
-        collection = client.get_default_database()["documents"]
-        collection.insert_one({"_id": 0})
-        joined = JoinedThreads(collection, timeout=0.2)
-        joined._under_way.update(range(4))  # and they do not end
+def test_what_is_more_than_an_update_goes_by_the_loop(
+    blocking_store: MongoDBStore, commands: CommandRecorder
+) -> None:
+    """As it would be for a store that has no direct calls."""
+    store = blocking_store
+    run_id = new_run(store)
+    for step in range(TAIL_LIMIT + 2):
+        store.log_metric(run_id, Metric("loss", 1.0, step, step))
+    assert len(store.get_metric_history(run_id, "loss")) == TAIL_LIMIT + 2
+    store.log_param(run_id, Param("p", "1"))
+    with pytest.raises(MlflowException, match="Changing param values is not allowed"):
+        store.log_param(run_id, Param("p", "2"))
+    store.set_tag(run_id, RunTag("mlflow.runName", ""))  # changes nothing, as in MLflow
+    store.delete_run(run_id)
+    for call in (
+        partial(store.log_metric, run_id, Metric("loss", 1.0, 500, 500)),
+        partial(store.log_param, run_id, Param("q", "1")),
+        partial(store.set_tag, run_id, RunTag("t", "1")),
+    ):
+        with pytest.raises(MlflowException, match="must be in the 'active' state"):
+            call()
 
-        def wait(change: dict[str, Any]) -> object:
-            with pymongo.timeout(0.2):
-                return finish(joined.update_one({"_id": 0}, change))
 
-        outcomes = at_once(*(partial(wait, {"$set": {"seen": number}}) for number in range(8)))
-        assert {type(each) for each in outcomes} <= {bool, pymongo.errors.ExecutionTimeout}, outcomes
-        assert joined._waiting == [], "nobody sends later what was given up"
-        client.drop_database(database_name)
+def test_a_lost_answer_of_a_direct_call_loses_and_doubles_nothing(
+    mongod: Mongod, blocking_store: MongoDBStore, database_name: str
+) -> None:
+    run_id = new_run(blocking_store)
+    name = "lossy"
+    store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}&retryWrites=false", "s3://b")
+    store.log_metric(run_id, Metric("loss", 0.0, 0, 0))
+    store.log_metric(run_id, Metric("loss", 0.0, 1, 1))
+    with failing(mongod.uri, "update", times=1, app=name, closeConnection=True):
+        store.log_metric(run_id, Metric("loss", 0.0, 2, 2))
+    assert [point.step for point in store.get_metric_history(run_id, "loss")] == [0, 1, 2]
+    store.close()
 
 
 def test_batches_of_many_threads_are_whole(blocking_store: MongoDBStore) -> None:
@@ -206,12 +209,12 @@ def test_a_closed_store_opens_again_and_leaves_no_client(store_uri: str) -> None
     # A name of its own: stores that other tests left open are no users of this client.
     store = MongoDBStore(f"{store_uri}&appName=closing")
     run_id = new_run(store)
+    store.set_tag(run_id, RunTag("t", "1"))
     client = client_of(store)
     other = MongoDBStore.from_settings(store._settings)
     other.log_metric(run_id, Metric("m", 1.0, 1, 1))
     assert client_of(other) is client is not None, "stores share it"
     store.close()
-    assert store._directs == {}, "its twin goes with the store that it is the twin of"
     other.log_metric(run_id, Metric("m", 2.0, 2, 2))
     assert client_of(other) is client, "the other one still uses it"
     other.close()
@@ -225,13 +228,17 @@ def test_a_closed_store_opens_again_and_leaves_no_client(store_uri: str) -> None
 def test_a_forked_child_has_a_client_of_its_own(blocking_store: MongoDBStore) -> None:
     store = blocking_store
     run_id = new_run(store)
+    store.set_tag(run_id, RunTag("t", "1"))
     client = client_of(store)
+    assert client is not None
     child = os.fork()
     if child == 0:
         code = 1
         try:
             store.log_metric(run_id, Metric("child", 1.0, 1, 1))
-            code = 0 if client_of(store) is not client else 2
+            store.log_metric(run_id, Metric("child", 1.0, 1, 1))
+            theirs = client_of(store)  # clients of one server are equal
+            code = 0 if theirs is not None and theirs is not client else 2
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
@@ -249,60 +256,6 @@ def test_a_caller_inside_a_running_loop(blocking_store: MongoDBStore) -> None:
         return float(blocking_store.get_run(run_id).data.metrics["m"])
 
     assert asyncio.run(cell()) == 1.0
-
-
-class _Waiters(Area):
-    @direct
-    @operation
-    async def wait_for_a_loop(self) -> None:
-        await asyncio.sleep(0)
-
-    @direct
-    @operation
-    async def wait_rightly(self) -> tuple[int, int]:
-        async def one() -> int:
-            return 1
-
-        async def fail() -> int:
-            raise LookupError
-
-        await pause(0.01)
-        with pytest.raises(LookupError):
-            await both(fail(), one())
-        return await both(one(), one())
-
-
-def test_a_call_that_waits_for_a_loop_fails_at_once(
-    blocking_store: MongoDBStore, recwarn: pytest.WarningsRecorder
-) -> None:
-    new_run(blocking_store)
-    store = _Waiters(blocking_store._settings)
-    store._database = blocking_store._direct_store()._database
-    with pytest.raises(RuntimeError, match="without an event loop waits for one"):
-        run(store.wait_for_a_loop)
-    assert run(store.wait_rightly) == (1, 1)
-    gc.collect()
-    assert not [each for each in recwarn if issubclass(each.category, RuntimeWarning)]
-
-
-def test_work_that_a_direct_call_starts_elsewhere_does_not_block_there(blocking_store: MongoDBStore) -> None:
-    """The loop's thread inherits the context of the call that opens the database."""
-    order: list[str] = []
-
-    async def on_loop() -> None:
-        async def other() -> None:
-            order.append("other")
-
-        task = asyncio.get_running_loop().create_task(other())
-        await pause(0.01)
-        order.append("after the pause")
-        await task
-
-    async def call() -> None:
-        portal.run(on_loop, 10)
-
-    run(call)
-    assert order == ["other", "after the pause"]
 
 
 async def test_both_sides_see_the_same(store_uri: str, tmp_path: Path) -> None:

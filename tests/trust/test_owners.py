@@ -123,11 +123,11 @@ def test_threads_log_while_other_stores_are_closed(
 
 # Calls of several commands, with those commands.
 LONG_CALLS: dict[str, tuple[list[str], Callable[[MongoDBStore, str], Any]]] = {
-    "in its own thread": (
+    "a metric": (
         ["findAndModify", "insert", "commitTransaction"],
         lambda store, run_id: store.log_metric(run_id, Metric("new", 1.0, 1, 1)),
     ),
-    "on the loop": (["find", "findAndModify", "insert"], lambda store, _: store.create_experiment("new")),
+    "an experiment": (["find", "findAndModify", "insert"], lambda store, _: store.create_experiment("new")),
 }
 
 

@@ -41,7 +41,11 @@ def operation(function):
     return function
 
 
-long_mutation = direct = operation
+long_mutation = operation
+
+
+def direct(update):
+    return operation
 
 
 class Toys(Area):
@@ -75,7 +79,9 @@ class Toys(Area):
     ) -> tuple[int, bool, str]:
         return limit, unset is _UNSET, color
 
-    @direct
+    def _update(self, name): ...
+
+    @direct(_update)
     @operation
     async def quick(self, name: str) -> str:
         return name

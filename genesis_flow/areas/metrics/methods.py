@@ -37,7 +37,7 @@ from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import head_id
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.connection import Session
-from genesis_flow.mongo.operation import Area, direct, is_repetition, mutation
+from genesis_flow.mongo.operation import Area, OneUpdate, direct, is_repetition, mutation
 from genesis_flow.mongo.scoping import current_workspace
 from genesis_flow.mongo.writes import only_duplicates
 
@@ -55,7 +55,16 @@ class Metrics(MetricMemory, Area):
     def _metric_blocks(self) -> Collection:
         return self.database.collection(MetricBlockFields)
 
-    @direct
+    def _one_append(self, run_id: str, metric: Metric) -> OneUpdate | None:
+        """The update that logs a point of a metric that is there, if it is no model's too."""
+        validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
+        points = _by_key([metric])
+        if metric.model_id is not None or self._known_metrics.has_none(run_id, points):
+            return None
+        ((query, change),) = _appends(run_id, points)
+        return OneUpdate(MetricHeadFields, query, change)
+
+    @direct(_one_append)
     @mutation
     async def log_metric(self, run_id: str, metric: Metric) -> None:
         """Log one point of a metric of an active run."""
@@ -75,7 +84,6 @@ class Metrics(MetricMemory, Area):
         # Behind the run's, which tells whether the run may be written; both are safe to repeat.
         await write_model_metrics(self.database, run_id, [metric], models)
 
-    @direct
     @mutation
     async def log_batch(
         self,

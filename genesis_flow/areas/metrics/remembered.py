@@ -76,9 +76,3 @@ class MetricMemory(Area):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._known_metrics = KnownMetrics()
-
-    def remember_with(self, other: Area) -> None:
-        """Share what is remembered of experiments and runs with another store."""
-        super().remember_with(other)
-        if isinstance(other, MetricMemory):
-            self._known_metrics = other._known_metrics

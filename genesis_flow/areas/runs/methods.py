@@ -46,7 +46,7 @@ from genesis_flow.documents.entities import run_entity, run_info_entity
 from genesis_flow.documents.keys import children_of, escape, stored_text
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Session
-from genesis_flow.mongo.operation import Area, call_token, direct, mutation, operation
+from genesis_flow.mongo.operation import Area, call_token, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.mongo.writes import insert_once
 
@@ -64,17 +64,10 @@ class Runs(MetricMemory, Area):
         # Of experiments that were active when a run was last made in them. Only a guess, which is checked.
         self._active_experiments: dict[tuple[str, int], dict[str, Any]] = {}
 
-    def remember_with(self, other: Area) -> None:
-        """Share what is remembered of experiments and runs with another store."""
-        super().remember_with(other)
-        if isinstance(other, Runs):
-            self._active_experiments = other._active_experiments
-
     @property
     def _runs(self) -> Collection:
         return self.database.collection(RunFields)
 
-    @direct
     @mutation
     async def create_run(
         self,
@@ -150,7 +143,6 @@ class Runs(MetricMemory, Area):
             run = run_entity(made, [], {}, with_model_inputs=True)
         return run
 
-    @direct
     @operation
     async def get_run(self, run_id: str) -> Run:
         """A run with its params, tags, latest metrics, inputs and outputs; a deleted one too."""
@@ -180,7 +172,6 @@ class Runs(MetricMemory, Area):
             refuse_unknown_run(run_id)
         return runs[0], [each for each in found if each["_id"] != run_id]
 
-    @direct
     @mutation
     async def update_run_info(
         self,

@@ -17,7 +17,7 @@ from genesis_flow.compat.validation import validate_length_limit, validate_param
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import escape, stored_text
 from genesis_flow.mongo.binding import Collection
-from genesis_flow.mongo.operation import Area, direct, is_repetition, mutation
+from genesis_flow.mongo.operation import Area, OneUpdate, direct, is_repetition, mutation
 
 
 class ParamsTags(Area):
@@ -25,34 +25,41 @@ class ParamsTags(Area):
     def _run_documents(self) -> Collection:
         return self.database.collection(RunFields)
 
-    @direct
+    def _checked(self, param: Param) -> Param:
+        (checked,) = within_limit(
+            [validate_param(param.key, param.value)], self.settings.max_param_value_length
+        )
+        return checked
+
+    def _one_param(self, run_id: str, param: Param) -> OneUpdate:
+        conditions, change = param_update([self._checked(param)])
+        return OneUpdate(RunFields, {**active(run_id), **conditions}, {"$set": change})
+
+    @direct(_one_param)
     @mutation
     async def log_param(self, run_id: str, param: Param) -> None:
         """Log a param of an active run; it cannot be changed later."""
-        (param,) = within_limit(
-            [validate_param(param.key, param.value)], self.settings.max_param_value_length
-        )
-        conditions, change = param_update([param])
+        _, query, change = self._one_param(run_id, param)
+        param = self._checked(param)
         while True:
-            query = {**active(run_id), **conditions}
-            if await self.database.joined(RunFields).update_one(query, {"$set": change}):
+            if await self.database.joined(RunFields).update_one(query, change):
                 return
             run = await find_active_run(self.database, run_id, {"lifecycle_stage": 1, "params": 1})
             refuse_changed_param(run_id, run, param)
 
-    @direct
+    def _one_tag(self, run_id: str, tag: RunTag) -> OneUpdate | None:
+        change = tag_update([validate_tag(tag.key, tag.value)])
+        return OneUpdate(RunFields, active(run_id), {"$set": change}) if change else None
+
+    @direct(_one_tag)
     @mutation
     async def set_tag(self, run_id: str, tag: RunTag) -> None:
         """Set a tag of an active run."""
-        tag = validate_tag(tag.key, tag.value)
-        change = tag_update([tag])
-        if not change:
-            await find_active_run(self.database, run_id)
+        update = self._one_tag(run_id, tag)
+        if update and await self.database.joined(RunFields).update_one(update.query, update.change):
             return
-        if not await self.database.joined(RunFields).update_one(active(run_id), {"$set": change}):
-            await find_active_run(self.database, run_id)
+        await find_active_run(self.database, run_id)
 
-    @direct
     @mutation
     async def delete_tag(self, run_id: str, key: str) -> None:
         """Delete a tag of an active run."""

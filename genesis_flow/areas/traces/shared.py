@@ -20,7 +20,6 @@ from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.error_edge import Meanwhile
 from genesis_flow.mongo.scoping import scoped
-from genesis_flow.mongo.waiting import both
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -133,7 +132,7 @@ async def move_children(database: Database, trace_id: str, experiment_id: int, t
     """Bring the copies that spans and assessments hold in line with their trace."""
     stale = {"$or": [{"experiment_id": {"$ne": experiment_id}}, {"trace_time": {"$ne": trace_time}}]}
     change = {"$set": {"experiment_id": experiment_id, "trace_time": trace_time}}
-    await both(
+    await asyncio.gather(
         database.collection(SpanFields).update_many({"_id": children_of(trace_id), **stale}, change),
         database.collection(AssessmentFields).update_many({"trace_id": trace_id, **stale}, change),
     )
@@ -143,7 +142,7 @@ async def make_children_earlier(database: Database, trace_id: str, trace_time: i
     """The same when spans show that a trace began earlier, which any number of calls may find out at once."""
     change = {"$min": {"trace_time": trace_time}}
     later = {"trace_time": {"$gt": trace_time}}
-    await both(
+    await asyncio.gather(
         database.collection(SpanFields).update_many({"_id": children_of(trace_id), **later}, change),
         database.collection(AssessmentFields).update_many({"trace_id": trace_id, **later}, change),
     )

@@ -4,11 +4,9 @@ Round trips of ``log_spans``, however many spans: two. While one command reads w
 of the experiment, another inserts the spans, as if the traces were as this store last saw them, or new; then
 each trace is updated. Spans of one trace that this store wrote before (``remembered``) are not preceded by
 reading: they are inserted, and the trace is updated if it is as the store remembers it; else all is read and
-done as usual. Nothing is then sent at once, so blocking callers run the call themselves; they also do if the
-trace is new and the server so near that a round trip more costs less than the event loop (ADR 14). Spans that
-are there already, or whose trace is not as expected, take one or two more. A trace that existed before and
-whose spans count tokens or cost takes two more: the sums are made anew from all its spans. Long contents wait
-for the reading, which is one more.
+done as usual. Spans that are there already, or whose trace is not as expected, take one or two more. A trace
+that existed before and whose spans count tokens or cost takes two more: the sums are made anew from all its
+spans. Long contents wait for the reading, which is one more.
 
 Why the result does not depend on the order of arrival:
 
@@ -68,9 +66,8 @@ from genesis_flow.areas.traces.writing.summary import TraceBatch, batches_of
 from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.documents.keys import children_of
 from genesis_flow.mongo.binding import Collection
-from genesis_flow.mongo.operation import Area, direct, is_repetition, made_first, mutation
+from genesis_flow.mongo.operation import Area, is_repetition, made_first, mutation
 from genesis_flow.mongo.scoping import scoped
-from genesis_flow.mongo.waiting import both, prefer_loop
 from genesis_flow.mongo.writes import only_duplicates
 
 Document = dict[str, Any]
@@ -86,7 +83,6 @@ _TRIES = 10
 
 
 class SpanIngest(TraceMemory, Area):
-    @direct
     @mutation
     async def log_spans(
         self, location: str, spans: list[Span], tracking_uri: str | None = None
@@ -97,8 +93,6 @@ class SpanIngest(TraceMemory, Area):
         trace_ids = {span.trace_id for span in spans}
         number = experiment_number(location)
         known = self._known_states(trace_ids, number)
-        if len(trace_ids) > 1 or not (known or is_repetition() or self.database.is_near()):
-            prefer_loop()
         # MLflow prices tokens by a list that it asks the network for, now and then.
         batches = await made_first(lambda: batches_of(spans))
         known = self._known_states(trace_ids, number)
@@ -120,7 +114,7 @@ class SpanIngest(TraceMemory, Area):
                 return
             found = await self._read(batches, number)
         else:
-            found, there = await both(self._read(batches, number), self._insert_spans(batches))
+            found, there = await asyncio.gather(self._read(batches, number), self._insert_spans(batches))
         # One that was there and is not any more may have taken along what was inserted.
         replace = bool(there) or any(_is_new(found[1].get(trace_id)) for trace_id in known)
         await self._log(batches, number, found, there, replace=replace)

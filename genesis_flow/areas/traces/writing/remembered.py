@@ -68,9 +68,3 @@ class TraceMemory(Area):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._known_traces = KnownTraces()
-
-    def remember_with(self, other: Area) -> None:
-        """Share what is remembered of experiments and runs with another store."""
-        super().remember_with(other)
-        if isinstance(other, TraceMemory):
-            self._known_traces = other._known_traces

@@ -5,6 +5,7 @@ assessments (the second looks whether the trace is still there), and one more fo
 be stale: if the trace now begins at another time, or if more than one call has logged its spans.
 """
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -46,9 +47,8 @@ from genesis_flow.areas.traces.writing.remembered import TraceMemory, state_of
 from genesis_flow.areas.traces.writing.summary import checked_name, checked_session
 from genesis_flow.compat.previews import without_nul
 from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
-from genesis_flow.mongo.operation import Area, direct, drawn_once, mutation
+from genesis_flow.mongo.operation import Area, drawn_once, mutation
 from genesis_flow.mongo.scoping import current_workspace, scoped
-from genesis_flow.mongo.waiting import both
 from genesis_flow.mongo.writes import insert_once, only_duplicates
 
 Document = dict[str, Any]
@@ -58,7 +58,6 @@ _TRIES = 4
 
 
 class TraceStart(TraceMemory, Area):
-    @direct
     @mutation
     async def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
         """Write a trace's info, whether its spans have come already or not."""
@@ -99,7 +98,7 @@ class TraceStart(TraceMemory, Area):
                 assessment_document(assessment, trace_id, trace) for assessment in trace_info.assessments
             ]
             await self._write_assessments(documents)
-            _, by_trace = await both(
+            _, by_trace = await asyncio.gather(
                 self._take_back_if_erased(trace_id, documents), assessments_of(self.database, [trace_id])
             )
             assessments = by_trace.get(trace_id, [])
