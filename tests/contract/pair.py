@@ -26,6 +26,7 @@ DRAWN_IDS = {
     "ReviewQueue": "queue_id",
     "Issue": "issue_id",
     "ScorerVersion": "scorer_id",
+    "MCPAccessEndpoint": "id",
 }
 
 
