@@ -33,7 +33,20 @@ def add(pair: Pair, version: str, name: str = NAME, status: MCPStatus | None = N
 
 @pytest.mark.parametrize(
     "name",
-    ["ab/cd", "a/bc", "ab/c", "ab", "ab/cd/ef", "", "/", "ab/versions", "ab/tags", "a.b-c/d_e.f", "-a/bc", "ab/cd "]
+    [
+        "ab/cd",
+        "a/bc",
+        "ab/c",
+        "ab",
+        "ab/cd/ef",
+        "",
+        "/",
+        "ab/versions",
+        "ab/tags",
+        "a.b-c/d_e.f",
+        "-a/bc",
+        "ab/cd ",
+    ]
     + ["AB/CD", "ab/c|d", "x" * 200 + "/" + "y" * 200],
 )
 def test_names(pair: Pair, name: str) -> None:
@@ -116,7 +129,10 @@ def test_icons(pair: Pair, icons: Any) -> None:
         {"name": NAME},
         {"version": "1.0.0"},
         {"name": "bad", "version": "1.0.0"},
-        *({"name": NAME, "version": version} for version in ("1", "1.0", "v1.0.0", "01.0.0", "1.0.0-", "1.0.0+")),
+        *(
+            {"name": NAME, "version": version}
+            for version in ("1", "1.0", "v1.0.0", "01.0.0", "1.0.0-", "1.0.0+")
+        ),
         {"name": NAME, "version": "1.0.0-" + "x" * 123},
         {"name": NAME, "version": "2147483648.0.0"},
         {"name": NAME, "version": 5},
@@ -152,7 +168,7 @@ def test_versions(pair: Pair) -> None:
         pair.get_mcp_server_version(NAME, "1.0.0-RC.1")
         pair.get_mcp_server(NAME)
     pair.refused("update_mcp_server_version", NAME, "1.0.0-RC.1", None)
-    pair.refused("update_mcp_server_version", NAME, "1.0.0-RC.1", tools=["no tool"] * 1001)
+    pair.refused("update_mcp_server_version", NAME, "1.0.0-RC.1", tools=[MCPTool("t")] * 1001)
     pair.refused("update_mcp_server_version", NAME, "3.0.0", ACTIVE)
 
 
@@ -211,7 +227,7 @@ def test_latest(pair: Pair, versions: list[str]) -> None:
         latest = pair.get_latest_mcp_server_version(NAME)
         assert pair.get_mcp_server(NAME).latest_version == latest.version
         pair.get_mcp_server_version_by_alias(NAME, "latest")
-    for order in ("created_at", "created_at DESC", "`version`", "`version` DESC"):
+    for order in ("created_at", "created_at DESC", "`version` ASC", "`version` DESC"):
         pair.pages("search_mcp_server_versions", NAME, order_by=[order], max_results=2)
 
 
@@ -219,7 +235,13 @@ def test_aliases(pair: Pair) -> None:
     """M6, and that an alias moves."""
     add(pair, "1.0.0")
     add(pair, "2.0.0")
-    for alias, version in (("b", "1.0.0"), ("a", "1.0.0"), ("Latest", "2.0.0"), ("b", "2.0.0"), ("x.$|y", "1.0.0")):
+    for alias, version in (
+        ("b", "1.0.0"),
+        ("a", "1.0.0"),
+        ("Latest", "2.0.0"),
+        ("b", "2.0.0"),
+        ("x.$|y", "1.0.0"),
+    ):
         pair.set_mcp_server_alias(NAME, alias, version)
         pair.get_mcp_server(NAME)
         pair.get_mcp_server_version_by_alias(NAME, alias)
@@ -243,7 +265,14 @@ def test_aliases(pair: Pair) -> None:
 def test_tags(pair: Pair) -> None:
     add(pair, "1.0.0")
     for call, of in (("mcp_server_tag", [NAME]), ("mcp_server_version_tag", [NAME, "1.0.0"])):
-        for key, value in (("k", "v"), ("k", "w"), ("a.b$", ""), ("", "empty"), ("long", "x" * 6000), ("n", None)):
+        for key, value in (
+            ("k", "v"),
+            ("k", "w"),
+            ("a.b$", ""),
+            ("", "empty"),
+            ("long", "x" * 6000),
+            ("n", None),
+        ):
             getattr(pair, f"set_{call}")(*of, key, value)
         pair.get_mcp_server(NAME)
         pair.get_mcp_server_version(NAME, "1.0.0")
@@ -352,7 +381,10 @@ def test_version_changes_do_not_touch_the_server(pair: Pair) -> None:
 
 
 def test_traces_are_not_linked(pair: Pair) -> None:
-    for call, args in (("link_mcp_server_versions_to_trace", ("tr", [])), ("get_mcp_server_versions_for_trace", ("tr",))):
+    for call, args in (
+        ("link_mcp_server_versions_to_trace", ("tr", [])),
+        ("get_mcp_server_versions_for_trace", ("tr",)),
+    ):
         ours, theirs = pair.both(call, *args)
         assert isinstance(theirs.error, NotImplementedError)
         assert ours.error is not None and ours.code == "NOT_IMPLEMENTED"
