@@ -98,7 +98,7 @@ def first_status(status: Any) -> str:
         raise invalid(f"Invalid SkillVersion status: {status!r}") from error
     if known not in (SkillStatus.ACTIVE, SkillStatus.DRAFT):
         raise invalid("A newly created SkillVersion must have status 'active' or 'draft'.")
-    return known.value
+    return str(known)
 
 
 def next_status(status: Any) -> str:
@@ -106,7 +106,7 @@ def next_status(status: Any) -> str:
     from mlflow.entities.skill import SkillStatus
 
     try:
-        return SkillStatus(status).value
+        return str(SkillStatus(status))
     except (TypeError, ValueError) as error:
         raise invalid(f"Invalid SkillVersion status: {status!r}") from error
 
@@ -116,3 +116,15 @@ def check_max_results(max_results: Any) -> None:
     from mlflow.store.tracking.skill_registry_pagination import validate_max_results
 
     validate_max_results(max_results)
+
+
+def skill_parser() -> Any:
+    from mlflow.utils import search_utils
+
+    return search_utils.SearchSkillUtils  # type: ignore[attr-defined, unused-ignore]  # since MLflow 3.18
+
+
+def version_parser() -> Any:
+    from mlflow.utils import search_utils
+
+    return search_utils.SearchSkillVersionUtils  # type: ignore[attr-defined, unused-ignore]  # since 3.18

@@ -5,8 +5,7 @@ of one document: of an alias and its version, a reader sees both or neither. A c
 document as it was read and written over exactly that revision; when somebody else was faster, it is read and
 computed again. Whatever follows from the versions, ``settle`` works out anew in each change.
 
-What a registry has beyond this, it keeps in fields of its own. docs/adr/0024-one-engine-for-registered-things.md
-says what a new one costs.
+What a registry has beyond this, it keeps in fields of its own. ADR 24 says what a new one costs.
 """
 
 import copy
@@ -103,7 +102,7 @@ class Registry:
     async def change(
         self, things: Collection, key: str, alter: Callable[[Document], None], absent: Callable[[], Document]
     ) -> tuple[Document | None, Document]:
-        """A thing before and after ``alter``, which may refuse. One that is not there is ``absent()``, or refused."""
+        """A thing before and after ``alter``, which may refuse; ``absent`` makes it if need be, or refuses."""
         while True:
             before = await things.find_one(scoped({"_id": key}))
             after = self.altered(before, alter, absent)
@@ -139,7 +138,7 @@ def unchanged(before: Document) -> Document:
 
 
 def difference(before: Document, after: Document) -> Document:
-    """The update that makes ``after`` of ``before``; of the versions, it sends the new and the changed ones."""
+    """The update that makes ``after`` of ``before``; of the versions, the new and changed ones."""
     changed = {
         field: value
         for field, value in after.items()
@@ -211,7 +210,7 @@ def put(document: Document, **fields: Any) -> None:
 
 
 async def insert_thing(things: Collection, thing: Document, taken: Refusal) -> Document:
-    """``thing``, once it is stored; refused if its name is taken, unless by an earlier attempt of this call."""
+    """``thing``, once it is stored; refused if its name is taken by another call."""
     try:
         await things.insert_one(thing)
     except DuplicateKeyError as error:

@@ -49,10 +49,10 @@ FIELDS: dict[tuple[str, str], Exemption] = {
             "ReviewQueueItem": ("creation_time_ms", "last_update_time_ms", "completed_time_ms"),
             "Issue": ("created_timestamp", "last_updated_timestamp", "last_seen_timestamp"),
             "ScorerVersion": ("creation_time",),
-            **{
-                kind: ("creation_timestamp", "last_updated_timestamp")
-                for kind in ("MCPServer", "MCPServerVersion", "MCPAccessEndpoint", "Skill", "SkillVersion")
-            },
+            **dict.fromkeys(
+                ("MCPServer", "MCPServerVersion", "MCPAccessEndpoint", "Skill", "SkillVersion"),
+                ("creation_timestamp", "last_updated_timestamp"),
+            ),
         }.items()
         for field in fields
     },

@@ -1,7 +1,5 @@
 """Searches of MCP servers, their versions and their endpoints: cases M2, M10 to M12 and more."""
 
-from collections.abc import Iterator
-
 import pytest
 from mlflow.entities.mcp_server import MCPRemoteTransportType, MCPStatus
 
@@ -11,7 +9,7 @@ ONE, TWO, THREE, NONE = "com.ex/one", "com.ex/two", "COM.ex/Three", "com.ex/none
 
 
 @pytest.fixture(scope="module")
-def filled(module_pair: Pair) -> Iterator[Pair]:
+def filled(module_pair: Pair) -> Pair:
     pair = module_pair
     pair.create_mcp_server(NONE, "no versions")
     for name, versions in (
@@ -42,7 +40,7 @@ def filled(module_pair: Pair) -> Iterator[Pair]:
     ):
         pair.create_mcp_access_endpoint(name, "https://x", **target)
     pair.update_mcp_server(TWO, display_name="Second 100%")
-    yield pair
+    return pair
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,7 @@ class MCPServerFields(RegisteredFields):
     endpoints: list[dict[str, Any]] = Field(
         default_factory=list,
         description=(
-            "Its endpoints, by id, each with the entry of the version that it leads to. None leads to a version "
-            "that is gone."
+            "Its endpoints, by id, each with the entry of its version. None leads to a version that is gone."
         ),
     )
 
@@ -98,7 +97,7 @@ class MCPContentFields(Declared):
     hints: list[str] = Field(
         default_factory=list,
         description=(
-            "By what it is read: `latest`, `alias …`, `endpoint`. Only hints, which the server's document confirms."
+            "By what it is read: `latest`, `alias …`, `endpoint`. Hints, which the server's document confirms."
         ),
     )
 

@@ -1,7 +1,7 @@
 """Endpoints by which MCP servers can be reached.
 
-They are in the document of their server, each with the version that it leads to, so a version or an alias that
-goes takes them along in the same update.
+They are in the document of their server, each with the version that it leads to, so a version or an alias
+that goes takes them along in the same update.
 
 Round trips: get one (the content beside the server), search two. A change two, and one for the content.
 """
@@ -13,7 +13,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
-from mlflow.store.tracking.mcp_server_registry.abstract_mixin import NOT_SET
 from mlflow.utils.time import get_current_time_millis
 
 from genesis_flow.areas.experiments.guards import validate_max_results
@@ -28,6 +27,7 @@ from genesis_flow.areas.mcp.shared import (
     unknown_alias,
     unknown_version,
 )
+from genesis_flow.compat.registries import NOT_SET
 from genesis_flow.core.errors import invalid
 from genesis_flow.kit.elements import Elements
 from genesis_flow.kit.entities import Refusal, unknown
@@ -157,10 +157,10 @@ class MCPEndpoints(Area):
         self,
         server_name: str,
         endpoint_id: str,
-        server_version: str | None = NOT_SET,  # type: ignore[assignment]
-        server_alias: str | None = NOT_SET,  # type: ignore[assignment]
-        url: str | None = NOT_SET,  # type: ignore[assignment]
-        transport_type: MCPRemoteTransportType | None = NOT_SET,  # type: ignore[assignment]
+        server_version: str | None = NOT_SET,
+        server_alias: str | None = NOT_SET,
+        url: str | None = NOT_SET,
+        transport_type: MCPRemoteTransportType | None = NOT_SET,
         last_updated_by: str | None = None,
     ) -> "MCPAccessEndpoint":
         """Change what is given. Of version and alias, the one that is set clears the other."""
@@ -238,7 +238,8 @@ def _check_target(server: Document, version: str | None, alias: str | None, verb
             raise unknown_version(name, version)()
         if found["status"] == DELETED:
             raise invalid(
-                f"Cannot {verb} MCP access endpoint to deleted MCP server version '{name}' version '{version}'"
+                f"Cannot {verb} MCP access endpoint to deleted MCP server version '{name}' "
+                f"version '{version}'"
             )
     elif alias == LATEST:
         latest_version(server, no_latest(name))

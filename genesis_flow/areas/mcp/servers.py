@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
-from mlflow.store.tracking.mcp_server_registry.abstract_mixin import NOT_SET
 from mlflow.utils.time import get_current_time_millis
 
 from genesis_flow.areas.experiments.guards import validate_max_results
@@ -31,7 +30,7 @@ from genesis_flow.areas.mcp.shared import (
     unknown_server,
     unknown_version,
 )
-from genesis_flow.compat.registries import strip_icon_response_fields, validate_icon_payloads
+from genesis_flow.compat.registries import NOT_SET, strip_icon_response_fields, validate_icon_payloads
 from genesis_flow.core.errors import invalid
 from genesis_flow.kit import entities
 from genesis_flow.kit.registered import (
@@ -124,9 +123,9 @@ class MCPServers(Area):
     async def update_mcp_server(
         self,
         name: str,
-        description: str | None = NOT_SET,  # type: ignore[assignment]
-        display_name: str | None = NOT_SET,  # type: ignore[assignment]
-        icons: "list[MCPIcon] | None" = NOT_SET,  # type: ignore[assignment]
+        description: str | None = NOT_SET,
+        display_name: str | None = NOT_SET,
+        icons: "list[MCPIcon] | None" = NOT_SET,
         last_updated_by: str | None = None,
     ) -> "MCPServer":
         """Change what is given; None takes a value away."""
@@ -153,12 +152,12 @@ class MCPServers(Area):
         inactive = {**query, "versions.status": {"$ne": ACTIVE}}
         server = await servers_in(self.database).find_one_and_delete(inactive)
         if server is None:
-            self._refuse_deletion(name, await servers_in(self.database).find_one(query))
+            self._refuse_server_deletion(name, await servers_in(self.database).find_one(query))
             return
         ids = [version["content"] for version in server["versions"]]
         await contents_in(self.database).delete_many(scoped({"_id": {"$in": ids}}))
 
-    def _refuse_deletion(self, name: str, server: Document | None) -> None:
+    def _refuse_server_deletion(self, name: str, server: Document | None) -> None:
         if server is None:
             if is_repetition():
                 return

@@ -65,7 +65,7 @@ async def contents_of(database: Database, versions: Iterable[Document]) -> Conte
 async def read(
     database: Database, name: str, likely: Document, wanted: Callable[[Document | None], list[Document]]
 ) -> tuple[Document, list[Document], Contents]:
-    """A server, the versions of it that are ``wanted``, and their contents: those that a query finds ``likely``.
+    """A server, those of its versions that are ``wanted``, and their contents, ``likely`` those of a query.
 
     One round trip if it finds them all.
     """

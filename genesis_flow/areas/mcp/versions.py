@@ -1,7 +1,7 @@
 """Versions of MCP servers.
 
-Round trips: get by name, by alias and the latest one (the content beside the server), search two (the entries,
-their contents). Create four: the content first, under an id of its own, then the read and the write of the
+Round trips: get by name, by alias and the latest one (the content beside the server), search two (entries,
+contents). Create four: the content first, under an id of its own, then the read and the write of the
 server whose entry names it, and what it is read by; a content that no entry names is never seen. Update and
 delete likewise.
 """
@@ -14,7 +14,6 @@ from mlflow.entities.mcp_server import MCPStatus
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
-from mlflow.store.tracking.mcp_server_registry.abstract_mixin import NOT_SET
 from mlflow.utils.semver_utils import encode_prerelease_sort_key, parse_semver
 
 from genesis_flow.areas.experiments.guards import validate_max_results
@@ -40,6 +39,7 @@ from genesis_flow.areas.mcp.shared import (
     unknown_version,
 )
 from genesis_flow.compat.registries import (
+    NOT_SET,
     strip_icon_response_fields,
     validate_mcp_initial_status,
     validate_mcp_tool_payloads,
@@ -82,7 +82,7 @@ class MCPVersions(Area):
         server_json: dict[str, Any],
         source: str | None = None,
         status: MCPStatus | None = None,
-        tools: "list[MCPTool] | None" = NOT_SET,  # type: ignore[assignment]
+        tools: "list[MCPTool] | None" = NOT_SET,
         created_by: str | None = None,
         connect_options: "dict[str, ConnectOptionSettings] | None" = None,
     ) -> "MCPServerVersion":
@@ -145,10 +145,10 @@ class MCPVersions(Area):
     @operation
     async def get_mcp_server_version(self, name: str, version: str) -> "MCPServerVersion":
         """A version that is not deleted."""
-        _, _, found = await self._version(name, version)
+        _, _, found = await self._server_version(name, version)
         return found
 
-    async def _version(self, name: str, version: str) -> tuple[Document, Contents, "MCPServerVersion"]:
+    async def _server_version(self, name: str, version: str) -> tuple[Document, Contents, "MCPServerVersion"]:
         likely = {"_id": children_of(version_prefix(name, version))}
 
         def wanted(server: Document | None) -> list[Document]:
@@ -217,10 +217,10 @@ class MCPVersions(Area):
         self,
         name: str,
         version: str,
-        status: MCPStatus | None = NOT_SET,  # type: ignore[assignment]
-        tools: "list[MCPTool] | None" = NOT_SET,  # type: ignore[assignment]
+        status: MCPStatus | None = NOT_SET,
+        tools: "list[MCPTool] | None" = NOT_SET,
         last_updated_by: str | None = None,
-        connect_options: "dict[str, ConnectOptionSettings] | None" = NOT_SET,  # type: ignore[assignment]
+        connect_options: "dict[str, ConnectOptionSettings] | None" = NOT_SET,
     ) -> "MCPServerVersion":
         """Change what is given. A version that becomes deleted takes its aliases and endpoints along."""
         new_tools = await _checked_tools(tools) if tools is not NOT_SET else None
@@ -245,32 +245,26 @@ class MCPVersions(Area):
         content: Document | None = None
         if tools is NOT_SET:
             _, server = await change_server(self.database, name, alter, absent)
-            entry = self._entry(server, version, absent)
+            entry = _entry(server, version, absent)
             contents = await contents_of(self.database, [entry])
             return version_entity(server, entry, contents[entry["content"]])
-        old, contents, _ = await self._version(name, version)
+        old, contents, _ = await self._server_version(name, version)
         content = _content(name, version, contents[old["content"]]["server_json"], new_tools)
         if old["content"] == content["_id"]:  # an earlier attempt of this call has made it
-            return (await self._version(name, version))[2]
+            return (await self._server_version(name, version))[2]
         before, server = await self._change_content(name, alter, content, absent=absent)
-        replaced = self._entry(before, version, absent)["content"]
+        replaced = _entry(before, version, absent)["content"]
         if replaced != content["_id"]:
             await contents_in(self.database).delete_one(scoped({"_id": replaced}))
-        return version_entity(server, self._entry(server, version, absent), content)
-
-    def _entry(self, server: Document | None, version: str, unknown: entities.Refusal) -> Document:
-        entry = version_of(server, version)
-        if entry is None:
-            raise unknown()
-        return entry
+        return version_entity(server, _entry(server, version, absent), content)
 
     @mutation
     async def delete_mcp_server_version(self, name: str, version: str) -> None:
-        """Delete a version, with the aliases that name it and the endpoints that lead to it. Its number stays taken."""
+        """Delete a version, with its aliases and endpoints. Its number stays taken."""
         unknown = unknown_version(name, version)
 
         def alter(server: Document) -> None:
-            entry = self._entry(server, version, unknown)
+            entry = _entry(server, version, unknown)
             if is_done(entry):
                 return
             check_transition(entry["status"], DELETED)
@@ -301,6 +295,13 @@ class MCPVersions(Area):
             drop_tag(live_version(server, version, unknown), key, missing)
 
         await change_server(self.database, name, alter, unknown)
+
+
+def _entry(server: Document | None, version: str, unknown: entities.Refusal) -> Document:
+    entry = version_of(server, version)
+    if entry is None:
+        raise unknown()
+    return entry
 
 
 def _content(name: str, version: str, server_json: str, tools: str | None) -> Document:

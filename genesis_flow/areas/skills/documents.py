@@ -79,7 +79,7 @@ def skill_entity(skill: Document) -> "Skill":
         icons=json.loads(skill["icons"]) if "icons" in skill else None,
         workspace=skill["workspace"],
         status=SkillStatus(latest["status"]) if latest else None,
-        tags=unescape_map(skill["tags"]),  # type: ignore[arg-type]  # none of them is None
+        tags=unescape_map(skill["tags"]),
         aliases={each["alias"]: int(each["version"]) for each in skill["aliases"]},
         latest_version=int(latest["version"]) if latest else None,
         source_type=SkillSourceType(latest["source_type"]) if "source_type" in latest else None,
@@ -104,7 +104,7 @@ def version_entity(skill: Document, version: Document) -> "SkillVersion":
         source_type=source_type,
         digest=version.get("digest"),
         status=SkillStatus(version["status"]),
-        tags=unescape_map(version["tags"]),  # type: ignore[arg-type]  # none of them is None
+        tags=unescape_map(version["tags"]),
         aliases=aliases_of(skill, version["version"]),
         workspace=skill["workspace"],
         created_by=version.get("created_by"),

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
-from mlflow.store.tracking.mcp_server_registry.abstract_mixin import NOT_SET
 from mlflow.utils.time import get_current_time_millis
 
 from genesis_flow.areas.skills.documents import SKILLS, Document, SkillFields, skill_entity, skill_id
 from genesis_flow.areas.skills.search import kinds_of, skill_conditions, skill_order
-from genesis_flow.compat.registries import validate_icon_payloads
+from genesis_flow.compat.registries import NOT_SET, validate_icon_payloads
 from genesis_flow.compat.skills import (
     check_alias,
     check_identity,
@@ -86,8 +85,8 @@ class Skills(Area):
         self,
         name: str,
         organization: str = "",
-        description: str | None = NOT_SET,  # type: ignore[assignment]
-        icons: "list[RegistryIcon] | None" = NOT_SET,  # type: ignore[assignment]
+        description: str | None = NOT_SET,
+        icons: "list[RegistryIcon] | None" = NOT_SET,
         last_updated_by: str | None = None,
     ) -> "Skill":
         """Change what is given; None takes a value away."""
@@ -102,9 +101,9 @@ class Skills(Area):
             now = get_current_time_millis()
             put(skill, **change, last_updated_by=last_updated_by, last_update_time=now)
 
-        return skill_entity(await self._change(name, organization, alter))
+        return skill_entity(await self._change_skill(name, organization, alter))
 
-    async def _change(
+    async def _change_skill(
         self, name: str, organization: str, alter: Any, absent: entities.Refusal | None = None
     ) -> Document:
         """The skill after a change of it, in one update."""
@@ -118,14 +117,14 @@ class Skills(Area):
     @mutation
     async def delete_skill(self, name: str, organization: str = "") -> None:
         """Delete a skill with its versions, active ones too. Their files stay."""
-        await self._delete(name, organization)
+        await self._delete_skill(name, organization)
 
     @mutation
     async def delete_skill_and_collect_artifacts(self, name: str, organization: str = "") -> list[str]:
         """Delete a skill, and tell the paths of the files that its versions had for themselves."""
-        return await self._delete(name, organization)
+        return await self._delete_skill(name, organization)
 
-    async def _delete(self, name: str, organization: str) -> list[str]:
+    async def _delete_skill(self, name: str, organization: str) -> list[str]:
         check_identity(name, organization)
         query = scoped({"_id": skill_id(name, organization)})
 
@@ -185,7 +184,7 @@ class Skills(Area):
             live_version(skill, version, missing)
             set_alias(skill, alias, version)
 
-        await self._change(name, organization, alter, missing)
+        await self._change_skill(name, organization, alter, missing)
 
     @mutation
     async def delete_skill_alias(self, name: str, alias: str, organization: str = "") -> None:
@@ -195,7 +194,7 @@ class Skills(Area):
             raise invalid("The 'latest' alias is resolved automatically and cannot be deleted")
         check_alias(alias)
         missing = entities.unknown(f"Alias '{alias}' not found on skill '{name}'")
-        await self._change(name, organization, lambda skill: drop_alias(skill, alias, missing), missing)
+        await self._change_skill(name, organization, lambda skill: drop_alias(skill, alias, missing), missing)
 
     @mutation
     async def set_skill_tag(self, name: str, key: str, value: str, organization: str = "") -> None:
@@ -203,7 +202,7 @@ class Skills(Area):
         check_identity(name, organization)
         key, value = checked_tag(key, value)
         missing = entities.unknown(f"Skill not found (name='{name}', organization='{organization}')")
-        await self._change(name, organization, lambda skill: set_tag(skill, key, value), missing)
+        await self._change_skill(name, organization, lambda skill: set_tag(skill, key, value), missing)
 
     @mutation
     async def delete_skill_tag(self, name: str, key: str, organization: str = "") -> None:
@@ -211,7 +210,7 @@ class Skills(Area):
         check_identity(name, organization)
         key, _ = checked_tag(key, "")
         missing = entities.unknown(f"Tag '{key}' not found on Skill '{name}'")
-        await self._change(name, organization, lambda skill: drop_tag(skill, key, missing), missing)
+        await self._change_skill(name, organization, lambda skill: drop_tag(skill, key, missing), missing)
 
 
 def new_skill(name: str, organization: str, user: str | None, **fields: Any) -> Document:

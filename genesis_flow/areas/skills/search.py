@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from genesis_flow.compat.skills import skill_parser, version_parser
 from genesis_flow.core.numbers import storable
 from genesis_flow.documents.keys import escape
 from genesis_flow.kit.entities import Sort
@@ -50,16 +51,12 @@ _KINDS: dict[str, Kinds] = {
 
 
 def skill_conditions(filter_string: str | None) -> list[Document]:
-    from mlflow.utils.search_utils import SearchSkillUtils
-
-    return _conditions(SearchSkillUtils, filter_string, _SKILL_FIELDS, "tags")
+    return _conditions(skill_parser(), filter_string, _SKILL_FIELDS, "tags")
 
 
 def version_conditions(filter_string: str | None) -> list[Document]:
     """Conditions on the versions of one skill; deleted ones are never found."""
-    from mlflow.utils.search_utils import SearchSkillVersionUtils
-
-    asked = _conditions(SearchSkillVersionUtils, filter_string, _VERSION_FIELDS, "versions.tags")
+    asked = _conditions(version_parser(), filter_string, _VERSION_FIELDS, "versions.tags")
     return [{"versions.status": {"$ne": "deleted"}}, *asked]
 
 

@@ -11,13 +11,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import NOT_IMPLEMENTED, RESOURCE_CONFLICT
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
-from mlflow.store.tracking.mcp_server_registry.abstract_mixin import NOT_SET
 from pymongo import InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from genesis_flow.areas.skills.documents import SKILLS, Document, SkillFields, skill_id, version_entity
-from genesis_flow.areas.skills.methods import new_skill, unknown_skill
+from genesis_flow.areas.skills.methods import new_skill
 from genesis_flow.areas.skills.search import kinds_of, version_conditions, version_order
+from genesis_flow.compat.registries import NOT_SET
 from genesis_flow.compat.skills import (
     check_alias,
     check_identity,
@@ -109,7 +109,7 @@ class SkillVersions(Area):
         created_by: str | None = None,
         expected_parent_exists: dict[str, bool] | None = None,
     ) -> "list[SkillVersion]":
-        """Register versions of several skills from one Git repository, all or none; known ones are used again."""
+        """Register versions of several skills from one repository, all or none; known ones are used again."""
         require_skills()
         definitions, status = _checked_definitions(skill_definitions, organization)
         expected = expected_parent_exists or {}
@@ -124,14 +124,15 @@ class SkillVersions(Area):
         async def register(session: Session | None) -> dict[str, Document]:
             if session is None:
                 raise MlflowException(
-                    "Several skills are registered together in a transaction, which a standalone MongoDB server "
-                    "does not have. Register them one by one, or make the server a replica set of one.",
+                    "Several skills are registered together in a transaction, which a standalone MongoDB "
+                    "server does not have. Register them one by one, or make the server a replica set of one.",
                     NOT_IMPLEMENTED,
                 )
             skills = self._skills_of_versions
             found = skills.find(scoped({"_id": {"$in": [*by_id]}}), batch_size=BATCH, session=session)
             before = {skill["_id"]: skill async for skill in found}
-            after, writes = {}, []
+            after: dict[str, Document] = {}
+            writes: list[Any] = []
             for key, name in by_id.items():
                 old = before.get(key)
                 new = SKILLS.altered(
@@ -158,14 +159,14 @@ class SkillVersions(Area):
         """A version that is not deleted."""
         check_identity(name, organization)
         check_version(version)
-        return await self._version(
+        return await self._skill_version(
             name,
             organization,
             {"versions": {"$elemMatch": {"version": version}}},
             lambda skill: live_version(skill, version, _unknown(name, version)),
         )
 
-    async def _version(
+    async def _skill_version(
         self,
         name: str,
         organization: str,
@@ -190,7 +191,7 @@ class SkillVersions(Area):
                 skill, entities.unknown(f"No resolved latest version found for skill '{name}'")
             )
 
-        return await self._version(name, organization, {"versions": 1}, choose)
+        return await self._skill_version(name, organization, {"versions": 1}, choose)
 
     @operation
     async def get_skill_version_by_alias(
@@ -208,7 +209,7 @@ class SkillVersions(Area):
                 raise entities.unknown(f"Alias '{alias}' not found for skill '{name}'")()
             return version
 
-        return await self._version(name, organization, {"versions": 1}, choose)
+        return await self._skill_version(name, organization, {"versions": 1}, choose)
 
     @operation
     async def search_skill_versions(
@@ -242,7 +243,7 @@ class SkillVersions(Area):
         name: str,
         version: int,
         organization: str = "",
-        status: "SkillStatus | str | None" = NOT_SET,  # type: ignore[assignment]
+        status: "SkillStatus | str | None" = NOT_SET,
         last_updated_by: str | None = None,
     ) -> "SkillVersion":
         """Change the status. A version that becomes deleted loses its aliases."""
@@ -317,8 +318,10 @@ class SkillVersions(Area):
         missing = entities.unknown(f"Tag '{key}' not found on Skill version '{name}' version '{version}'")
 
         def alter(skill: Document) -> None:
-            # MLflow lets tags of deleted versions be deleted.
-            drop_tag(live_version(skill, version, missing), key, missing)
+            entry = version_of(skill, version)  # as in MLflow, deleted versions have tags to delete
+            if entry is None:
+                raise missing()
+            drop_tag(entry, key, missing)
 
         def refuse() -> Document:
             raise missing()
@@ -355,7 +358,7 @@ def _same_source(skill: Document, fields: Document) -> Document | None:
 
 
 def _check_expected(skill: Document, expected: bool | None) -> None:
-    """Refuse a skill that is there, or not, against what the caller expects. This call's own is not there yet."""
+    """Refuse a skill that is there, or not, against what is expected. This call's own is not there yet."""
     if expected is None or expected == (skill["born"] != call_token()):
         return
     name = skill["name"]
