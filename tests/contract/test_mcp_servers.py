@@ -1,4 +1,4 @@
-"""MCP servers: the cases M1 to M13 and bad input. What is better than in SQL is in test_mcp_differences.py."""
+"""MCP servers: the cases M1 to M13 and bad input. What is better than SQL is in test_mcp_differences.py."""
 
 from typing import Any
 
