@@ -102,7 +102,7 @@ class Registry:
     async def change(
         self, things: Collection, key: str, alter: Callable[[Document], None], absent: Callable[[], Document]
     ) -> tuple[Document | None, Document]:
-        """A thing before and after ``alter``, which may refuse; ``absent`` makes it if need be, or refuses."""
+        """A thing before and after ``alter``, which may refuse; ``absent`` makes one, or refuses."""
         while True:
             before = await things.find_one(scoped({"_id": key}))
             after = self.altered(before, alter, absent)

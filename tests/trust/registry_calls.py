@@ -46,7 +46,7 @@ async def skills(call: Call) -> None:
     await call("update_skill", "a", "org", "other words")
     for _ in range(2):
         await call("create_skill_version", "a", "org", "zip", "https://x", created_by="me")
-    await call("create_skill_version", "b", status="draft")
+    await call("create_skill_version", "b", "", "zip", "https://x", status="draft")
     definition = {"name": "c", "source": "https://x", "digest": DIGEST}
     await call("bulk_register_skills", [definition], "org", "me")
     await call("update_skill_version", "a", 1, "org", "deprecated", "me")

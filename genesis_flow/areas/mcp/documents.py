@@ -97,7 +97,7 @@ class MCPContentFields(Declared):
     hints: list[str] = Field(
         default_factory=list,
         description=(
-            "By what it is read: `latest`, `alias …`, `endpoint`. Hints, which the server's document confirms."
+            "By what it is read: `latest`, `alias …`, `endpoint`. Hints that the server's document confirms."
         ),
     )
 

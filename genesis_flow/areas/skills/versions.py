@@ -125,7 +125,7 @@ class SkillVersions(Area):
             if session is None:
                 raise MlflowException(
                     "Several skills are registered together in a transaction, which a standalone MongoDB "
-                    "server does not have. Register them one by one, or make the server a replica set of one.",
+                    "server does not have. Register them one by one, or make it a replica set of one.",
                     NOT_IMPLEMENTED,
                 )
             skills = self._skills_of_versions
