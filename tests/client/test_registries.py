@@ -1,10 +1,8 @@
 """MCP servers and skills by MLflow's own clients: beside the database, through a server, and by command."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -65,10 +63,8 @@ def test_functions_of_mlflow_genai(genesis_uri: str, monkeypatch: pytest.MonkeyP
 
 
 @since_3_18
-def test_commands_for_skills(server: str, tmp_path: Path) -> None:
-    folder = tmp_path / "greeting"
-    folder.mkdir()
-    (folder / "SKILL.md").write_text("---\nname: greeting\ndescription: Says hello.\n---\n\nSay hello.\n")
+def test_commands_for_skills(server: str) -> None:
+    MlflowClient(server)._tracking_client.store.create_skill_version("greeting", source="https://x/a.zip")
 
     def command(*words: str) -> Any:
         told = run_command(
@@ -79,11 +75,15 @@ def test_commands_for_skills(server: str, tmp_path: Path) -> None:
         assert told.code == 0, told
         return told.stdout
 
-    command("register", "--source", str(folder))
-    command("set-alias", "--help")
-    assert [each["name"] for each in json.loads(command("search", "--output", "json"))["skills"]] == [
-        "greeting"
-    ]
+    command("set-alias", "skills:/greeting", "--alias", "prod", "--version", "1")
+    command("set-tag", "skills:/greeting", "--key", "k", "--value", "v")
+    command("update", "skills:/greeting", "--description", "Says hello.")
+    assert "prod" in command("get-version", "skills:/greeting@prod", "--output", "json")
+    assert "Says hello." in command("search", "--filter-string", "tags.k = 'v'", "--output", "json")
+    command("update-version", "skills:/greeting/1", "--status", "deprecated")
+    assert "deprecated" in command("search-versions", "skills:/greeting", "--output", "json")
+    command("delete-version", "skills:/greeting/1")
+    assert "prod" not in command("get", "skills:/greeting", "--output", "json")
 
 
 def test_names_of_the_walk(genesis_uri: str, server: str) -> None:

@@ -45,9 +45,9 @@ async def skills(call: Call) -> None:
     await call("create_skill", "a", "org", "words", created_by="me")
     await call("update_skill", "a", "org", "other words")
     for _ in range(2):
-        await call("create_skill_version", "a", "org", "zip", "https://x", created_by="me")
-    await call("create_skill_version", "b", "", "zip", "https://x", status="draft")
-    definition = {"name": "c", "source": "https://x", "digest": DIGEST}
+        await call("create_skill_version", "a", "org", "zip", "https://x/a.zip", created_by="me")
+    await call("create_skill_version", "b", "", "zip", "https://x/a.zip", status="draft")
+    definition = {"name": "c", "source": "https://x/a.git", "digest": DIGEST}
     await call("bulk_register_skills", [definition], "org", "me")
     await call("update_skill_version", "a", 1, "org", "deprecated", "me")
     await call("set_skill_tag", "a", "k", "v", "org")

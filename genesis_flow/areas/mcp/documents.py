@@ -39,6 +39,7 @@ class VersionOfServer(VersionEntry):
         description="The rest as a text that sorts as semantic versions do, builds apart."
     )
     content: str = Field(description="The document in `mcp_contents` that has the rest.")
+    replaces: str | None = Field(default=None, description="The content before, which is deleted by then.")
     shows: str = Field(description="Description and icons of its `server.json`, JSON.")
     connect_options: str | None = Field(default=None, description="Options of its ways to connect, JSON.")
     source: str | None = Field(default=None, description="Where it comes from.")

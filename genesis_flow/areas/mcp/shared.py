@@ -20,6 +20,7 @@ from genesis_flow.areas.mcp.documents import (
 from genesis_flow.kit.entities import Refusal, unknown
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Database
+from genesis_flow.mongo.operation import is_repetition
 from genesis_flow.mongo.scoping import scoped
 
 # How often the content of a version may be replaced between two reads.
@@ -105,11 +106,12 @@ async def change_server(
         raise (absent or unknown_server(name))()
 
     before, after = await SERVERS.change(servers_in(database), server_id(name), alter, make or refuse)
+    # What an earlier attempt of this call has changed is not known to have got its hints.
     old, new = hints(before), hints(after)
     changed = [
         UpdateOne(scoped({"_id": content}), {"$set": {"hints": told}})
         for content, told in new.items()
-        if told != old.get(content, [])
+        if is_repetition() or told != old.get(content, [])
     ]
     if changed:
         await contents_in(database).bulk_write(changed, ordered=False)

@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities.mcp_server import MCPStatus
-from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 from mlflow.utils.semver_utils import encode_prerelease_sort_key, parse_semver
+from pymongo.errors import PyMongoError
 
 from genesis_flow.areas.experiments.guards import validate_max_results
 from genesis_flow.areas.mcp.documents import (
@@ -138,7 +138,9 @@ class MCPVersions(Area):
         await insert_once(contents, content)
         try:
             return await change_server(self.database, name, alter, absent, make)
-        except MlflowException:
+        except PyMongoError:
+            raise  # it may be named now: the call is made again
+        except Exception:
             await contents.delete_one(scoped({"_id": content["_id"]}))
             raise
 
@@ -152,6 +154,9 @@ class MCPVersions(Area):
         likely = {"_id": children_of(version_prefix(name, version))}
 
         def wanted(server: Document | None) -> list[Document]:
+            entry = version_of(server, version)
+            if entry is not None and is_done(entry):
+                return [entry]  # also if this call has deleted it
             return [live_version(server, version, unknown_version(name, version))]
 
         server, (entry,), contents = await read(self.database, name, likely, wanted)
@@ -238,7 +243,7 @@ class MCPVersions(Area):
             if connect_options is not NOT_SET:
                 put(entry, connect_options=_options(connect_options))
             if content is not None:
-                entry["content"] = content["_id"]
+                put(entry, content=content["_id"], replaces=entry["content"])
             touch(entry, last_updated_by=last_updated_by)
 
         absent = unknown_version(name, version)
@@ -250,13 +255,10 @@ class MCPVersions(Area):
             return version_entity(server, entry, contents[entry["content"]])
         old, contents, _ = await self._server_version(name, version)
         content = _content(name, version, contents[old["content"]]["server_json"], new_tools)
-        if old["content"] == content["_id"]:  # an earlier attempt of this call has made it
-            return (await self._server_version(name, version))[2]
-        before, server = await self._change_content(name, alter, content, absent=absent)
-        replaced = _entry(before, version, absent)["content"]
-        if replaced != content["_id"]:
-            await contents_in(self.database).delete_one(scoped({"_id": replaced}))
-        return version_entity(server, _entry(server, version, absent), content)
+        _, server = await self._change_content(name, alter, content, absent=absent)
+        entry = _entry(server, version, absent)
+        await contents_in(self.database).delete_one(scoped({"_id": entry["replaces"]}))
+        return version_entity(server, entry, content)
 
     @mutation
     async def delete_mcp_server_version(self, name: str, version: str) -> None:
