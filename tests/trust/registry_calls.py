@@ -17,7 +17,8 @@ async def mcp_servers(call: Call) -> None:
     await call("update_mcp_server", OTHER, "other words")
     for version in ("1.0.0", "2.0.0"):
         await call("create_mcp_server_version", {"name": SERVER, "version": version})
-    await call("update_mcp_server_version", SERVER, "1.0.0", MCPStatus.ACTIVE, tools=[])
+    await call("update_mcp_server_version", SERVER, "1.0.0", MCPStatus.ACTIVE)
+    await call("update_mcp_server_version", SERVER, "1.0.0", tools=[])
     await call("set_mcp_server_tag", SERVER, "k", "v")
     await call("set_mcp_server_version_tag", SERVER, "1.0.0", "k", "v")
     await call("set_mcp_server_alias", SERVER, "a", "1.0.0")
@@ -49,7 +50,7 @@ async def skills(call: Call) -> None:
     await call("create_skill_version", "b", "", "zip", "https://x/a.zip", status="draft")
     definition = {"name": "c", "source": "https://x/a.git", "digest": DIGEST}
     await call("bulk_register_skills", [definition], "org", "me")
-    await call("update_skill_version", "a", 1, "org", "deprecated", "me")
+    await call("update_skill_version", "a", 1, "org", "deprecated")
     await call("set_skill_tag", "a", "k", "v", "org")
     await call("set_skill_version_tag", "a", 2, "k", "v", "org")
     await call("set_skill_alias", "a", "prod", 2, "org")
