@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -14,7 +15,8 @@ from mlflow.utils.rest_utils import MlflowHostCreds
 
 from tests.client.conftest import run_command
 from tests.client.serving import mlflow_server
-from tests.trust.registry_calls import SERVER, mcp_servers, skills
+from tests.scenes import Stage, play
+from tests.scenes.mcp import SERVER
 from tests.versions import since_3_18
 
 
@@ -24,7 +26,7 @@ def server(genesis_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield address
 
 
-async def test_every_call_over_rest(server: str) -> None:
+async def test_every_call_over_rest(server: str, tmp_path: Path) -> None:
     rest = RestStore(lambda: MlflowHostCreds(server))
 
     async def call(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -32,8 +34,7 @@ async def test_every_call_over_rest(server: str) -> None:
         asked = name.removesuffix("_and_collect_artifacts")
         return getattr(rest, asked)(*args, **kwargs)
 
-    await mcp_servers(call)
-    await skills(call)
+    await play(Stage(call, call, tmp_path), "mcp", "skills")
 
 
 def test_both_clients_see_the_same(server: str, genesis_uri: str) -> None:
