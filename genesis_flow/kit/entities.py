@@ -15,7 +15,8 @@ from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.writes import insert_once
 from genesis_flow.search.keyset import behind
-from genesis_flow.search.tokens import create_token, parse_token
+from genesis_flow.search.scan import value_at
+from genesis_flow.search.tokens import Kinds, create_token, parse_token
 
 Document = dict[str, Any]
 Refusal = Callable[[], MlflowException]
@@ -75,20 +76,30 @@ async def page(
     order: Sort,
     limit: int,
     page_token: str | None,
-    kinds: Sequence[type],
+    kinds: Sequence[Kinds],
     projection: Document | None = None,
+    question: Any = None,
 ) -> tuple[list[Document], str | None]:
-    """A page in ``order`` and the token of the next one; ``kinds`` are those of the sorted fields."""
-    question = [collection.name, query, order]
+    """A page in ``order`` and the token of the next one; ``kinds`` are those of the sorted fields.
+
+    A token belongs to its ``question``, which is the whole query unless a caller says otherwise.
+    """
+    question = question or [collection.name, query, order]
     position = parse_token(page_token, question, kinds)
     query = scoped(query)
     if position is not None:
         # The whole query in each branch: the server then enters the index behind the position, once for each
         # branch, instead of reading up to it from the first page on.
-        query = {"$or": [{"$and": [query, branch]} for branch in behind(order, position)["$or"]]}
+        later = behind(order, position, nullable(order, kinds))
+        query = {"$or": [{"$and": [query, branch]} for branch in later["$or"]]}
     cursor = collection.find(query, projection, sort=order, limit=limit + 1, batch_size=limit + 1)
     documents = await cursor.to_list()
     if len(documents) <= limit:
         return documents, None
     last = documents[limit - 1]
-    return documents[:limit], create_token(question, [last[field] for field, _ in order])
+    return documents[:limit], create_token(question, [value_at(last, field) for field, _ in order])
+
+
+def nullable(order: Sort, kinds: Sequence[Kinds]) -> set[str]:
+    """The fields of an order that may have no value."""
+    return {field for (field, _), kind in zip(order, kinds, strict=True) if isinstance(kind, tuple)}

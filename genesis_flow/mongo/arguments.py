@@ -54,12 +54,13 @@ _TEXTS_OF: tuple[tuple[type | tuple[type, ...], tuple[str, ...]], ...] = (
 class TextParameter(NamedTuple):
     place: int
     takes_several: bool
+    default: Any
 
 
 def text_parameters(function: Callable[..., Any]) -> dict[str, TextParameter]:
     """The parameters of a method that take a text, or several, with their places behind ``self``."""
     return {
-        parameter.name: TextParameter(place, bool(words & _SEVERAL))
+        parameter.name: TextParameter(place, bool(words & _SEVERAL), parameter.default)
         for place, parameter in enumerate(_parameters(function))
         if "str" in (words := _words(_annotation(parameter))) and words <= _WORDS_OF_TEXTS
     }
@@ -67,9 +68,10 @@ def text_parameters(function: Callable[..., Any]) -> dict[str, TextParameter]:
 
 def check_texts(texts: dict[str, TextParameter], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise if an argument is neither a text nor a number nor, where it may be, a collection of such."""
-    for name, (place, takes_several) in texts.items():
+    for name, (place, takes_several, default) in texts.items():
         value = args[place] if place < len(args) else kwargs.get(name)
-        if isinstance(value, _PLAIN) or (takes_several and _are_plain(value)):
+        # MLflow's default for what is not to be changed is an object of its own.
+        if isinstance(value, _PLAIN) or value is default or (takes_several and _are_plain(value)):
             continue
         raise invalid(f"{name} must be a text, not {_shown(name, value)}.")
 
@@ -96,7 +98,7 @@ def slipped(
     """What to tell the caller of a method in which Python itself tripped."""
     for parameter, value in _given(function, args, kwargs):
         declared = _annotation(parameter)
-        if not _fits(value, declared):
+        if value is not parameter.default and not _fits(value, declared):
             shown = _shown(parameter.name, value)
             return invalid(f"{parameter.name} must be {declared}, not {shown}.")
     return MlflowException(

@@ -133,6 +133,16 @@ def _prompts(versions: Any) -> Document:
     return _all("prompts")(names)
 
 
+def _named(declared: Any) -> Document:
+    """Of a declaration that a user wrote, what it is called."""
+    known = declared if isinstance(declared, dict) else {}
+    return {part: _text(known[part]) for part in ("name", "version") if known.get(part)}
+
+
+def _names(declared: Any) -> Document:
+    return _all("names")([_named(each).get("name", "") for each in _listed(declared)])
+
+
 def _by_name(name: str) -> Describe | None:
     """What is said of an argument that is called like an id, or like a list of ids."""
     if name.endswith("_id") and name != "user_id":  # the actor is named elsewhere
@@ -155,6 +165,7 @@ ARGUMENTS: dict[str, Describe] = {
         name: _as(name)
         for name in (
             *("name", "new_name", "dst_name", "scorer_name", "version", "alias", "stage", "key"),
+            *("organization", "server_name", "server_version", "server_alias"),
             *("max_timestamp_millis", "max_traces", "location", "resolved_trace_archival_location"),
         )
     },
@@ -166,6 +177,8 @@ ARGUMENTS: dict[str, Describe] = {
     "src_mv": _fields("name", "version", prefix="source_"),
     "mlflow_model": _fields("model_uuid"),
     "spans": _traces_of,
+    "server_json": _named,
+    "skill_definitions": _names,
     "prompt_versions": _prompts,
 }
 

@@ -15,6 +15,9 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow.core.numbers import INT64
 
+# The type of a sorted field, or several.
+Kinds = type | tuple[type, ...]
+
 
 def create_token(question: Any, position: list[Any]) -> str:
     """A token for the page of ``question`` that starts behind ``position``."""
@@ -23,7 +26,7 @@ def create_token(question: Any, position: list[Any]) -> str:
 
 
 def parse_token(
-    token: str | bytes | None, question: Any, kinds: Sequence[type] | None = None
+    token: str | bytes | None, question: Any, kinds: Sequence[Kinds] | None = None
 ) -> list[Any] | None:
     """The position in ``token``, or None for the first page; ``kinds`` are those of the sorted fields."""
     if not token:
@@ -45,9 +48,14 @@ def parse_token(
     return position
 
 
-def _fits(position: list[Any], kinds: Sequence[type]) -> bool:
-    return [type(part) for part in position] == list(kinds) and all(
-        part in INT64 for part in position if type(part) is int
+def _fits(position: list[Any], kinds: Sequence[Kinds]) -> bool:
+    return (
+        len(position) == len(kinds)
+        and all(
+            type(part) in (kind if isinstance(kind, tuple) else (kind,))
+            for part, kind in zip(position, kinds, strict=True)
+        )
+        and all(part in INT64 for part in position if type(part) is int)
     )
 
 

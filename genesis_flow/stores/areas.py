@@ -6,11 +6,13 @@ from genesis_flow.areas.issues.area import AREA as ISSUES
 from genesis_flow.areas.judges.area import AREA as JUDGES
 from genesis_flow.areas.labels.area import AREA as LABELS
 from genesis_flow.areas.logged_models.area import AREA as LOGGED_MODELS
+from genesis_flow.areas.mcp.area import AREA as MCP
 from genesis_flow.areas.metrics.area import AREA as METRICS
 from genesis_flow.areas.models.area import AREA as MODELS
 from genesis_flow.areas.prompts.area import AREA as PROMPTS
 from genesis_flow.areas.reviews.area import AREA as REVIEWS
 from genesis_flow.areas.runs.area import AREA as RUNS
+from genesis_flow.areas.skills.area import AREA as SKILLS
 from genesis_flow.areas.traces.area import AREA as TRACES
 from genesis_flow.areas.webhooks.area import AREA as WEBHOOKS
 from genesis_flow.documents.audit import AuditFields
@@ -34,6 +36,8 @@ AREAS = (
     REVIEWS,
     ISSUES,
     JUDGES,
+    MCP,
+    SKILLS,
     PROMPTS,
     MODELS,
     WEBHOOKS,

@@ -14,11 +14,12 @@ from mlflow.entities import EvaluationDataset, LoggedModel, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import sqlalchemy_store
+from mlflow.store.tracking.mcp_server_registry import sqlalchemy_mixin as mcp_mixin
 
 from tests.contract.policy import code_of, error_differences, result_differences
 from tests.versions import SINCE_3_18
 
-ORACLE_MODULE = sqlalchemy_store.__name__
+ORACLE_MODULE, MCP_MODULE = sqlalchemy_store.__name__, mcp_mixin.__name__
 
 # Entities whose id is random behind a prefix, and the field that has it.
 DRAWN_IDS = {
@@ -26,6 +27,7 @@ DRAWN_IDS = {
     "ReviewQueue": "queue_id",
     "Issue": "issue_id",
     "ScorerVersion": "scorer_id",
+    "MCPAccessEndpoint": "id",
 }
 
 
@@ -164,6 +166,7 @@ def _told(result: Any) -> Iterator[None]:
     random_id, name = drawn
     with (
         mock.patch(f"{ORACLE_MODULE}.uuid", SimpleNamespace(uuid4=lambda: _Drawn(random_id))),
+        mock.patch(f"{MCP_MODULE}.uuid", SimpleNamespace(uuid4=lambda: _Drawn(random_id))),
         mock.patch(f"{ORACLE_MODULE}._generate_random_name", return_value=name),
     ):
         yield

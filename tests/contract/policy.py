@@ -49,6 +49,10 @@ FIELDS: dict[tuple[str, str], Exemption] = {
             "ReviewQueueItem": ("creation_time_ms", "last_update_time_ms", "completed_time_ms"),
             "Issue": ("created_timestamp", "last_updated_timestamp", "last_seen_timestamp"),
             "ScorerVersion": ("creation_time",),
+            **dict.fromkeys(
+                ("MCPServer", "MCPServerVersion", "MCPAccessEndpoint", "Skill", "SkillVersion"),
+                ("creation_timestamp", "last_updated_timestamp"),
+            ),
         }.items()
         for field in fields
     },

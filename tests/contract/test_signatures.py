@@ -82,7 +82,9 @@ def test_the_core_is_among_the_compared() -> None:
 
 def test_nothing_public_is_named_otherwise_than_in_mlflow() -> None:
     own = {name for name in defined_by_us(MongoDBStore) if not name.startswith("_") and mlflows(name) is None}
-    assert own - {name for name in vars(SyncFacade) if not name.startswith("_")} == set()
+    # Under an older MLflow, which never asks for skills, their methods say what they need.
+    newer = set() if SINCE_3_18 else {name for name in own if "skill" in name}
+    assert own - newer - {name for name in vars(SyncFacade) if not name.startswith("_")} == set()
 
 
 def areas() -> list[type]:

@@ -40,7 +40,8 @@ CONTENT = {
     *("completed_by", "severity", "root_causes", "categories", "last_seen_timestamp", "last_updated_by"),
     *("delete_metadata_keys", "item_type", "user"),
     *("events", "secret", "template", "response_format", "model_config", "serialized_scorer", "sample_rate"),
-    "filter_string",
+    *("filter_string", "icons", "display_name", "tools", "connect_options", "transport_type"),
+    *("source_type", "ref", "subpath", "digest", "expected_parent_exists"),
 }
 
 

@@ -10,6 +10,10 @@ from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.mongo.declaration import AreaDeclaration
 from genesis_flow.stores.areas import AREAS
 from tests.scenes import SCENES, Stage, play
+from tests.versions import SINCE_3_18
+
+# An older MLflow has no skills, and their methods say so.
+PLAYED = [area for area in AREAS if SINCE_3_18 or area.name != "skills"]
 
 
 def methods(area: AreaDeclaration) -> Iterator[tuple[str, str]]:
@@ -36,10 +40,10 @@ async def test_every_method_has_a_scene(store_uri: str, tmp_path: Path) -> None:
             return await getattr(registry, name)(*args, **kwargs)
 
         await play(Stage(track, register, tmp_path, linked_uri=store_uri))
-    for area in AREAS:
+    for area in PLAYED:
         missed = [name for store, name in methods(area) if (store, name) not in called]
         assert not missed, f"no scene calls {missed}: tests/scenes/{area.name}.py is the place"
-    assert called == {method for area in AREAS for method in methods(area)}
+    assert called == {method for area in PLAYED for method in methods(area)}
 
 
 @pytest.mark.parametrize("area", AREAS, ids=lambda area: str(area.name))

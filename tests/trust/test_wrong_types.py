@@ -67,6 +67,8 @@ NAMES: dict[str, int | str] = {
     "copy_model_version": 1,
     "create_label_schema": "name",
     "create_review_queue": "name",
+    "create_mcp_server": 0,
+    "create_skill": 0,
 }
 # They would do what the call as it is is about to do: 1.5 and True are the version 1.
 OF_THE_VERSION = {"delete_model_version", "delete_prompt_version", "delete_scorer"}

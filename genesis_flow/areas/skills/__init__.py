@@ -1,0 +1,1 @@
+"""Skills: a registry of skills and their versions. MLflow has it since 3.18."""

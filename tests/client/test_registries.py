@@ -1,0 +1,94 @@
+"""MCP servers and skills by MLflow's own clients: beside the database, through a server, and by command."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities.mcp_server import MCPStatus
+from mlflow.store.tracking.rest_store import RestStore
+from mlflow.utils.rest_utils import MlflowHostCreds
+
+from tests.client.conftest import run_command
+from tests.client.serving import mlflow_server
+from tests.scenes import Stage, play
+from tests.scenes.mcp import SERVER
+from tests.versions import since_3_18
+
+
+@pytest.fixture(scope="module")
+def server(genesis_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(genesis_uri, tmp_path_factory.mktemp("server")) as (address, _):
+        yield address
+
+
+async def test_every_call_over_rest(server: str, tmp_path: Path) -> None:
+    rest = RestStore(lambda: MlflowHostCreds(server))
+
+    async def call(name: str, *args: Any, **kwargs: Any) -> Any:
+        # What the files are that go along, only the server asks its store.
+        asked = name.removesuffix("_and_collect_artifacts")
+        return getattr(rest, asked)(*args, **kwargs)
+
+    await play(Stage(call, call, tmp_path), "mcp", "skills")
+
+
+def test_both_clients_see_the_same(server: str, genesis_uri: str) -> None:
+    direct, through = MlflowClient(genesis_uri), MlflowClient(server)
+    name = "com.example/both"
+    for client, version in ((direct, "1.0.0"), (through, "2.0.0-rc.1")):
+        client.create_mcp_server_version({"name": name, "version": version}, tools=[])
+    direct.update_mcp_server_version(name, "1.0.0", status=MCPStatus.ACTIVE)
+    through.set_mcp_server_alias(name, "next", "2.0.0-rc.1")
+    through.create_mcp_access_endpoint(name, "https://example.com/mcp", server_alias="next")
+    assert direct.get_mcp_server(name) == through.get_mcp_server(name)
+    assert (
+        direct.search_mcp_servers(f"name = '{name}'")[0].access_endpoints[0].url == "https://example.com/mcp"
+    )
+    for found in (each.get_mcp_server_version_by_alias(name, "next") for each in (direct, through)):
+        assert (found.version, found.aliases) == ("2.0.0-rc.1", ["next"])
+
+
+def test_functions_of_mlflow_genai(genesis_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", genesis_uri)
+    mlflow.set_tracking_uri(genesis_uri)
+    try:
+        name = "com.example/fluent"
+        mlflow.genai.register_mcp_server({"name": name, "version": "1.0.0"}, tools=[])
+        assert mlflow.genai.get_mcp_server(name).latest_version == "1.0.0"
+        assert [each.name for each in mlflow.genai.search_mcp_servers(f"name = '{name}'")] == [name]
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+@since_3_18
+def test_commands_for_skills(server: str) -> None:
+    MlflowClient(server)._tracking_client.store.create_skill_version("greeting", source="https://x/a.zip")
+
+    def command(*words: str) -> Any:
+        told = run_command(
+            *(sys.executable, "-m", "mlflow", "skills", *words),
+            MLFLOW_TRACKING_URI=server,
+            PYTHONPATH=os.environ.get("PYTHONPATH", ""),
+        )
+        assert told.code == 0, told
+        return told.stdout
+
+    command("set-alias", "skills:/greeting", "--alias", "prod", "--version", "1")
+    command("set-tag", "skills:/greeting", "--key", "k", "--value", "v")
+    command("update", "skills:/greeting", "--description", "Says hello.")
+    assert "prod" in command("get-version", "skills:/greeting@prod", "--output", "json")
+    assert "Says hello." in command("search", "--filter-string", "tags.k = 'v'", "--output", "json")
+    command("update-version", "skills:/greeting/1", "--status", "deprecated")
+    assert "deprecated" in command("search-versions", "skills:/greeting", "--output", "json")
+    command("delete-version", "skills:/greeting/1")
+    assert "prod" not in command("get", "skills:/greeting", "--output", "json")
+
+
+def test_names_of_the_walk(genesis_uri: str, server: str) -> None:
+    """What the walk over REST has left, read beside the database."""
+    assert MlflowClient(genesis_uri).get_mcp_server(SERVER).latest_version == "1.0.0"

@@ -1,0 +1,55 @@
+"""MCP servers: what is wanted to be other than in SQL. docs/differences.md has a row for each."""
+
+from typing import Any
+
+import pytest
+from mlflow.entities.mcp_server import MCPStatus
+
+from tests.contract.pair import Pair
+
+NAME = "com.example/tool"
+
+
+def add(store: Any, version: str) -> None:
+    store.create_mcp_server_version({"name": NAME, "version": version})
+
+
+def test_a_status_of_deleted_is_a_deletion(pair: Pair) -> None:
+    """M5: SQL keeps the alias and the endpoints of a version that got this status as ghosts."""
+    for store in (pair.ours, pair.oracle):
+        add(store, "1.0.0")
+        add(store, "2.0.0")
+        store.set_mcp_server_alias(NAME, "a", "1.0.0")
+        store.create_mcp_access_endpoint(NAME, "https://x", server_version="1.0.0")
+        store.create_mcp_access_endpoint(NAME, "https://x", server_alias="a")
+        store.update_mcp_server_version(NAME, "1.0.0", MCPStatus.DELETED)
+    ours, theirs = pair.both("get_mcp_server", NAME)
+    assert (ours.result.aliases, ours.result.access_endpoints) == ({}, [])
+    assert theirs.result.aliases == {"a": "1.0.0"}
+    pair.refused("delete_mcp_server_alias", "no/such", "a")
+    ours, theirs = pair.both("delete_mcp_server_alias", NAME, "a")
+    assert (ours.code, theirs.code) == ("RESOURCE_DOES_NOT_EXIST", None)
+
+
+@pytest.mark.parametrize("order", ["version", "version DESC"])
+def test_versions_are_ordered_without_backticks(pair: Pair, order: str) -> None:
+    """M10."""
+    for store in (pair.ours, pair.oracle):
+        for version in ("1.10.0", "1.9.0", "1.10.0-rc.1"):
+            add(store, version)
+    ours, theirs = pair.both("search_mcp_server_versions", NAME, order_by=[order])
+    assert theirs.code == "INVALID_PARAMETER_VALUE"
+    wanted = ["1.9.0", "1.10.0-rc.1", "1.10.0"]
+    found = [each.version for each in ours.result]
+    assert found == (wanted[::-1] if order.endswith("DESC") else wanted)
+
+
+def test_endpoints_are_ordered_by_server_without_backticks(pair: Pair) -> None:
+    ours, theirs = pair.both("search_mcp_access_endpoints", order_by=["server_name"])
+    assert (ours.code, theirs.code) == (None, "INVALID_PARAMETER_VALUE")
+
+
+@pytest.mark.parametrize("text", ["created_at LIKE 5", "last_updated_at ILIKE 5"])
+def test_numbers_are_not_like_anything(pair: Pair, text: str) -> None:
+    ours, theirs = pair.both("search_mcp_servers", text)
+    assert (ours.code, theirs.code) == ("INVALID_PARAMETER_VALUE", None)
