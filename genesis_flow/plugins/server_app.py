@@ -39,10 +39,9 @@ Answer = tuple[int, dict[str, Any]]
 
 def create_app() -> Application:
     """MLflow's application for uvicorn, made anew in each worker."""
-    from genesis_flow.plugins.server_gaps import hide_gaps, refused_paths
-
-    hide_gaps()
     from mlflow.server.fastapi_app import app
+
+    from genesis_flow.plugins.server_gaps import refused_paths
 
     settings = Settings.resolve(os.environ.get(BACKEND_STORE_URI_ENV_VAR))
     prefix = os.environ.get(_STATIC_PREFIX_VARIABLE, "").rstrip("/")

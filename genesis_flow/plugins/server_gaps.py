@@ -1,9 +1,10 @@
-"""What the server's pages offer and the stores cannot do yet: hidden where MLflow can hide it, or refused."""
+"""What the server's pages offer and the stores cannot do yet, and would leave half done.
 
-import os
+The AI gateway is not among them: MLflow hides the judges with it, and the stores refuse its calls themselves.
+"""
+
 from typing import Any
 
-from mlflow.environment_variables import MLFLOW_ENABLE_AI_GATEWAY
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import NOT_IMPLEMENTED
 
@@ -13,12 +14,6 @@ from genesis_flow.sync.tracking import MongoDBStore
 # MLflow's demo writes traces, prompts and datasets before it comes to these.
 _DEMO_NEEDS = ("register_scorer", "create_issue", "create_label_schema", "create_review_queue")
 _DEMO_PATH = "/ajax-api/3.0/mlflow/demo/generate"
-
-
-def hide_gaps() -> None:
-    """Switch off what the pages would offer in vain, unless the environment has an opinion."""
-    if "list_gateway_endpoints" in missing_methods(MongoDBStore):
-        os.environ.setdefault(MLFLOW_ENABLE_AI_GATEWAY.name, "false")
 
 
 def refused_paths(prefix: str) -> dict[str, tuple[int, dict[str, Any]]]:
