@@ -44,6 +44,15 @@ def test_versions_are_ordered_without_backticks(pair: Pair, order: str) -> None:
     assert found == (wanted[::-1] if order.endswith("DESC") else wanted)
 
 
+def test_an_alias_has_a_name(pair: Pair) -> None:
+    for store in (pair.ours, pair.oracle):
+        add(store, "1.0.0")
+    ours, theirs = pair.both("set_mcp_server_alias", NAME, None, "1.0.0")
+    assert (ours.code, theirs.code) == ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+    pair.set_mcp_server_alias(NAME, 5, "1.0.0")
+    assert pair.get_mcp_server(NAME).aliases == {"5": "1.0.0"}
+
+
 def test_endpoints_are_ordered_by_server_without_backticks(pair: Pair) -> None:
     ours, theirs = pair.both("search_mcp_access_endpoints", order_by=["server_name"])
     assert (ours.code, theirs.code) == (None, "INVALID_PARAMETER_VALUE")

@@ -32,6 +32,7 @@ from genesis_flow.areas.mcp.shared import (
 )
 from genesis_flow.compat.registries import NOT_SET, strip_icon_response_fields, validate_icon_payloads
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.keys import stored_text
 from genesis_flow.kit import entities
 from genesis_flow.kit.registered import (
     ACTIVE,
@@ -184,6 +185,9 @@ class MCPServers(Area):
         """Let an alias name a version, whatever it has named before."""
         if alias == LATEST:
             raise invalid("The alias name 'latest' is reserved for automatic resolution")
+        named = stored_text(alias)
+        if named is None:
+            raise invalid("An alias of an MCP server needs a name. Give it one.")
 
         def alter(server: Document) -> None:
             found = version_of(server, version)
@@ -193,7 +197,7 @@ class MCPServers(Area):
                 raise invalid(
                     f"Cannot set alias '{alias}' to deleted MCP server version '{name}' version '{version}'"
                 )
-            set_alias(server, alias, version)
+            set_alias(server, named, version)
 
         await change_server(self.database, name, alter)
 
