@@ -39,11 +39,13 @@ Answer = tuple[int, dict[str, Any]]
 
 def create_app() -> Application:
     """MLflow's application for uvicorn, made anew in each worker."""
+    from genesis_flow.plugins.hooks import apply_hooks
     from genesis_flow.plugins.server_gaps import hide_gaps, refused_paths
 
     hide_gaps()
     from mlflow.server.fastapi_app import app
 
+    apply_hooks()
     settings = Settings.resolve(os.environ.get(BACKEND_STORE_URI_ENV_VAR))
     prefix = os.environ.get(_STATIC_PREFIX_VARIABLE, "").rstrip("/")
     return HealthEndpoints(app, Readiness(settings), prefix, refused_paths(prefix))

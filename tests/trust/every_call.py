@@ -9,6 +9,8 @@ from mlflow.entities import (
     DatasetInput,
     ExperimentTag,
     Feedback,
+    GatewayEndpointModelConfig,
+    GatewayEndpointTag,
     LoggedModelInput,
     LoggedModelOutput,
     LoggedModelParameter,
@@ -20,6 +22,15 @@ from mlflow.entities import (
     RunTag,
     ViewType,
 )
+from mlflow.entities.gateway_budget_policy import (
+    BudgetAction,
+    BudgetDuration,
+    BudgetDurationUnit,
+    BudgetTargetScope,
+    BudgetUnit,
+)
+from mlflow.entities.gateway_endpoint import GatewayModelLinkageType
+from mlflow.entities.gateway_guardrail import GuardrailAction, GuardrailStage
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 from mlflow.entities.trace_status import TraceStatus
@@ -46,6 +57,7 @@ async def most(track: Call, register: Call, folder: Path) -> Any:
     await reviews(track)
     await issues(track)
     await scorers(track)
+    await gateway(track)
     return prompt
 
 
@@ -195,6 +207,58 @@ async def traces(call: Call, prompt: Any, folder: Path) -> None:
     await call("start_trace", stated(three))
     await call("delete_traces", "0", trace_ids=[two])
     await call("_delete_traces", "0", trace_ids=[three])
+
+
+async def gateway(call: Call) -> None:
+    secret = (await call("create_gateway_secret", "k", {"api_key": "sk-1234567890"})).secret_id
+    await call("get_secret_info", secret)
+    await call("list_secret_infos")
+    await call("update_gateway_secret", secret, {"api_key": "sk-0987654321"})
+    await call("_get_decrypted_secret", secret)
+    model = (await call("create_gateway_model_definition", "m", secret, "openai", "x")).model_definition_id
+    await call("get_gateway_model_definition", model)
+    await call("list_gateway_model_definitions")
+    await call("update_gateway_model_definition", model, "other")
+    primary, fallback = (GatewayEndpointModelConfig(model, kind) for kind in GatewayModelLinkageType)
+    endpoint = (await call("create_gateway_endpoint", "chat", [primary])).endpoint_id
+    await call("get_gateway_endpoint", endpoint)
+    await call("list_gateway_endpoints")
+    await call("_resolve_gateway_endpoint", "chat")
+    await call("attach_model_to_endpoint", endpoint, fallback)
+    await call("detach_model_from_endpoint", endpoint, model, "FALLBACK")
+    await call("update_gateway_endpoint", endpoint, "renamed")
+    await call("set_gateway_endpoint_tag", endpoint, GatewayEndpointTag("k", "v"))
+    await call("delete_gateway_endpoint_tag", endpoint, "k")
+    await call("create_endpoint_binding", endpoint, "scorer", "x")
+    await call("list_endpoint_bindings", endpoint)
+    await call("delete_endpoint_binding", endpoint, "scorer", "x")
+    await gateway_rules(call, endpoint)
+    await call("delete_gateway_endpoint", endpoint)
+    await call("delete_gateway_model_definition", model)
+    await call("delete_gateway_secret", secret)
+
+
+async def gateway_rules(call: Call, endpoint: str) -> None:
+    day = BudgetDuration(BudgetDurationUnit.DAYS, 1)
+    aim = (BudgetTargetScope.GLOBAL, BudgetAction.REJECT)
+    budget = (await call("create_budget_policy", BudgetUnit.USD, 1.0, day, *aim)).budget_policy_id
+    await call("get_budget_policy", budget)
+    await call("list_budget_policies")
+    await call("list_budget_policies_across_workspaces")
+    await call("update_budget_policy", budget, budget_amount=2.0)
+    await call("sum_gateway_trace_cost", 0, 1)
+    await call("delete_budget_policy", budget)
+    text = '{"third_party_scorer_data": {"model": "openai:/gpt-4"}}'
+    scorer = (await call("register_scorer", "0", "rule", text)).scorer_id
+    how = (GuardrailStage.BEFORE, GuardrailAction.VALIDATION)
+    guardrail = (await call("create_gateway_guardrail", "g", scorer, 1, *how)).guardrail_id
+    await call("get_gateway_guardrail", guardrail)
+    await call("list_gateway_guardrails")
+    await call("add_guardrail_to_endpoint", endpoint, guardrail)
+    await call("update_endpoint_guardrail_config", endpoint, guardrail, 1)
+    await call("list_endpoint_guardrail_configs", endpoint)
+    await call("remove_guardrail_from_endpoint", endpoint, guardrail)
+    await call("delete_gateway_guardrail", guardrail)
 
 
 async def scorers(call: Call) -> None:
