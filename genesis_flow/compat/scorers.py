@@ -8,7 +8,14 @@ from typing import Any
 
 from genesis_flow.compat.version import RELEASE
 
-__all__ = ["is_custom", "refused_in_container", "runs_in_container", "told_to_run", "wants_expectations"]
+__all__ = [
+    "is_custom",
+    "is_custom_code",
+    "refused_in_container",
+    "runs_in_container",
+    "told_to_run",
+    "wants_expectations",
+]
 
 _logger = logging.getLogger("genesis_flow")
 _SINCE_3_18 = RELEASE >= (3, 18)
@@ -21,6 +28,13 @@ def is_custom(data: dict[str, Any]) -> bool:
     from mlflow.genai.scorers.base import _serialized_scorer_is_custom_code
 
     return bool(_serialized_scorer_is_custom_code(data))
+
+
+def is_custom_code(text: str) -> bool:
+    """Whether a serialized scorer is code of its own, wherever in it."""
+    from mlflow.genai.scorers.base import _serialized_scorer_is_custom_code
+
+    return bool(_serialized_scorer_is_custom_code(text))
 
 
 def runs_in_container(data: dict[str, Any]) -> bool:

@@ -41,8 +41,10 @@ def create_app() -> Application:
     """MLflow's application for uvicorn, made anew in each worker."""
     from mlflow.server.fastapi_app import app
 
+    from genesis_flow.plugins.hooks import apply_hooks
     from genesis_flow.plugins.server_gaps import refused_paths
 
+    apply_hooks()
     settings = Settings.resolve(os.environ.get(BACKEND_STORE_URI_ENV_VAR))
     prefix = os.environ.get(_STATIC_PREFIX_VARIABLE, "").rstrip("/")
     return HealthEndpoints(app, Readiness(settings), prefix, refused_paths(prefix))

@@ -2,6 +2,7 @@
 
 from genesis_flow.areas.evaluation.area import AREA as EVALUATION
 from genesis_flow.areas.experiments.area import AREA as EXPERIMENTS
+from genesis_flow.areas.gateway.area import AREA as GATEWAY
 from genesis_flow.areas.issues.area import AREA as ISSUES
 from genesis_flow.areas.judges.area import AREA as JUDGES
 from genesis_flow.areas.labels.area import AREA as LABELS
@@ -38,6 +39,7 @@ AREAS = (
     JUDGES,
     MCP,
     SKILLS,
+    GATEWAY,
     PROMPTS,
     MODELS,
     WEBHOOKS,

@@ -4,6 +4,7 @@ The oracle is told the random choices of the store under test (run ids, generate
 have the same artifact root, so everything else can be compared as it is, orders by run id included.
 """
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -14,12 +15,14 @@ from mlflow.entities import EvaluationDataset, LoggedModel, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import sqlalchemy_store
+from mlflow.store.tracking.gateway import sqlalchemy_mixin as gateway_mixin
 from mlflow.store.tracking.mcp_server_registry import sqlalchemy_mixin as mcp_mixin
 
 from tests.contract.policy import code_of, error_differences, result_differences
 from tests.versions import SINCE_3_18
 
 ORACLE_MODULE, MCP_MODULE = sqlalchemy_store.__name__, mcp_mixin.__name__
+GATEWAY_MODULE = gateway_mixin.__name__
 
 # Entities whose id is random behind a prefix, and the field that has it.
 DRAWN_IDS = {
@@ -28,6 +31,11 @@ DRAWN_IDS = {
     "Issue": "issue_id",
     "ScorerVersion": "scorer_id",
     "MCPAccessEndpoint": "id",
+    "GatewaySecretInfo": "secret_id",
+    "GatewayModelDefinition": "model_definition_id",
+    "GatewayEndpoint": "endpoint_id",
+    "GatewayBudgetPolicy": "budget_policy_id",
+    "GatewayGuardrail": "guardrail_id",
 }
 
 
@@ -168,8 +176,15 @@ def _told(result: Any) -> Iterator[None]:
         mock.patch(f"{ORACLE_MODULE}.uuid", SimpleNamespace(uuid4=lambda: _Drawn(random_id))),
         mock.patch(f"{MCP_MODULE}.uuid", SimpleNamespace(uuid4=lambda: _Drawn(random_id))),
         mock.patch(f"{ORACLE_MODULE}._generate_random_name", return_value=name),
+        # An endpoint's id is the first that it draws; then come those of its models.
+        mock.patch(f"{GATEWAY_MODULE}.uuid", SimpleNamespace(uuid4=_first(_Drawn(random_id)))),
     ):
         yield
+
+
+def _first(drawn: Any) -> Callable[[], Any]:
+    told = iter([drawn])
+    return lambda: next(told, None) or uuid.uuid4()
 
 
 class _Drawn(str):

@@ -56,11 +56,28 @@ FIELDS: dict[tuple[str, str], Exemption] = {
         }.items()
         for field in fields
     },
+    **{
+        (kind, field): Exemption(Rule.CLOSE_TIME, "each store reads its clock")
+        for kind in (
+            *("GatewaySecretInfo", "GatewayModelDefinition", "GatewayEndpoint", "GatewayEndpointBinding"),
+            *("GatewayEndpointModelMapping", "GatewayBudgetPolicy"),
+            *("GatewayGuardrail", "GatewayGuardrailConfig"),
+        )
+        for field in ("created_at", "last_updated_at")
+    },
+    ("GatewayEndpointModelMapping", "mapping_id"): Exemption(Rule.BOTH_OR_NEITHER, "drawn by each store"),
     ("PagedList", "token"): Exemption(Rule.BOTH_OR_NEITHER, "ours holds a position, MLflow's an offset"),
 }
 
 # Whole results of methods.
 RESULTS: dict[str, Exemption] = {
+    **{
+        name: Exemption(Rule.UNORDERED, "SQL selects them without an order")
+        for name in (
+            *("list_secret_infos", "list_gateway_model_definitions"),
+            *("list_gateway_endpoints", "list_endpoint_bindings"),
+        )
+    },
     "_search_datasets": Exemption(Rule.UNORDERED, "SQL selects them without an order"),
     "_get_deleted_runs": Exemption(Rule.UNORDERED, "SQL selects them without an order"),
     "_get_deleted_logged_models": Exemption(Rule.UNORDERED, "SQL selects them without an order"),

@@ -63,10 +63,17 @@ class ScorerFields(Declared):
                 partialFilterExpression={"online.sample_rate": {"$gt": 0}},
                 serves="The scorers that score new traces, which the scheduler asks for each minute.",
             ),
+            Index(
+                [("binding.endpoint_id", ASCENDING)],
+                name="by_endpoint",
+                sparse=True,
+                serves="The scorers that use an endpoint of the gateway.",
+            ),
         ]
         keep_nulls = False
         refers = {"experiment_id": "experiments"}
         goes_with = {"experiment_id": "experiments"}
+        forgets = {"binding.endpoint_id": "gateway_endpoints"}
 
 
 def scorer_version(scorer: Document, version: Document, text: str) -> ScorerVersion:

@@ -15,7 +15,7 @@ being deleted has no experiment either, so nobody sees it any more, and nothing 
 from typing import Any
 
 from bson.timestamp import Timestamp
-from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
+from mlflow.tracing.constant import CostKey, TraceMetadataKey, TraceTagKey
 from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
 from pydantic import ConfigDict, Field
 from pymongo import ASCENDING, DESCENDING
@@ -44,6 +44,11 @@ METADATA_FIELDS = {
     TraceMetadataKey.OUTPUTS: "outputs",
     TraceMetadataKey.TRACE_INFO_FINALIZED: "finalized",
 }
+
+# Where the traces of calls of the gateway say which endpoint was called, by whom, and what that cost.
+GATEWAY_ENDPOINT_PATH = f"metadata.{escape(TraceMetadataKey.GATEWAY_ENDPOINT_ID)}"
+AUTH_USERNAME_PATH = f"metadata.{escape(TraceMetadataKey.AUTH_USERNAME)}"
+TOTAL_COST_PATH = f"cost.{CostKey.TOTAL_COST}"
 
 # The condition that a trace is more than a stub.
 KNOWN: Document = {"experiment_id": {"$exists": True}}
@@ -198,6 +203,19 @@ class TraceFields(Declared):
                 name="by_prompt",
                 sparse=True,
                 serves="The traces of a prompt version.",
+            ),
+            Index(
+                [
+                    (GATEWAY_ENDPOINT_PATH, ASCENDING),
+                    ("request_time", ASCENDING),
+                    (AUTH_USERNAME_PATH, ASCENDING),
+                    ("workspace", ASCENDING),
+                    ("experiment_id", ASCENDING),
+                    (TOTAL_COST_PATH, ASCENDING),
+                ],
+                name="gateway_costs",
+                partialFilterExpression={GATEWAY_ENDPOINT_PATH: {"$exists": True}},
+                serves="What calls of the gateway have cost in some time, without reading the traces.",
             ),
             Index([("tags.$**", ASCENDING)], name="tags", serves="Filters by a tag."),
             Index([("metadata.$**", ASCENDING)], name="metadata", serves="Filters by metadata."),

@@ -1,0 +1,1 @@
+"""The AI gateway: keys, models, endpoints, budgets and guardrails."""

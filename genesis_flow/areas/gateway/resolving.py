@@ -1,0 +1,91 @@
+"""Endpoints as calls need them: with their models, decrypted secrets and guardrails. Only the server asks.
+
+Round trips: one, at most once a second for each endpoint and process; then none.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from genesis_flow.areas.gateway import entities as told
+from genesis_flow.areas.gateway.documents import Document, EndpointFields
+from genesis_flow.areas.gateway.guardrails import guardrail_configs, with_guardrails
+from genesis_flow.areas.gateway.remembered import remembered
+from genesis_flow.areas.gateway.shared import missing, read, with_models
+from genesis_flow.compat import crypto
+from genesis_flow.mongo.operation import Area, operation
+
+if TYPE_CHECKING:
+    from mlflow.entities.gateway_guardrail import GatewayGuardrailConfig
+    from mlflow.store.tracking.gateway.entities import GatewayEndpointConfig
+
+
+class GatewayCalls(Area):
+    @operation
+    async def _resolve_gateway_endpoint(
+        self, name: str
+    ) -> "tuple[GatewayEndpointConfig, list[GatewayGuardrailConfig]]":
+        """What a call of an endpoint needs, and what it passes."""
+
+        async def look() -> Document | None:
+            found = await read(
+                self.database.collection(EndpointFields),
+                {"name": name},
+                *with_models(self.database, decrypting=True),
+                *with_guardrails(self.database),
+            )
+            return found[0] if found else None
+
+        document = await remembered(self.database, name, look)
+        if document is None:
+            raise missing("GatewayEndpoint", name=name)()
+        if crypto.is_derived():
+            config = endpoint_config(document)
+        else:
+            config = await asyncio.to_thread(endpoint_config, document)
+        return config, guardrail_configs(document)
+
+
+def endpoint_config(document: Document) -> "GatewayEndpointConfig":
+    # Imported here: a client that logs metrics does not need it.
+    from mlflow.store.tracking.gateway.entities import GatewayEndpointConfig
+
+    experiment = document.get("experiment_id")
+    return GatewayEndpointConfig(
+        endpoint_id=document["_id"],
+        endpoint_name=document["name"],
+        models=_models(document),
+        routing_strategy=told.routing_strategy(document),
+        fallback_config=told.fallback_config(document),
+        experiment_id=None if experiment is None else str(experiment),
+        usage_tracking=document["usage_tracking"] and experiment is not None,
+    )
+
+
+def _models(document: Document) -> list[Any]:
+    """Those that can be called: a model whose secret was deleted cannot."""
+    from mlflow.store.tracking.gateway.entities import GatewayModelConfig
+
+    definitions = {each["_id"]: each for each in document["definitions"]}
+    secrets = {each["_id"]: each for each in document["secrets"]}
+    models = []
+    for attached in document["models"]:
+        definition = definitions.get(attached["model_definition_id"])
+        if definition is None:
+            raise missing("GatewayModelDefinition", model_definition_id=attached["model_definition_id"])()
+        secret = secrets.get(definition.get("secret_id"))
+        if secret is None:
+            continue
+        linked = told.mapping(document["_id"], attached, [], [])
+        models.append(
+            GatewayModelConfig(
+                model_definition_id=definition["_id"],
+                provider=definition["provider"],
+                model_name=definition["model_name"],
+                secret_value=crypto.decrypted(secret),
+                auth_config=told.secret_info(secret).auth_config,
+                weight=linked.weight,
+                linkage_type=linked.linkage_type,
+                fallback_order=linked.fallback_order,
+            )
+        )
+    return models
