@@ -14,7 +14,7 @@ from tools.pages import ADDRESSES, DEMO_EXPERIMENT, addresses, declared_addresse
 
 QUEUE = "Demo Response Review"
 # What is still to come is refused so; `python tools/pages.py` compares with MLflow on SQLite.
-STILL_TO_COME = re.compile(r"^501 \w+ /ajax-api/3\.0/mlflow/(gateway|mcp-servers|skills)\b")
+STILL_TO_COME = re.compile(r"^501 \w+ /ajax-api/3\.0/mlflow/gateway\b")
 # Pages for the users of basic authentication: MLflow's own answer without it, on every store.
 ONLY_WITH_USERS = re.compile(r"^404 GET /ajax-api/[23]\.0/mlflow/(users/list|users/roles/list|roles/get)\b")
 
