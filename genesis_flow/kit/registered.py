@@ -244,7 +244,8 @@ def latest_version(thing: Document, unknown: Refusal) -> Document:
 
 def aliased_version(thing: Document | None, alias: str) -> Document | None:
     """The entry of the version that an alias names."""
-    found = next((each for each in (thing or {}).get("aliases", ()) if each["alias"] == alias), None)
+    named = stored_text(alias)
+    found = next((each for each in (thing or {}).get("aliases", ()) if each["alias"] == named), None)
     return None if found is None else version_of(thing, found["version"])
 
 
@@ -258,7 +259,8 @@ def set_alias(thing: Document, alias: str, version: str | int) -> None:
 
 
 def drop_alias(thing: Document, alias: str, unknown: Refusal) -> None:
-    others = [each for each in thing["aliases"] if each["alias"] != alias]
+    named = stored_text(alias)
+    others = [each for each in thing["aliases"] if each["alias"] != named]
     if len(others) == len(thing["aliases"]) and not is_repetition():
         raise unknown()
     thing["aliases"] = others

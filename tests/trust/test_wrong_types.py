@@ -38,6 +38,8 @@ REFUSED = [
     ("create_dataset", 0, None),  # a dataset whose name is None
     ("delete_dataset_tag", 1, None),  # None as a key that is to be deleted
     ("delete_logged_model_tag", 1, None),
+    ("delete_mcp_server_tag", 1, None),
+    ("delete_mcp_server_version_tag", 2, None),
     ("delete_trace_tag", 1, None),
     ("log_spans", 0, "x"),  # an experiment id that is no number
     ("deprecated_start_trace_v2", 1, "x"),  # times that are text

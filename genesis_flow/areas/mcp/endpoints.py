@@ -29,6 +29,7 @@ from genesis_flow.areas.mcp.shared import (
 )
 from genesis_flow.compat.registries import NOT_SET
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.keys import stored_text
 from genesis_flow.kit.elements import Elements
 from genesis_flow.kit.entities import Refusal, unknown
 from genesis_flow.kit.registered import (
@@ -68,7 +69,7 @@ class MCPEndpoints(Area):
             url=url,
             transport_type=transport_type.value,
             server_version=server_version,
-            server_alias=server_alias,
+            server_alias=stored_text(server_alias),
             created_by=created_by,
             last_updated_by=created_by,
             creation_time=now,
@@ -173,7 +174,7 @@ class MCPEndpoints(Area):
             endpoint = _known_endpoint(server, endpoint_id, missing)
             if version is not None or alias is not None:
                 _check_target(server, version, alias, "update")
-                put(endpoint, server_version=version, server_alias=alias)
+                put(endpoint, server_version=version, server_alias=stored_text(alias))
             if url is None:
                 raise invalid("MCP access endpoint url cannot be None")
             if url is not NOT_SET:
