@@ -89,10 +89,15 @@ class Import:
 
 
 def imports_of(text: str, place: str) -> Iterator[list[list[Import]]]:
-    """What a file imports from MLflow, as alternatives: one of them has to resolve as a whole."""
+    """What a file imports from MLflow, as alternatives: one of them has to resolve as a whole.
+
+    What only a type checker imports breaks nothing where it is gone.
+    """
     tree, lines = ast.parse(text, filename=place), text.splitlines()
     guarded: set[ast.AST] = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            guarded.update(inner for statement in node.body for inner in ast.walk(statement))
         if isinstance(node, ast.Try) and any(_is_import_error(handler.type) for handler in node.handlers):
             ways = [node.body, *(handler.body for handler in node.handlers if _is_import_error(handler.type))]
             guarded.update(inner for way in ways for statement in way for inner in ast.walk(statement))

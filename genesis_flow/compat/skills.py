@@ -20,27 +20,30 @@ def require_skills() -> None:
 
 def check_identity(name: Any, organization: Any) -> None:
     require_skills()
-    from mlflow.utils.validation import _validate_organization_name, _validate_skill_name
+    from mlflow.utils.validation import _validate_organization_name, _validate_skill_name  # since MLflow 3.18
 
     _validate_skill_name(name)
     _validate_organization_name(organization)
 
 
 def check_version(version: Any) -> None:
-    from mlflow.utils.validation import _validate_skill_version
+    from mlflow.utils.validation import _validate_skill_version  # since MLflow 3.18
 
     _validate_skill_version(version)
 
 
 def check_alias(alias: Any) -> None:
-    from mlflow.utils.validation import _validate_alias_name, _validate_alias_name_reserved
+    from mlflow.utils.validation import (  # since MLflow 3.18
+        _validate_alias_name,
+        _validate_alias_name_reserved,
+    )
 
     _validate_alias_name(alias, resource_type="Skill")
     _validate_alias_name_reserved(alias)
 
 
 def checked_tag(key: Any, value: Any) -> tuple[str, str]:
-    from mlflow.utils.validation import _validate_skill_tag
+    from mlflow.utils.validation import _validate_skill_tag  # since MLflow 3.18
 
     tag = _validate_skill_tag(key, value)
     return tag.key, tag.value
@@ -53,14 +56,16 @@ def search_text(name: str, description: str | None = None) -> str:
 
 
 def normal_subpath(subpath: Any) -> Any:
-    from mlflow.genai.skill_content.paths import normalize_subpath
+    from mlflow.genai.skill_content.paths import normalize_subpath  # since MLflow 3.18
 
     return normalize_subpath(subpath)
 
 
 def owned_path(skill: dict[str, Any], version: dict[str, Any]) -> str | None:
     """The artifacts that a version has for itself, and that go with it."""
-    from mlflow.store.tracking.skill_registry.artifact_paths import owned_skill_upload_path
+    from mlflow.store.tracking.skill_registry.artifact_paths import (  # since MLflow 3.18
+        owned_skill_upload_path,
+    )
 
     path: str | None = owned_skill_upload_path(
         name=skill["name"],
@@ -73,7 +78,7 @@ def owned_path(skill: dict[str, Any], version: dict[str, Any]) -> str | None:
 
 
 def check_source(source_type: Any, source: Any, ref: Any, subpath: Any, digest: Any) -> None:
-    from mlflow.entities.skill_source import SkillSourceType
+    from mlflow.entities.skill_source import SkillSourceType  # since MLflow 3.18
 
     try:
         kind = None if source_type is None else SkillSourceType(source_type)
@@ -90,7 +95,7 @@ def check_source(source_type: Any, source: Any, ref: Any, subpath: Any, digest: 
 
 def first_status(status: Any) -> str:
     """The status of a new version."""
-    from mlflow.entities.skill import SkillStatus
+    from mlflow.entities.skill import SkillStatus  # since MLflow 3.18
 
     try:
         known = SkillStatus(status)
@@ -103,7 +108,7 @@ def first_status(status: Any) -> str:
 
 def next_status(status: Any) -> str:
     """The status that a version is to have."""
-    from mlflow.entities.skill import SkillStatus
+    from mlflow.entities.skill import SkillStatus  # since MLflow 3.18
 
     try:
         return str(SkillStatus(status))
@@ -113,18 +118,18 @@ def next_status(status: Any) -> str:
 
 def check_max_results(max_results: Any) -> None:
     require_skills()
-    from mlflow.store.tracking.skill_registry_pagination import validate_max_results
+    from mlflow.store.tracking.skill_registry_pagination import validate_max_results  # since MLflow 3.18
 
     validate_max_results(max_results)
 
 
 def skill_parser() -> Any:
-    from mlflow.utils import search_utils
+    from mlflow.utils import search_utils  # since MLflow 3.18
 
     return search_utils.SearchSkillUtils  # type: ignore[attr-defined, unused-ignore]  # since MLflow 3.18
 
 
 def version_parser() -> Any:
-    from mlflow.utils import search_utils
+    from mlflow.utils import search_utils  # since MLflow 3.18
 
     return search_utils.SearchSkillVersionUtils  # type: ignore[attr-defined, unused-ignore]  # since 3.18

@@ -5,7 +5,7 @@ of one document: of an alias and its version, a reader sees both or neither. A c
 document as it was read and written over exactly that revision; when somebody else was faster, it is read and
 computed again. Whatever follows from the versions, ``settle`` works out anew in each change.
 
-What a registry has beyond this, it keeps in fields of its own. ADR 24 says what a new one costs.
+What a registry has beyond this, it keeps in fields of its own. ADR 23 says what a new one costs.
 """
 
 import copy

@@ -61,4 +61,4 @@ def test_a_public_coroutine_is_an_operation() -> None:
         for name, member in vars(part).items()
         if callable(member) and not name.startswith("_") and not is_call(member)
     }
-    assert plain == {"Experiments.opened", "Runs.remember_with"}  # the stores' own
+    assert plain == {"Experiments.opened"}  # the stores' own

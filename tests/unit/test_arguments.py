@@ -6,7 +6,7 @@ from mlflow.protos.service_pb2 import SearchExperiments
 
 from genesis_flow.mongo.arguments import TextParameter, check_texts, slipped
 
-PLACES = {"order_by": TextParameter(0, takes_several=True)}
+PLACES = {"order_by": TextParameter(0, takes_several=True, default=None)}
 
 
 @pytest.mark.parametrize(
@@ -27,14 +27,14 @@ def test_anything_else_is_refused(value: object) -> None:
 
 def test_several_texts_where_one_is_expected() -> None:
     with pytest.raises(MlflowException, match="name must be a text, not \\['a'\\]"):
-        check_texts({"name": TextParameter(0, takes_several=False)}, (["a"],), {})
+        check_texts({"name": TextParameter(0, takes_several=False, default=None)}, (["a"],), {})
 
 
 def test_a_secret_is_not_shown() -> None:
     with pytest.raises(
         MlflowException, match="secret must be a text, not what was given, a bytes"
     ) as refused:
-        check_texts({"secret": TextParameter(0, takes_several=False)}, (b"hunter2",), {})
+        check_texts({"secret": TextParameter(0, takes_several=False, default=None)}, (b"hunter2",), {})
     assert "hunter2" not in str(refused.value)
 
 

@@ -2,7 +2,7 @@
 
 Documents: one a server in ``mcp_servers``, with an entry for each version, with its aliases and its
 endpoints; the long part of each version in ``mcp_contents``. A change of a server, its versions, aliases or
-endpoints is one update of its document: docs/adr/0024-one-engine-for-registered-things.md.
+endpoints is one update of its document: docs/adr/0023-one-engine-for-registered-things.md.
 
 Round trips: get one (its contents are read beside it), search one, and one more if a server on the page has
 endpoints. A change two, the read and the write; one more where it changes what a content is read by.

@@ -68,8 +68,8 @@ def skill_id(name: str, organization: str) -> str:
 
 
 def skill_entity(skill: Document) -> "Skill":
-    from mlflow.entities.skill import Skill, SkillStatus
-    from mlflow.entities.skill_source import SkillSourceType
+    from mlflow.entities.skill import Skill, SkillStatus  # since MLflow 3.18
+    from mlflow.entities.skill_source import SkillSourceType  # since MLflow 3.18
 
     latest = skill.get("latest") or {}
     return Skill(
@@ -91,9 +91,9 @@ def skill_entity(skill: Document) -> "Skill":
 
 
 def version_entity(skill: Document, version: Document) -> "SkillVersion":
-    from mlflow.entities.skill import SkillStatus
-    from mlflow.entities.skill_source import SkillSourceType, build_source
-    from mlflow.entities.skill_version import SkillVersion
+    from mlflow.entities.skill import SkillStatus  # since MLflow 3.18
+    from mlflow.entities.skill_source import SkillSourceType, build_source  # since MLflow 3.18
+    from mlflow.entities.skill_version import SkillVersion  # since MLflow 3.18
 
     source_type = SkillSourceType(version["source_type"]) if "source_type" in version else None
     return SkillVersion(
