@@ -166,6 +166,7 @@ ARGUMENTS: dict[str, Describe] = {
         for name in (
             *("name", "new_name", "dst_name", "scorer_name", "version", "alias", "stage", "key"),
             *("organization", "server_name", "server_version", "server_alias"),
+            *("secret_name", "target_scope", "resource_type"),
             *("max_timestamp_millis", "max_traces", "location", "resolved_trace_archival_location"),
         )
     },

@@ -27,6 +27,7 @@ from tests.commands import CommandRecorder
 from tests.migration.helpers import make_config
 from tests.mongod import Mongod
 from tests.scenes import Stage, play
+from tests.versions import SINCE_3_18
 
 WRITES = {"insert", "update", "delete", "findAndModify", "bulkWrite"}
 
@@ -42,6 +43,17 @@ CONTENT = {
     *("events", "secret", "template", "response_format", "model_config", "serialized_scorer", "sample_rate"),
     *("filter_string", "icons", "display_name", "tools", "connect_options", "transport_type"),
     *("source_type", "ref", "subpath", "digest", "expected_parent_exists"),
+    *(
+        "execution_order",
+        "budget_amount",
+        "duration",
+        "budget_action",
+        "target_value",
+        "budget_unit",
+        "action",
+    ),
+    *("routing_strategy", "usage_tracking", "model_configs", "fallback_config", "scorer_version", "provider"),
+    *("model_name", "auth_config", "secret_value", "updated_by", "linkage_type", "action"),
 }
 
 
@@ -129,7 +141,8 @@ async def test_every_call_that_writes_leaves_one_record_and_no_other_does(
         register = Checker(registry, database, commands)
         await play(Stage(track, register, tmp_path, linked_uri=store_uri))
     for checker in (track, register):
-        assert checker.called == operations(type(checker.store)).keys()
+        named = operations(type(checker.store)).keys()
+        assert checker.called == {name for name in named if SINCE_3_18 or "skill" not in name}
 
 
 @pytest.mark.parametrize("store", [MongoDBStore, MongoDBModelRegistryStore])

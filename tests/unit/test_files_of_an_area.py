@@ -18,7 +18,6 @@ OTHERS = {
     "genesis_flow/areas/reviews/documents.py": "queues refer to it",
     "genesis_flow/areas/reviews/queues.py": "queues refer to it",
     "pyproject.toml": "queues refer to it",
-    "genesis_flow/importers/sql/tables.py": "a table of MLflow's",
     "genesis_flow/importers/in_use.py": "the question that a look makes by itself",
     "genesis_flow/importers/rollback.py": "the question that a look makes by itself",
     "genesis_flow/importers/writers/plain.py": "the question that a look makes by itself",
