@@ -202,7 +202,8 @@ def walk_a_site(executable: str, *, sql: bool) -> dict[str, set[str]]:
 
 
 def without_ids(text: str, names: Mapping[str, str]) -> str:
-    for name, value in names.items():
+    # The longest first: the list of runs has the run in it.
+    for name, value in sorted(names.items(), key=lambda item: -len(item[1])):
         if len(value) > 3:  # the number of an experiment is part of too much else
             text = text.replace(value, f"{{{name}}}")
     return text
