@@ -19,6 +19,7 @@ from genesis_flow.core.uri import SCHEMES, scheme_of
 
 APP_NAME = "genesis-flow"
 JOBS_VARIABLE = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
+GATEWAY_VARIABLE = "MLFLOW_GATEWAY_URI"
 # One process answers a person at a laptop; each more takes its 250 MB and seconds of start.
 EMBEDDED_WORKERS = 1
 
@@ -83,11 +84,16 @@ def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) ->
         if "--ssl-certfile" in " ".join((*wishes.others, environ.get("MLFLOW_UVICORN_OPTS", "")))
         else "http"
     )
+    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{wishes.port}{wishes.static_prefix}"
+    environment = _environment(settings, environ)
+    if scheme == "http":
+        # Judges whose model is an endpoint of the gateway call this server; they would take the store's URI.
+        environment.setdefault(GATEWAY_VARIABLE, address)
     return Plan(
         command=(sys.executable, "-m", "mlflow", "server", *options, *wishes.others),
-        environment=_environment(settings, environ),
+        environment=environment,
         host=host,
-        address=f"{scheme}://{f'[{host}]' if ':' in host else host}:{wishes.port}{wishes.static_prefix}",
+        address=address,
         health=f"{wishes.static_prefix}/health",
         has_health_endpoints=extended,
     )

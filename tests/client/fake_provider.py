@@ -64,10 +64,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _answer(asked: dict[str, Any]) -> str:
-    """A judge is asked for JSON, and refuses what speaks of a bomb."""
+    """A judge is asked for JSON, and refuses what speaks of dynamite."""
     text = json.dumps(asked["messages"])
     if "response_format" in asked or "rationale" in text:
-        return json.dumps({"result": "no" if "bomb" in text else "yes", "rationale": "It speaks of a bomb."})
+        return json.dumps(
+            {"result": "no" if "dynamite" in text else "yes", "rationale": "It speaks of dynamite."}
+        )
     return "pong"
 
 

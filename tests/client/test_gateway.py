@@ -204,9 +204,11 @@ def test_a_guardrail_refuses(gateway: Gateway) -> None:
         )
         store.add_guardrail_to_endpoint(guarded["endpoint_id"], made.guardrail_id)
     time.sleep(1.5)
-    assert gateway.call("guarded").status_code == 200
+    passed = gateway.call("guarded")
+    assert passed.status_code == 200, passed.text
     refused = gateway.post(
-        "/gateway/guarded/mlflow/invocations", {"messages": [{"role": "user", "content": "a bomb"}]}
+        "/gateway/guarded/mlflow/invocations",
+        {"messages": [{"role": "user", "content": "a load of dynamite"}]},
     )
     assert refused.status_code == 400, refused.text
     assert "no bombs" in refused.text

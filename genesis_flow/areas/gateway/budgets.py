@@ -25,7 +25,6 @@ from genesis_flow.areas.gateway.shared import change_of, missing, new, require_e
 from genesis_flow.areas.traces.documents import (
     AUTH_USERNAME_PATH,
     GATEWAY_ENDPOINT_PATH,
-    KNOWN,
     TOTAL_COST_PATH,
     TraceFields,
 )
@@ -158,10 +157,11 @@ class GatewayBudgets(Area):
         """What calls of endpoints have cost, by their traces that began from one time to before the other."""
         traces = self.database.collection(TraceFields)
         query: Document = {
-            **KNOWN,
+            # Comparisons in the place of KNOWN and of existence, which an index alone could not answer.
+            "experiment_id": {"$gte": 0},
             # Not scoped: a budget may be for all workspaces.
             **({} if workspace is None else {"workspace": workspace}),
-            GATEWAY_ENDPOINT_PATH: {"$exists": True} if endpoint_id is None else endpoint_id,
+            GATEWAY_ENDPOINT_PATH: {"$gte": ""} if endpoint_id is None else endpoint_id,
             "request_time": {"$gte": start_time_ms, "$lt": end_time_ms},
             **({} if username is None else {AUTH_USERNAME_PATH: username}),
         }
