@@ -60,7 +60,7 @@ async def endpoints(call: Call, model: str) -> str:
     await call("set_gateway_endpoint_tag", endpoint, GatewayEndpointTag("k", "v"))
     await call("set_gateway_endpoint_tag", endpoint, GatewayEndpointTag("doomed", "v"))
     await call("delete_gateway_endpoint_tag", endpoint, "doomed")
-    await call("create_endpoint_binding", endpoint, "scorer", "x")
+    await call("create_endpoint_binding", endpoint, "scorer", "bound")
     await call("create_endpoint_binding", endpoint, "scorer", "doomed")
     await call("list_endpoint_bindings", endpoint)
     await call("delete_endpoint_binding", endpoint, "scorer", "doomed")

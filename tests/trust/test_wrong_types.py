@@ -71,11 +71,15 @@ NAMES: dict[str, int | str] = {
     "create_review_queue": "name",
     "create_mcp_server": 0,
     "create_skill": 0,
+    "create_gateway_secret": 0,
+    "create_gateway_model_definition": 0,
+    "create_gateway_endpoint": 0,
+    "create_gateway_guardrail": 0,
 }
 # They would do what the call as it is is about to do: 1.5 and True are the version 1.
 OF_THE_VERSION = {"delete_model_version", "delete_prompt_version", "delete_scorer"}
-# None as a version means all of them, and as an experiment the default one.
-DOES_IT = [("delete_scorer", 2, None), ("delete_scorer", 0, None)]
+# None as a version means all of them, as an experiment the default one, and as a linkage any.
+DOES_IT = [("delete_scorer", 2, None), ("delete_scorer", 0, None), ("detach_model_from_endpoint", 2, None)]
 
 
 def judge(name: str, place: int | str, wrong: Any, ours: Outcome, theirs: Outcome) -> str | None:
