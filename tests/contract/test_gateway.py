@@ -492,3 +492,14 @@ def test_guardrails_of_endpoints(pair: Pair) -> None:
     pair.refused("list_endpoint_guardrail_configs", "e-none")
     pair.delete_gateway_endpoint(endpoint_id)
     pair.refused("list_endpoint_guardrail_configs", endpoint_id)
+
+
+def test_a_scorer_of_a_guardrail_stays(pair: Pair) -> None:
+    """G12: what SQL leaves to its database has a code, and changes nothing either."""
+    guardrail_id = guardrail(pair)
+    pair.register_scorer("0", "judge", JUDGE)
+    for version in (None, 1):
+        cleaner(pair, "delete_scorer", "0", "judge", version, code="INVALID_STATE")
+    pair.delete_scorer("0", "judge", 2)
+    pair.delete_gateway_guardrail(guardrail_id)
+    pair.delete_scorer("0", "judge")
