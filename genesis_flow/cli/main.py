@@ -29,6 +29,7 @@ _COMMANDS = {
         "genesis_flow.cli.conformance.command:conformance",
         "Try out on a server what genesis_flow asks of it.",
     ),
+    "gateway": ("genesis_flow.cli.gateway:gateway", "Give the AI gateway's secrets another passphrase."),
     "db": (
         "genesis_flow.cli.db:db",
         "Start, stop, look at, back up, restore an embedded MongoDB.",

@@ -22,10 +22,24 @@ from mlflow.utils.crypto import (
     rotate_secret_encryption,
 )
 
-__all__ = ["PASSPHRASE", "VERSION", "Envelope", "decrypted", "encrypted", "is_derived", "masked", "rewrapped"]
+__all__ = [
+    "PASSPHRASE",
+    "VERSION",
+    "Envelope",
+    "decrypted",
+    "encrypted",
+    "is_derived",
+    "keys_to_rotate",
+    "masked",
+    "rewrapped",
+    "tells_everybody",
+]
 
 Envelope = dict[str, Any]
 """The fields ``value``, ``wrapped_dek`` and ``kek_version``."""
+
+NEXT_PASSPHRASE = "GENESIS_FLOW_NEXT_KEK_PASSPHRASE"
+"""The passphrase of the next version: secrets that have it already are read with it."""
 
 _deriving = threading.Lock()
 _derived: set[tuple[str, int]] = set()
@@ -81,7 +95,7 @@ def masked(value: dict[str, Any]) -> dict[str, str]:
 
 def decrypted(document: dict[str, Any]) -> dict[str, Any]:
     """The values of a stored secret; refused with its name, and with the variables to look at."""
-    key = _key()
+    key = _key_for(document["kek_version"])
     try:
         value: Any = _decrypt_secret(
             document["value"], document["wrapped_dek"], key, document["_id"], document["name"]
@@ -96,6 +110,30 @@ def decrypted(document: dict[str, Any]) -> dict[str, Any]:
         ) from error
     values: dict[str, Any] = value
     return values
+
+
+def _key_for(version: int) -> KEKManager:
+    """The key of the environment; the next one for what is encrypted with that, while keys are rotated."""
+    following = os.environ.get(NEXT_PASSPHRASE)
+    if following and version == key_version() + 1:
+        return key_of(following, version)
+    return _key()
+
+
+def keys_to_rotate() -> tuple[KEKManager, KEKManager]:
+    """The key that the secrets have, and the next one."""
+    following = os.environ.get(NEXT_PASSPHRASE)
+    if not following:
+        raise MlflowException(
+            f"Set {NEXT_PASSPHRASE} to the new passphrase, and {PASSPHRASE} to the old one.",
+            INVALID_PARAMETER_VALUE,
+        )
+    return _key(), key_of(following, key_version() + 1)
+
+
+def tells_everybody() -> bool:
+    """Whether secrets are encrypted with the passphrase that is in MLflow's source."""
+    return not os.environ.get(PASSPHRASE)
 
 
 def rewrapped(document: dict[str, Any], old: KEKManager, new: KEKManager) -> bytes:

@@ -66,7 +66,7 @@ def test_a_sound_database(database: str, root: str) -> None:
     assert set(found.values()) == {"ok"}, report.output
     assert list(found) == [
         *("MLflow", "credentials", "connection", "TLS", "rights", "server", "durability", "clock", "pool"),
-        *("schema", "indexes", "half-done", "orphans", "agreement", "artifacts"),
+        *("schema", "indexes", "secrets", "half-done", "orphans", "agreement", "artifacts"),
     ]
     assert report.checks["topology"]["details"] == {"kind": "replica set", "members": 1}
 

@@ -1,9 +1,9 @@
-"""The endpoints of the AI gateway, as far as scorers need them: names for ids, and an id for a name."""
+"""The AI gateway, as far as scorers need it: names and ids of endpoints, and which scorers are guardrails."""
 
 from collections.abc import Iterable
 
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import INVALID_STATE, RESOURCE_DOES_NOT_EXIST
 
 from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.mongo.binding import BATCH
@@ -16,6 +16,24 @@ class EndpointNames(Declared):
 
     class Settings(CollectionSettings):
         name = "gateway_endpoints"
+
+
+class GuardrailScorers(Declared):
+    """What is read of the gateway's guardrails; the collection is the gateway's."""
+
+    class Settings(CollectionSettings):
+        name = "gateway_guardrails"
+
+
+async def refuse_guardrail(database: Database, scorer_id: str, version: int | str | None) -> None:
+    """Refuse to delete what a guardrail is made of; MLflow's SQL store leaves that to its database."""
+    query = {"scorer.id": scorer_id} | ({} if version is None else {"scorer.version": int(version)})
+    found = await database.collection(GuardrailScorers).find_one(scoped(query), {"name": 1})
+    if found is not None:
+        raise MlflowException(
+            f"The guardrail {found['name']!r} uses this scorer: delete the guardrail first.",
+            INVALID_STATE,
+        )
 
 
 async def endpoint_id_of(database: Database, name: str) -> str:

@@ -6,7 +6,8 @@ again. The number of the highest version is given out again when that is deleted
 share 16 MB, which is thousands of judges of a few kB; pages read the latest version alone.
 
 Round trips: get, list and versions one (the experiment and the scorers, side by side), register and delete
-two. One more where a model is an endpoint of the AI gateway, for all scorers of a call together.
+two, and delete two more (is it a guardrail). One more where a model is an endpoint of the AI gateway, for
+all scorers of a call together.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from genesis_flow.areas.judges.documents import (
     ScorerFields,
     scorer_version,
 )
+from genesis_flow.areas.judges.endpoints import refuse_guardrail
 from genesis_flow.areas.judges.texts import as_given, to_keep, to_tell
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.mongo.binding import BATCH, Collection
@@ -163,6 +165,9 @@ class Scorers(Area):
         """Delete a version of a scorer, or the scorer with all of them and its online scoring."""
         number = await require_active_experiment(self.database, experiment_id)
         query = scoped({"experiment_id": number, "name": name, **_having(version)})
+        there = await self._scorers.find_one(query, {"_id": 1})
+        if there is not None:
+            await refuse_guardrail(self.database, there["_id"], version)
         if version is None:
             gone = (await self._scorers.delete_one(query)).deleted_count
         else:

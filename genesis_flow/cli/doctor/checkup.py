@@ -16,6 +16,7 @@ from genesis_flow.cli.doctor import (
     orphans,
     packages,
     schema,
+    secrets,
     server,
 )
 from genesis_flow.cli.doctor.finding import Finding, fail, skip
@@ -40,6 +41,7 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("pool", server.pool),
     ("schema", schema.version),
     ("indexes", schema.indexes),
+    ("secrets", secrets.passphrase),
 )
 
 
