@@ -25,6 +25,7 @@ NEVER_PLAIN = (dict, list, bytes)
 INVALID = "INVALID_PARAMETER_VALUE"
 # What the SQL store says where it did not look: the database or Python did.
 SLIPS = {"BAD_REQUEST", "INTERNAL_ERROR", "TypeError", "AttributeError", "ValueError", "Exception"}
+ANSWERS = {None, INVALID, "INTERNAL_ERROR", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
 # What ours refuses as invalid and theirs takes: rows of docs/differences.md.
 REFUSED = [
     ("create_run", 2, "x"),  # times that are text
@@ -41,6 +42,8 @@ REFUSED = [
     ("delete_mcp_server_tag", 1, None),
     ("delete_mcp_server_version_tag", 2, None),
     ("delete_trace_tag", 1, None),
+    ("delete_gateway_endpoint_tag", 1, None),
+    *(("add_guardrail_to_endpoint", 1, wrong) for wrong in (None, 4321, 1.5, True)),
     ("log_spans", 0, "x"),  # an experiment id that is no number
     ("deprecated_start_trace_v2", 1, "x"),  # times that are text
     ("deprecated_end_trace_v2", 1, "x"),
@@ -56,9 +59,14 @@ TAKEN = [
 STRICT = {
     *("create_review_queue", "create_issue", "update_issue", "create_logged_model", "create_prompt"),
     *("create_registered_model", "create_model_version"),
+    *("create_gateway_secret", "create_gateway_model_definition", "update_gateway_model_definition"),
+    *("create_gateway_endpoint", "create_endpoint_binding", "create_gateway_guardrail"),
+    *("create_budget_policy", "update_budget_policy", "update_endpoint_guardrail_config"),
 }
-# True is no version.
-NOT_FOUND = [("get_scorer", 2, True)]
+# What they keep then, later calls with the same value meet.
+MEETS = {"ALREADY_EXISTS", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}
+# True is no version; and theirs finds the binding that it has made of a number, which ours refused to make.
+NOT_FOUND = [("get_scorer", 2, True), *(("delete_endpoint_binding", 2, wrong) for wrong in (4321, 1.5, True))]
 # Calls that make something of a name, which must be free for the call as it is.
 NAMES: dict[str, int | str] = {
     "create_experiment": 0,
@@ -89,13 +97,13 @@ def judge(name: str, place: int | str, wrong: Any, ours: Outcome, theirs: Outcom
     if ours.code == theirs.code or isinstance(theirs.error, NotImplementedError):
         return None
     case = (name, place, wrong)
-    if theirs.code in SLIPS and ours.code in (None, INVALID, "INTERNAL_ERROR", "RESOURCE_DOES_NOT_EXIST"):
+    if theirs.code in SLIPS and ours.code in ANSWERS:
         return None
     if ours.code == INVALID and (isinstance(wrong, NEVER_PLAIN) or case in REFUSED):
         return None
     if (ours.code in (None, "RESOURCE_DOES_NOT_EXIST") and case in TAKEN) or case in NOT_FOUND:
         return None
-    if ours.code == INVALID and theirs.code is None and name in STRICT:
+    if ours.code == INVALID and name in STRICT and (theirs.code is None or theirs.code in MEETS):
         return None
     return f"ours is {ours.error or ours.result!r}, theirs {theirs.error or theirs.result!r}"
 

@@ -46,9 +46,7 @@ class GatewayModels(Area):
     ) -> GatewayModelDefinition:
         """Name a model of a provider, and the secret to call it with."""
         given = {"name": name, "provider": provider, "model_name": model_name}
-        for field, value in given.items():
-            if not isinstance(value, str):
-                raise invalid(f"{field} must be a text. Give the model one.")
+        _check_texts(given)
         secret = await self._known_secret(secret_id)
         document = new(ModelDefinitionFields, f"d-{call_token()}", created_by, secret_id=secret_id, **given)
         made = await entities.insert(self._definitions, document, _taken(name))
@@ -92,6 +90,7 @@ class GatewayModels(Area):
         provider: str | None = None,
     ) -> GatewayModelDefinition:
         """Change what is given of a model."""
+        _check_texts({"name": name or "", "model_name": model_name or "", "provider": provider or ""})
         refusal = missing("GatewayModelDefinition", model_definition_id=model_definition_id)
         if secret_id is not None:
             await entities.find(self._definitions, {"_id": model_definition_id}, refusal, {"_id": 1})
@@ -147,3 +146,9 @@ class GatewayModels(Area):
 
 def _taken(name: str | None) -> entities.Refusal:
     return entities.taken(f"Model definition with name '{name}' already exists")
+
+
+def _check_texts(given: dict[str, Any]) -> None:
+    for field, value in given.items():
+        if not isinstance(value, str):
+            raise invalid(f"{field} must be a text. Give the model one.")
