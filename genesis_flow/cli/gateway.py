@@ -8,7 +8,7 @@ import click
 
 @click.group(context_settings={"max_content_width": 100})
 def gateway() -> None:
-    """Look after the AI gateway's secrets."""
+    """Give the AI gateway's secrets another passphrase."""
 
 
 @gateway.command("rotate-key")

@@ -32,21 +32,19 @@ from genesis_flow.areas.experiments.guards import refuse_unknown_experiment
 from genesis_flow.areas.experiments.methods import Experiments
 from genesis_flow.areas.gateway import entities as told
 from genesis_flow.areas.gateway.documents import (
-    CREATION_ORDER,
     Document,
     EndpointFields,
     ModelDefinitionFields,
     ModelOfEndpoint,
 )
+from genesis_flow.areas.gateway.joining import MODELS, read
 from genesis_flow.areas.gateway.remembered import forget
 from genesis_flow.areas.gateway.shared import (
     change_of,
     missing,
     new,
     one_of,
-    read,
     require_endpoint,
-    with_models,
 )
 from genesis_flow.compat.validation import parse_experiment_id
 from genesis_flow.core.errors import invalid
@@ -161,7 +159,7 @@ class GatewayEndpoints(Area):
         return int(made)
 
     async def _read_endpoint(self, endpoint_id: str) -> Document:
-        found = await read(self._endpoints, {"_id": endpoint_id}, *with_models(self.database))
+        found = await read(self.database, EndpointFields, {"_id": endpoint_id}, *MODELS)
         if not found:
             raise missing(_KIND, endpoint_id=endpoint_id)()
         return found[0]
@@ -172,7 +170,7 @@ class GatewayEndpoints(Area):
     ) -> GatewayEndpoint:
         """An endpoint with its models, by its id or by its name."""
         field, value = one_of("endpoint_id", endpoint_id, "name", name)
-        found = await read(self._endpoints, {_NAMES[field]: value}, *with_models(self.database))
+        found = await read(self.database, EndpointFields, {_NAMES[field]: value}, *MODELS)
         if not found:
             raise missing(_KIND, **{field: value})()
         return told.endpoint(found[0])
@@ -184,15 +182,8 @@ class GatewayEndpoints(Area):
         """The endpoints that have models; those with one of a provider, or with a secret, if one is named."""
         given = {"provider": provider, "secret_id": secret_id}
         wanted = {field: value for field, value in given.items() if value}
-        of_definition = {"definitions": {"$elemMatch": wanted}} if wanted else {}
-        found = await read(
-            self._endpoints,
-            {"models.0": {"$exists": True}},
-            {"$sort": dict(CREATION_ORDER)},
-            *with_models(self.database),
-            {"$match": of_definition},
-        )
-        return [told.endpoint(each) for each in found]
+        found = await read(self.database, EndpointFields, {"models.0": {"$exists": True}}, *MODELS)
+        return [told.endpoint(each) for each in found if not wanted or _has_model(each, wanted)]
 
     @mutation
     async def update_gateway_endpoint(
@@ -376,6 +367,11 @@ def _fallback(config: FallbackConfig | None, models: list[Document]) -> Document
         "max_attempts": config.max_attempts,
     }
     return {field: value for field, value in given.items() if value is not None}
+
+
+def _has_model(found: Document, wanted: Document) -> bool:
+    """Whether one of the models of an endpoint is all that is wanted."""
+    return any(wanted.items() <= definition.items() for definition in found["definitions"])
 
 
 def _lost(found: Document, wanted: set[str]) -> set[str]:

@@ -90,7 +90,7 @@ def mapping(
 
 
 def endpoint(document: Document) -> GatewayEndpoint:
-    """With what ``with_models`` has brought."""
+    """With what ``MODELS`` has brought."""
     experiment = document.get("experiment_id")
     return GatewayEndpoint(
         endpoint_id=document["_id"],

@@ -27,14 +27,14 @@ from genesis_flow.areas.gateway.documents import (
     GuardrailFields,
     GuardrailOfEndpoint,
 )
+from genesis_flow.areas.gateway.joining import GUARDED, read
 from genesis_flow.areas.gateway.remembered import forget
-from genesis_flow.areas.gateway.shared import missing, new, read, require_endpoint
+from genesis_flow.areas.gateway.shared import missing, new, require_endpoint
 from genesis_flow.areas.judges.documents import ScorerFields
 from genesis_flow.compat.scorers import is_custom_code
 from genesis_flow.core.errors import invalid
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
-from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation
 from genesis_flow.mongo.scoping import scoped
 
@@ -206,43 +206,14 @@ class GatewayGuardrails(Area):
     @operation
     async def list_endpoint_guardrail_configs(self, endpoint_id: str) -> list[GatewayGuardrailConfig]:
         """The guardrails of an endpoint in the order in which calls pass them."""
-        found = await read(
-            self._guarded,
-            {"_id": endpoint_id},
-            {"$project": {"guardrails": 1, "workspace": 1}},
-            *with_guardrails(self.database),
-        )
+        found = await read(self.database, EndpointFields, {"_id": endpoint_id}, *GUARDED)
         if not found:
             raise missing("Endpoint", endpoint_id=endpoint_id)()
         return guardrail_configs(found[0])
 
 
-def with_guardrails(database: Database) -> list[Document]:
-    """The stages that bring the guardrails of endpoints, and the endpoints that rewrite for them."""
-    guardrails, endpoints = (database.collection(kind).name for kind in (GuardrailFields, EndpointFields))
-    return [
-        {
-            "$lookup": {
-                "from": guardrails,
-                "localField": "guardrails.guardrail_id",
-                "foreignField": "_id",
-                "as": "passed",
-            }
-        },
-        {
-            "$lookup": {
-                "from": endpoints,
-                "localField": "passed.action_endpoint_id",
-                "foreignField": "_id",
-                "as": "rewriting",
-            }
-        },
-        {"$project": {"rewriting.models": 0, "rewriting.guardrails": 0, "rewriting.tags": 0}},
-    ]
-
-
 def guardrail_configs(endpoint: Document) -> list[GatewayGuardrailConfig]:
-    """Of an endpoint with what ``with_guardrails`` has brought."""
+    """Of an endpoint with what ``GUARDED`` has brought."""
     names = {each["_id"]: each.get("name") for each in endpoint["rewriting"]}
     passed = {each["_id"]: told.guardrail(each, names) for each in endpoint["passed"]}
     found = [each for each in endpoint.get("guardrails") or [] if each["guardrail_id"] in passed]

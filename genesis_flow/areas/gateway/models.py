@@ -12,14 +12,14 @@ from mlflow.protos.databricks_pb2 import INVALID_STATE
 
 from genesis_flow.areas.gateway import entities as told
 from genesis_flow.areas.gateway.documents import (
-    CREATION_ORDER,
     Document,
     EndpointFields,
     ModelDefinitionFields,
     SecretFields,
 )
+from genesis_flow.areas.gateway.joining import SECRETS, read
 from genesis_flow.areas.gateway.remembered import forget
-from genesis_flow.areas.gateway.shared import change_of, missing, new, one_of, read, with_secrets
+from genesis_flow.areas.gateway.shared import change_of, missing, new, one_of
 from genesis_flow.core.errors import invalid
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
@@ -74,9 +74,7 @@ class GatewayModels(Area):
         )
 
     async def _read_definitions(self, query: Document) -> list[GatewayModelDefinition]:
-        found = await read(
-            self._definitions, query, {"$sort": dict(CREATION_ORDER)}, *with_secrets(self.database)
-        )
+        found = await read(self.database, ModelDefinitionFields, query, SECRETS)
         return [told.model_definition(each, each["secrets"]) for each in found]
 
     @mutation

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from genesis_flow.areas.gateway import entities as told
 from genesis_flow.areas.gateway.documents import Document, EndpointFields
-from genesis_flow.areas.gateway.guardrails import guardrail_configs, with_guardrails
+from genesis_flow.areas.gateway.guardrails import guardrail_configs
+from genesis_flow.areas.gateway.joining import CALLED, read
 from genesis_flow.areas.gateway.remembered import remembered
-from genesis_flow.areas.gateway.shared import missing, read, with_models
+from genesis_flow.areas.gateway.shared import missing
 from genesis_flow.compat import crypto
 from genesis_flow.mongo.operation import Area, operation
 
@@ -27,12 +28,7 @@ class GatewayCalls(Area):
         """What a call of an endpoint needs, and what it passes."""
 
         async def look() -> Document | None:
-            found = await read(
-                self.database.collection(EndpointFields),
-                {"name": name},
-                *with_models(self.database, decrypting=True),
-                *with_guardrails(self.database),
-            )
+            found = await read(self.database, EndpointFields, {"name": name}, *CALLED)
             return found[0] if found else None
 
         document = await remembered(self.database, name, look)

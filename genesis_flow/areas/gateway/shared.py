@@ -1,4 +1,4 @@
-"""What the gateway's classes share: new documents, refusals, and the reader that follows ids."""
+"""What the gateway's classes share: new documents and refusals."""
 
 from typing import Any
 
@@ -10,16 +10,11 @@ from genesis_flow.areas.gateway.documents import (
     Document,
     EndpointFields,
     GatewayFields,
-    ModelDefinitionFields,
-    SecretFields,
 )
 from genesis_flow.core.errors import invalid
 from genesis_flow.kit.entities import Refusal
-from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.scoping import current_workspace, scoped
-
-_ENCRYPTED = ("value", "wrapped_dek", "kek_version")
 
 
 def new(kind: type[GatewayFields], made_id: str, created_by: str | None, **fields: Any) -> Document:
@@ -61,52 +56,6 @@ def missing(kind: str, **named: Any) -> Refusal:
     """The refusal of what is not there, in MLflow's words."""
     text = ", ".join(f"{name}='{value}'" for name, value in named.items())
     return lambda: MlflowException(f"{kind} not found ({text})", RESOURCE_DOES_NOT_EXIST)
-
-
-def with_secrets(database: Database, *, decrypting: bool = False) -> list[Document]:
-    """The stages that bring the secrets of models; without what only a call needs."""
-    secrets = database.collection(SecretFields).name
-    return [
-        {
-            "$lookup": {
-                "from": secrets,
-                "localField": "secret_id",
-                "foreignField": "_id",
-                "as": "secrets",
-            }
-        },
-        *([] if decrypting else [{"$project": {f"secrets.{field}": 0 for field in _ENCRYPTED}}]),
-    ]
-
-
-def with_models(database: Database, *, decrypting: bool = False) -> list[Document]:
-    """The stages that bring the models and the secrets of endpoints; without what only a call needs."""
-    models, secrets = (database.collection(kind).name for kind in (ModelDefinitionFields, SecretFields))
-    return [
-        {
-            "$lookup": {
-                "from": models,
-                "localField": "models.model_definition_id",
-                "foreignField": "_id",
-                "as": "definitions",
-            }
-        },
-        {
-            "$lookup": {
-                "from": secrets,
-                "localField": "definitions.secret_id",
-                "foreignField": "_id",
-                "as": "secrets",
-            }
-        },
-        *([] if decrypting else [{"$project": {f"secrets.{field}": 0 for field in _ENCRYPTED}}]),
-    ]
-
-
-async def read(collection: Collection, query: Document, *stages: Document) -> list[Document]:
-    """The documents that match, in the order of ``stages`` if they sort."""
-    cursor = await collection.aggregate([{"$match": scoped(query)}, *stages], batchSize=BATCH)
-    return await cursor.to_list()
 
 
 async def require_endpoint(
