@@ -115,7 +115,7 @@ def test_people_get_a_table_and_programs_can_be_strict(database: str, root: str)
     assert loose.exit_code == 0, loose.output
     assert "ok    connection" in loose.output
     assert "warn  topology" in loose.output
-    assert loose.output.splitlines()[-1] == "14 ok, 1 warn"
+    assert loose.output.splitlines()[-1] == "15 ok, 1 warn"
     assert CliRunner().invoke(cli, [*arguments, "--strict"]).exit_code == 1
     assert CliRunner().invoke(cli, [*arguments, "--tiemout"]).exit_code == 2
 
