@@ -3,7 +3,9 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import pymongo
 import pytest
 from click.testing import CliRunner, Result
 from mlflow.entities import Metric, RunTag
@@ -303,11 +305,11 @@ class TestRollback:
             job.rollback("none")
 
 
-def test_an_analysis_writes_nothing(job: Job, tree: Tree) -> None:
+def test_an_analysis_writes_nothing(job: Job, fresh_uri: str, tree: Tree) -> None:
     (tree.root / EXPERIMENT / run_id(1) / "params" / "bad").write_bytes(b"\xff")
-    outcome = analyze(config_for(job.uri), tree.uri, Options())
-    with job.database() as db:
-        assert db.list_collection_names() == []
+    outcome = analyze(config_for(fresh_uri), tree.uri, Options())
+    with pymongo.MongoClient[dict[str, Any]](fresh_uri) as client:
+        assert client.get_default_database().list_collection_names() == []
     assert outcome.stats.read["run"] == 3
     assert outcome.problems == 1
     store_of(job).create_experiment(NAME, None, [])
