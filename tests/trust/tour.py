@@ -86,6 +86,11 @@ def history(database: Database[dict[str, Any]], head: dict[str, Any]) -> list[Po
     return distinct(points)
 
 
+def _shown(value: Any) -> str:
+    """Of what is encrypted, which is other bytes each time, only how much it is."""
+    return f"{len(value)} bytes" if isinstance(value, bytes) else repr(value)
+
+
 def contents(client: pymongo.MongoClient[dict[str, Any]], database: str) -> dict[str, list[str]]:
     """What a database holds, with random ids and the present time made the same."""
     found = {}
@@ -93,7 +98,8 @@ def contents(client: pymongo.MongoClient[dict[str, Any]], database: str) -> dict
         if name not in ("schema_migrations", "counters", "system.views", "params", "tags", "metrics"):
             documents = client[database][name].find({}, _COUNTS)
             found[name] = sorted(
-                _RANDOM.sub("*", json.dumps(document, default=repr, sort_keys=True)) for document in documents
+                _RANDOM.sub("*", json.dumps(document, default=_shown, sort_keys=True))
+                for document in documents
             )
     found["histories"] = sorted(
         _RANDOM.sub("*", json.dumps([head["key"], history(client[database], head)]))
