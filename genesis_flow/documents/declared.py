@@ -1,5 +1,6 @@
 """The base of what a collection is declared with: its fields, its name, its indexes."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 from pydantic import BaseModel
@@ -18,7 +19,7 @@ class CollectionSettings:
     goes_with: ClassVar[dict[str, str]] = {}
     """The fields that name what takes these documents along when it is deleted for good."""
     forgets: ClassVar[dict[str, str]] = {}
-    """The same for fields that are only emptied."""
+    """The fields that name what may go without these documents, and are emptied then."""
 
 
 class Declared(BaseModel):
@@ -26,3 +27,14 @@ class Declared(BaseModel):
 
     class Settings(CollectionSettings):
         name = ""
+
+
+def declared_collections() -> Iterator[type[Declared]]:
+    """The classes that declare a collection, bases that several share left out."""
+    waiting: list[type[Declared]] = [Declared]
+    while waiting:
+        for found in waiting.pop().__subclasses__():
+            if "Settings" in vars(found):
+                yield found
+            else:
+                waiting.append(found)

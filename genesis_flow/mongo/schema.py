@@ -12,7 +12,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.core.settings import Settings
-from genesis_flow.documents.declared import Declared
+from genesis_flow.documents.declared import declared_collections
 from genesis_flow.migrate.files import migration_files, replacements
 from genesis_flow.migrate.initialise import LEDGER, initialise
 from genesis_flow.migrate.ledger import LOCK, State
@@ -79,7 +79,7 @@ def _fits(entries: list[dict[str, Any]], known: set[str]) -> bool:
 
 async def _has_data(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -> bool:
     names = await handle.list_collection_names()
-    for name in (settings.prefix + declared.Settings.name for declared in Declared.__subclasses__()):
+    for name in (settings.prefix + declared.Settings.name for declared in declared_collections()):
         if name in names and await handle[name].find_one({}, {"_id": 1}):
             return True
     return False

@@ -20,7 +20,7 @@ _NAME = [("workspace", ASCENDING), ("name", ASCENDING)]
 _LIST = [("workspace", ASCENDING), *CREATION_ORDER]
 
 
-class GatewayFields(BaseModel):
+class GatewayFields(Declared):
     """What the gateway's documents have in common."""
 
     id: str = Field(alias="_id", description="Its kind and 32 hexadecimal digits.")
@@ -31,7 +31,7 @@ class GatewayFields(BaseModel):
     last_updated_by: str | None = Field(default=None, description="Who last changed it, as the caller says.")
 
 
-class SecretFields(GatewayFields, Declared):
+class SecretFields(GatewayFields):
     """A provider's credentials, encrypted as MLflow's SQL store encrypts them."""
 
     name: str = Field(description="Name. It never changes: the encryption is bound to it and to the id.")
@@ -51,7 +51,7 @@ class SecretFields(GatewayFields, Declared):
         keep_nulls = False
 
 
-class ModelDefinitionFields(GatewayFields, Declared):
+class ModelDefinitionFields(GatewayFields):
     """A model of a provider, with the secret to call it with."""
 
     name: str = Field(description="Name.")
@@ -92,7 +92,7 @@ class GuardrailOfEndpoint(BaseModel):
     created_by: str | None = Field(default=None, description="Who added it.")
 
 
-class EndpointFields(GatewayFields, Declared):
+class EndpointFields(GatewayFields):
     """What agents call: models, how calls are spread over them, and where the calls are traced."""
 
     name: str | None = Field(default=None, description="Name, part of the path that is called.")
@@ -138,7 +138,7 @@ class EndpointFields(GatewayFields, Declared):
         forgets = {"experiment_id": "experiments"}
 
 
-class BindingFields(GatewayFields, Declared):
+class BindingFields(GatewayFields):
     """That something uses an endpoint. What scorers say themselves of their endpoints is not in here."""
 
     endpoint_id: str = Field(description="The endpoint.")
@@ -161,7 +161,7 @@ class BindingFields(GatewayFields, Declared):
         goes_with = {"endpoint_id": "gateway_endpoints"}
 
 
-class BudgetFields(GatewayFields, Declared):
+class BudgetFields(GatewayFields):
     """How much may be spent in a window of time, and what happens then."""
 
     unit: str = Field(description="`USD`.")
@@ -177,7 +177,7 @@ class BudgetFields(GatewayFields, Declared):
         keep_nulls = False
 
 
-class GuardrailFields(GatewayFields, Declared):
+class GuardrailFields(GatewayFields):
     """A scorer that looks at calls or answers, and what happens if it is not content.
 
     It keeps the version of the scorer, which never changes: a call needs one round trip, and a guardrail goes
