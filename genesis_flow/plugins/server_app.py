@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import pymongo
@@ -42,12 +42,11 @@ def create_app() -> Application:
     from mlflow.server.fastapi_app import app
 
     from genesis_flow.plugins.hooks import apply_hooks
-    from genesis_flow.plugins.server_gaps import refused_paths
 
     apply_hooks()
     settings = Settings.resolve(os.environ.get(BACKEND_STORE_URI_ENV_VAR))
     prefix = os.environ.get(_STATIC_PREFIX_VARIABLE, "").rstrip("/")
-    return HealthEndpoints(app, Readiness(settings), prefix, refused_paths(prefix))
+    return HealthEndpoints(app, Readiness(settings), prefix)
 
 
 class Readiness:
@@ -96,17 +95,10 @@ class Readiness:
 
 
 class HealthEndpoints:
-    """Answers its two paths and those that are ``refused``, and hands everything else to ``application``."""
+    """Answers its two paths, and hands everything else to ``application``."""
 
-    def __init__(
-        self,
-        application: Application,
-        readiness: Readiness,
-        prefix: str = "",
-        refused: Mapping[str, Answer] | None = None,
-    ) -> None:
+    def __init__(self, application: Application, readiness: Readiness, prefix: str = "") -> None:
         self._application = application
-        self._refused = refused or {}
         self._answers: dict[str, Callable[[], Awaitable[Answer]]] = {
             prefix + LIVE: _alive,
             prefix + READY: readiness.answer,
@@ -114,9 +106,7 @@ class HealthEndpoints:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._answers.get(scope["path"]) if scope["type"] == "http" else None
-        if scope["type"] == "http" and scope["path"] in self._refused:
-            await _send_json(send, self._refused[scope["path"]], with_body=True)
-        elif answer is None:
+        if answer is None:
             await self._application(scope, receive, send)
         elif scope["method"] in ("GET", "HEAD"):
             await _send_json(send, await answer(), with_body=scope["method"] == "GET")

@@ -112,7 +112,8 @@ def test_whatever_lacks_its_parent_is_removed(
         "assessments of traces that are gone": 1,
         "records of evaluation datasets that are gone": 3,
         "items of review queues that are gone": 1,
-        "questions of experiments that are gone": 1,
+        "label schemas of experiments that are gone": 1,
+        "review queue items of experiments that are gone": 1,
         "issues of experiments that are gone": 1,
         "scorers of experiments that are gone": 1,
     }

@@ -21,7 +21,6 @@ OTHERS = {
     "genesis_flow/importers/in_use.py": "the question that a look makes by itself",
     "genesis_flow/importers/rollback.py": "the question that a look makes by itself",
     "genesis_flow/importers/writers/plain.py": "the question that a look makes by itself",
-    "genesis_flow/plugins/server_gaps.py": "what MLflow's demonstration needs",
     "tools/mlflow_recorded.json": "a method of MLflow's",
 }
 # Tests of something else that it takes part in.

@@ -14,10 +14,6 @@ from typing import Any, TypeVar
 from pymongo.collection import Collection
 
 from genesis_flow.areas.evaluation.documents import DatasetRecordFields, EvaluationDatasetFields
-from genesis_flow.areas.experiments.documents import ExperimentFields
-from genesis_flow.areas.issues.documents import IssueFields
-from genesis_flow.areas.judges.documents import ScorerFields
-from genesis_flow.areas.labels.documents import LabelSchemaFields
 from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.reviews.documents import ReviewQueueFields, ReviewQueueItemFields
@@ -29,6 +25,7 @@ from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.imports import ImportJournalFields
 from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.importers.journal import DONE, INCOMPLETE, ROLLED_BACK
+from genesis_flow.stores.areas import DECLARED
 
 Document = dict[str, Any]
 Raw = Collection[Document]
@@ -60,7 +57,7 @@ class _Family:
         return parent
 
 
-_FAMILIES = (
+_CHILDREN = (
     _Family("metrics of runs that are gone", MetricHeadFields, RunFields),
     _Family("blocks of metrics of runs that are gone", MetricBlockFields, RunFields),
     _Family("points of logged models from runs that are gone", ModelMetricFields, RunFields),
@@ -70,13 +67,21 @@ _FAMILIES = (
     _Family("assessments of traces that are gone", AssessmentFields, TraceFields, "trace_id"),
     _Family("records of evaluation datasets that are gone", DatasetRecordFields, EvaluationDatasetFields),
     _Family("items of review queues that are gone", ReviewQueueItemFields, ReviewQueueFields, "queue_id"),
-    _Family("questions of experiments that are gone", LabelSchemaFields, ExperimentFields, "experiment_id"),
-    _Family(
-        "review queues of experiments that are gone", ReviewQueueFields, ExperimentFields, "experiment_id"
-    ),
-    _Family("issues of experiments that are gone", IssueFields, ExperimentFields, "experiment_id"),
-    _Family("scorers of experiments that are gone", ScorerFields, ExperimentFields, "experiment_id"),
 )
+
+# Items of queues go with their traces, and MLflow has items without one.
+_MAY_LACK = {(ReviewQueueItemFields, "traces")}
+
+
+def _families() -> Iterator[_Family]:
+    """Those above, and whatever is declared to go with something else."""
+    yield from _CHILDREN
+    collections = {declared.Settings.name: declared for declared in DECLARED}
+    for name, children in collections.items():
+        for field_name, parents in children.Settings.goes_with.items():
+            if (children, parents) not in _MAY_LACK:
+                kind = f"{name} of {parents} that are gone".replace("_", " ")
+                yield _Family(kind, children, collections[parents], field_name)
 
 
 @dataclass
@@ -97,7 +102,7 @@ class Orphans:
 
 
 def look(patient: Patient, *, everything: bool) -> Finding:
-    found = [_orphans(patient, family, everything) for family in _FAMILIES]
+    found = [_orphans(patient, family, everything) for family in _families()]
     patient.orphans = [each for each in found if each.count]
     extent = "" if everything else f" (of each kind at most {_SOME} documents were looked at; --deep: all)"
     if not patient.orphans:
