@@ -78,7 +78,7 @@ def embedded_uri(directory: Path) -> str:
 
 
 def summary(directory: Path, sweep: "Sweep") -> dict[str, Any]:
-    """The same account for programs."""
+    """What the quickstart did, for programs."""
     from genesis_flow.cli.sweep import EXPERIMENT, FILTER
 
     return {

@@ -96,7 +96,7 @@ def mask_uri(uri: str) -> str:
 
 
 def mask(text: str) -> str:
-    """The same for every URI and secret option found in a longer text."""
+    """A text with the passwords of every URI and secret option in it replaced."""
     if "://" not in text and "=" not in text and ":" not in text:
         return text
     return _mask_options("\n".join(_mask_line(line) for line in text.split("\n")))

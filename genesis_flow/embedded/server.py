@@ -50,7 +50,7 @@ def acquire(directory: Path, *, timeout: float = DEFAULT_TIMEOUT) -> EmbeddedSer
 
 
 def hold(directory: Path, *, timeout: float = DEFAULT_TIMEOUT) -> EmbeddedServer:
-    """The same for the rest of this process; to be called again when the server has lost its keeper."""
+    """Use the embedded server for the rest of this process. Call it again when the server lost its keeper."""
     return keep(acquire(directory, timeout=timeout))
 
 

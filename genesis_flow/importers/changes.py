@@ -107,7 +107,7 @@ def note(target: ImportTarget, journal: str, left: dict[Root, str]) -> None:
 
 
 def watch_merged(target: ImportTarget, context: Context) -> None:
-    """The same as ``begin_again`` for experiments of the target that take in those of the source."""
+    """Note which of the experiments that take in those of the source were changed since the last import."""
     for number, before in context.merged.items():
         left = before.pop("left", None)
         if left is not None and states(target, "experiments", [number]).get(number, left) != left:

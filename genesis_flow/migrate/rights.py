@@ -54,7 +54,7 @@ def explain_missing(actions: list[str], database: str) -> str:
 
 
 def explain_refusal(error: OperationFailure, database: str) -> str | None:
-    """The same for a refusal in the middle of a step; None when the error is another one."""
+    """The right that a step was refused for lack of; None when the error is another one."""
     if error.code != UNAUTHORIZED:
         return None
     command = re.search(r"execute command \{ *(\w+):", str(error))

@@ -154,7 +154,7 @@ def _words(declared: str) -> set[str]:
 
 
 def check_entities(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """The same for the texts in entities that are to be stored."""
+    """Raise if what an entity that is to be stored has as a text is none."""
     for argument in (*args, *kwargs.values()):
         several = isinstance(argument, Sequence) and not isinstance(argument, str | bytes)
         for entity in argument if several else (argument,):

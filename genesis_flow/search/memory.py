@@ -32,7 +32,7 @@ def first_positions(
 def top_pipeline(
     order: Sequence[OrderKey], match: Document, after: Position | None, limit: int
 ) -> list[Document]:
-    """The same inside MongoDB, for orders without metrics: documents ``{_id, v0, v1, ...}``."""
+    """The stages with which MongoDB finds the first ones, for orders without metrics, as ``{_id, v0, v1, ...}``."""
     values: Document = {}
     sort: dict[str, int] = {}
     for index, key in enumerate(order):

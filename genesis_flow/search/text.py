@@ -22,7 +22,7 @@ class TextCondition:
         return condition(self.comparator, self.value)
 
     def accepts(self, text: str) -> bool:
-        """The same question about a text at hand; RLIKE is left to the server, see children.py."""
+        """Whether a text at hand satisfies it; RLIKE is left to the server, see children.py."""
         match self.comparator:
             case "=":
                 return bool(text == self.value)

@@ -88,7 +88,7 @@ class SyncFacade:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
-        """The same for a method whose one update this thread can send itself."""
+        """Make a call whose one update this thread may send itself; else the async store makes it."""
         store = self._store()
         assert isinstance(store, Area)  # nothing else has direct calls
         if not direct.is_sent(store, method.__name__, args, kwargs):
@@ -97,7 +97,7 @@ class SyncFacade:
     def _run_long(
         self, method: Callable[Concatenate[Any, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """The same for a method with the deadline of a long operation."""
+        """Call the async store's method of this name, with the deadline of a long operation."""
         bound: Callable[P, Awaitable[T]] = getattr(self._store(), method.__name__)
         return self._in_portal(lambda: bound(*args, **kwargs), patience=LONG)
 

@@ -43,7 +43,7 @@ def dataset_id(pair: Pair, clock: Clock) -> str:
 
 
 def upsert(pair: Pair, clock: Clock, dataset_id: str, records: list[dict[str, Any]]) -> dict[str, int]:
-    """The same records into both stores, and what they then hold compared."""
+    """Put records into both stores, and compare what these then hold."""
     clock.tick()
     ours, theirs = pair.both("upsert_dataset_records", dataset_id, copy.deepcopy(records))
     assert (ours.error, theirs.error) == (None, None)

@@ -34,7 +34,7 @@ def run(*words: str) -> Result:
 
 
 def ran(*words: str) -> Result:
-    """The same of ``genesis-migrate``."""
+    """Run ``genesis-migrate``."""
     return CliRunner().invoke(migrate, words)
 
 

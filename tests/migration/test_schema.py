@@ -33,7 +33,7 @@ async def test_fresh_equals_migrated_equals_declared(
 
 
 def test_declared_indexes_are_the_server_s(real: MigrateConfig, store_uri: str) -> None:
-    """The same comparison without schema_check, lest that be what is wrong."""
+    """Compared without schema_check, lest that be what is wrong."""
     command.up(real)
     with database(store_uri) as db:
         for document in DECLARED:

@@ -16,7 +16,7 @@ def test_every_declared_collection_is_found() -> None:
 
 @pytest.mark.parametrize("store", ["tracking", "registry"])
 def test_no_area_overrides_what_another_has(store: str) -> None:
-    """A store is all of its areas: of two equal names, the private ones too, one would take the other's place."""
+    """A store is all of its areas: of two equal names, private ones too, one would hide the other."""
     owners: dict[str, list[str]] = defaultdict(list)
     for area in AREAS:
         for part in getattr(area, store):

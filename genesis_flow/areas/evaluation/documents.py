@@ -153,7 +153,7 @@ def dataset_digest(name: str, last_update_time: int) -> str:
 
 
 def association_key(source_type: str, source_id: str, destination_type: str, destination_id: str) -> str:
-    """The same two entities make the same association, so that making it again changes nothing."""
+    """The ``_id`` of an association. It follows from the two entities, so making it again changes nothing."""
     ends = json.dumps([source_type, source_id, destination_type, destination_id])
     return hashlib.blake2b(ends.encode(), digest_size=16).hexdigest()
 

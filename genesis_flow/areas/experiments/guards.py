@@ -45,7 +45,7 @@ async def find_active_run(
     projection: dict[str, Any] | None = CHILD_FIELDS,
     session: Session | None = None,
 ) -> dict[str, Any]:
-    """The same for a run that is about to be written."""
+    """The run's document, or MLflow's error for a run that cannot be written."""
     run = await find_run(database, run_id, projection, session)
     if run["lifecycle_stage"] != ACTIVE:
         refuse_inactive_run(run_id, run["lifecycle_stage"])
@@ -89,7 +89,7 @@ async def find_active_experiment(database: Database, experiment_id: str) -> int:
 
 
 async def require_active_experiment(database: Database, experiment_id: str | int) -> int:
-    """The same, for calls to which a deleted experiment is there, but not as it must be."""
+    """The number of an active experiment; the error tells a deleted one from one that is not there."""
     number = experiment_number(experiment_id)
     experiments = database.collection(ExperimentFields)
     experiment = await experiments.find_one(scoped({"_id": number}), {"lifecycle_stage": 1})

@@ -83,7 +83,7 @@ def pack(run_id: str, key: str, points: list[Point]) -> dict[str, Any]:
 def pack_columns(
     run_id: str, key: str, timestamps: "array[int]", steps: "array[int]", values: "array[float]"
 ) -> dict[str, Any]:
-    """The same for columns that are distinct points in the order of a history."""
+    """A block of points in columns: distinct ones, in the order of a history."""
     columns = [_bytes(timestamps), _bytes(steps), _bytes(values)]
     digest = hashlib.blake2b(b"".join(columns), digest_size=8).hexdigest()
     return {

@@ -62,7 +62,7 @@ async def find_version(database: Database, name: str, version: Any) -> tuple[Doc
 async def look_up_version(
     database: Database, name: str, number: int
 ) -> tuple[Document | None, Document | None]:
-    """The same, where what is missing is None."""
+    """A version and its model, or None for what is missing: two reads side by side."""
     validate_model_name(name)
     model, candidates = await asyncio.gather(
         models_in(database).find_one(scoped({"name": name})),

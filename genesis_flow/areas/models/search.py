@@ -55,7 +55,7 @@ def model_page(filter_string: str | None, order_by: list[str] | None, page_token
 
 
 def prompt_page(filter_string: str | None, order_by: list[str] | None, page_token: str | None) -> Page:
-    """The same for prompts; a filter that asks for anything else but prompts finds none."""
+    """The page of a search for prompts; a filter that asks for anything else finds none."""
     prompts = f"tags.`{IS_PROMPT_TAG_KEY}` = '{PROMPT_VALUE}'"
     return model_page(f"{prompts} AND {filter_string}" if filter_string else prompts, order_by, page_token)
 

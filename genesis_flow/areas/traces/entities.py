@@ -136,7 +136,7 @@ def value_fields(assessment: Assessment) -> Document:
 
 
 def metadata_fields(metadata: dict[str, Any] | None) -> Document:
-    """The same for its metadata."""
+    """The fields of an assessment's document for its metadata."""
     if not metadata:
         return {"metadata": None, "source_run": None, "of_session": False}
     return {

@@ -139,7 +139,7 @@ async def move_children(database: Database, trace_id: str, experiment_id: int, t
 
 
 async def make_children_earlier(database: Database, trace_id: str, trace_time: int) -> None:
-    """The same when spans show that a trace began earlier, which any number of calls may find out at once."""
+    """Move the copies back when spans show that a trace began earlier; many calls may do so at once."""
     change = {"$min": {"trace_time": trace_time}}
     later = {"trace_time": {"$gt": trace_time}}
     await asyncio.gather(

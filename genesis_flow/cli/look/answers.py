@@ -1,4 +1,4 @@
-"""The same as the tables, for programs."""
+"""What the tables show, for programs."""
 
 import json
 import math

@@ -80,7 +80,7 @@ class Snapshot:
     def pages(
         self, table: str, names: Sequence[str], *where: Condition, order: Sequence[str], size: int
     ) -> Iterator[list[Row]]:
-        """The same in pages behind the last row, without holding anything open in between."""
+        """All rows, in pages that each begin behind the last row, so that nothing stays open in between."""
         if table not in self.tables:
             return
         at = [names.index(name) for name in order]
@@ -263,7 +263,7 @@ def open_snapshot(uri: str) -> Snapshot:
 
 
 def canonical_name(url: sa.URL) -> str:
-    """The same for the same database, whoever reads it; without user and password."""
+    """One name for each database, whoever reads it: the URL without user and password."""
     if url.get_backend_name() == "sqlite":
         return f"sqlite:///{_sqlite_path(url)}"
     bare = sa.URL.create(url.get_backend_name(), host=url.host, port=url.port, database=url.database)

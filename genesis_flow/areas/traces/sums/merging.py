@@ -148,7 +148,7 @@ def tallied(rows: Iterable[Document], grouping: Grouping, into: Tallies) -> int:
 
 
 def tallied_values(rows: Iterable[Document], grouping: Grouping, into: Tallies) -> int:
-    """The same for what ``histogram_pipeline`` found."""
+    """Add what ``histogram_pipeline`` found; how many traces that were."""
     found, names = 0, list(grouping.key())
     for row in rows:
         count = int(row["n"])
