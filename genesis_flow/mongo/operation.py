@@ -185,7 +185,7 @@ def mutation(function: Method[P, T]) -> Method[P, T]:
 
 
 def long_mutation(function: Method[P, T]) -> Method[P, T]:
-    """Make a mutation of a method whose work grows with the number of runs: its deadline is LONG times as far."""
+    """Make a mutation whose work grows with the number of runs: its deadline is LONG times as far."""
     return _public(function, patience=LONG, changes=True)
 
 

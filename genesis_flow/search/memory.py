@@ -32,7 +32,7 @@ def first_positions(
 def top_pipeline(
     order: Sequence[OrderKey], match: Document, after: Position | None, limit: int
 ) -> list[Document]:
-    """The stages with which MongoDB finds the first ones, for orders without metrics, as ``{_id, v0, v1, ...}``."""
+    """The first positions as MongoDB finds them, for orders without metrics: ``{_id, v0, v1, ...}``."""
     values: Document = {}
     sort: dict[str, int] = {}
     for index, key in enumerate(order):

@@ -4,7 +4,6 @@ Other clients write runs and delete them, too, so it is only ever a guess, which
 check.
 """
 
-import threading
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -27,13 +26,15 @@ class _Run:
 
 
 class KnownMetrics:
-    """The metrics of the runs that were written last."""
+    """The metrics of the runs that were written last.
+
+    Only the event loop writes it; a thread that sends an update itself may ask meanwhile.
+    """
 
     def __init__(self, size: int = _REMEMBERED) -> None:
         self._size = size
         self._runs: OrderedDict[str, _Run] = OrderedDict()
         self._remembered = 0
-        self._lock = threading.Lock()
 
     def begin(self, run_id: str) -> None:
         """A run has just been made, and has no metrics yet."""
@@ -57,17 +58,16 @@ class KnownMetrics:
         return self._remembered
 
     def _put(self, run_id: str, new: _Run, keys: Collection[str] = ()) -> None:
-        with self._lock:
-            run = self._runs.pop(run_id, None)
-            if run is None:
-                run = new
-            else:
-                self._remembered -= run.size
-            run.keys.update(keys)
-            self._runs[run_id] = run
-            self._remembered += run.size
-            while self._remembered > self._size and len(self._runs) > 1:
-                self._remembered -= self._runs.popitem(last=False)[1].size
+        run = self._runs.pop(run_id, None)
+        if run is None:
+            run = new
+        else:
+            self._remembered -= run.size
+        run.keys.update(keys)
+        self._runs[run_id] = run
+        self._remembered += run.size
+        while self._remembered > self._size and len(self._runs) > 1:
+            self._remembered -= self._runs.popitem(last=False)[1].size
 
 
 class MetricMemory(Area):
