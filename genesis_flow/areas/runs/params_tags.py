@@ -40,12 +40,11 @@ class ParamsTags(Area):
     async def log_param(self, run_id: str, param: Param) -> None:
         """Log a param of an active run; it cannot be changed later."""
         _, query, change = self._one_param(run_id, param)
-        param = self._checked(param)
         while True:
             if await self.database.joined(RunFields).update_one(query, change):
                 return
             run = await find_active_run(self.database, run_id, {"lifecycle_stage": 1, "params": 1})
-            refuse_changed_param(run_id, run, param)
+            refuse_changed_param(run_id, run, self._checked(param))
 
     def _one_tag(self, run_id: str, tag: RunTag) -> OneUpdate | None:
         change = tag_update([validate_tag(tag.key, tag.value)])

@@ -92,7 +92,6 @@ class SpanIngest(TraceMemory, Area):
             return []
         trace_ids = {span.trace_id for span in spans}
         number = experiment_number(location)
-        known = self._known_states(trace_ids, number)
         # MLflow prices tokens by a list that it asks the network for, now and then.
         batches = await made_first(lambda: batches_of(spans))
         known = self._known_states(trace_ids, number)
