@@ -26,7 +26,8 @@ def server(genesis_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield address
 
 
-async def test_every_call_over_rest(server: str, tmp_path: Path) -> None:
+async def test_every_call_over_rest(server: str, genesis_uri: str, tmp_path: Path) -> None:
+    """The calls of the scenes, whose server is then there for a client beside the database."""
     rest = RestStore(lambda: MlflowHostCreds(server))
 
     async def call(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -35,6 +36,7 @@ async def test_every_call_over_rest(server: str, tmp_path: Path) -> None:
         return getattr(rest, asked)(*args, **kwargs)
 
     await play(Stage(call, call, tmp_path), "mcp", "skills")
+    assert MlflowClient(genesis_uri).get_mcp_server(SERVER).latest_version == "1.0.0"
 
 
 def test_both_clients_see_the_same(server: str, genesis_uri: str) -> None:
@@ -87,8 +89,3 @@ def test_commands_for_skills(server: str) -> None:
     assert "deprecated" in command("search-versions", "skills:/greeting", "--output", "json")
     command("delete-version", "skills:/greeting/1")
     assert "prod" not in command("get", "skills:/greeting", "--output", "json")
-
-
-def test_names_of_the_walk(genesis_uri: str, server: str) -> None:
-    """What the walk over REST has left, read beside the database."""
-    assert MlflowClient(genesis_uri).get_mcp_server(SERVER).latest_version == "1.0.0"

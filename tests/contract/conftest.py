@@ -11,6 +11,7 @@ import pymongo
 import pytest
 import sqlalchemy
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.time import get_current_time_millis
 from pymongo.database import Database
 
 from genesis_flow.sync.tracking import MongoDBStore
@@ -57,6 +58,10 @@ def oracle(session_oracle: tuple[SqlAlchemyStore, sqlite3.Connection]) -> SqlAlc
     with closing(_connected(store)) as now:
         _trade_durability_for_speed(now)
         first.backup(now)
+        # The default experiment is made now, as in the store that it is compared with.
+        made = get_current_time_millis()
+        now.execute("UPDATE experiments SET creation_time = ?, last_update_time = ?", (made, made))
+        now.commit()
     return store
 
 
