@@ -277,7 +277,8 @@ def test_no_change_of_a_document_stays_unnoticed(imported: Imported, database: D
             made.append(change)
         named = _all_named(database, source)
         missed += [str(change) for change in made if not change.names & named]
-        for change in made:
+        # The last first: one may hold what the one before it had to give up for it, such as a unique name.
+        for change in reversed(made):
             database[change.collection].replace_one(
                 {"_id": change.key}, originals[change.collection][change.key]
             )

@@ -45,7 +45,7 @@ from genesis_flow.compat.validation import validate_model_name, validate_model_v
 from genesis_flow.documents.tag_values import delete_tag_update, set_tag_update, tag_maps
 from genesis_flow.mongo.blocking import in_thread
 from genesis_flow.mongo.connection import Session
-from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation
+from genesis_flow.mongo.operation import Area, call_token, drawn_once, is_repetition, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.mongo.writes import insert_once
 
@@ -102,7 +102,9 @@ class ModelVersions(Area):
         """Complete ``version`` and insert it; returns its model."""
         models, versions = models_in(self.database), versions_in(self.database)
         async with self.database.lock(f"registered model {name}"):
-            model = await self._take_number(name, version["creation_time"])
+            # A repetition keeps the number that it was given, although others have taken the next ones
+            # meanwhile: the version may be there already.
+            model = await drawn_once("version", lambda: self._take_number(name, version["creation_time"]))
             number = model["last_version"]
             version.update(_id=version_id(model["_id"], number), model=model["_id"], version=number)
             version.update(await insert_once(versions, version))
