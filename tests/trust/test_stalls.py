@@ -11,7 +11,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from genesis_flow.aio import MongoDBStore
+from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.embedded import EmbeddedUnavailable
 from genesis_flow.mongo import operation
 from tests.commands import CommandRecorder
@@ -98,6 +98,23 @@ async def test_calls_that_are_joined_are_sent_again(world: World, proxy: FaultyP
     )
     assert proxy.lost == ["update"]
     assert len(await store.get_metric_history(run_id, "m")) == 20
+
+
+async def test_a_version_whose_reply_is_swallowed_is_made_once(world: World, proxy: FaultyProxy) -> None:
+    """Although somebody else makes the next one meanwhile."""
+    await world.registry.create_registered_model("model")
+    proxy.arm(reply_lost=lambda command: command.name == "insert", silent=Silence.NOTHING)
+    slow = asyncio.create_task(world.registry.create_model_version("model", "s3://slow"))
+    while not proxy.lost:
+        await asyncio.sleep(0.01)
+    proxy.arm()
+    direct = world.uri.replace(str(proxy.port), str(proxy.upstream))
+    async with MongoDBModelRegistryStore(direct) as another:
+        second = await another.create_model_version("model", "s3://meanwhile")
+        first = await asyncio.wait_for(slow, HANGS)
+        found = {(each.version, each.source) for each in await another.search_model_versions("name = 'model'")}
+    assert (int(first.version), int(second.version)) == (1, 2)
+    assert {(int(version), source) for version, source in found} == {(1, "s3://slow"), (2, "s3://meanwhile")}
 
 
 async def test_connections_that_a_firewall_has_forgotten_are_left(

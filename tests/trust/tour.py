@@ -27,6 +27,7 @@ class World(Stage):
 
     def __init__(self, uri: str, artifacts: str) -> None:
         super().__init__(self._track, self._register, Path(artifacts))
+        self.uri = uri
         self.store: Any = MongoDBStore(uri, artifacts)
         self.registry = MongoDBModelRegistryStore(uri)
         self.around = self.plainly
