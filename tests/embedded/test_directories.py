@@ -148,8 +148,9 @@ def test_a_removal_ends_the_server_at_once(directory: Path, removed: str) -> Non
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)])
     try:
         wait_until(lambda: is_locked(directory / "keeper.lock"))  # or another keeper would be started
-        with embedded.acquire(directory) as server, client(server.uri) as mongo:
-            assert mongo.db.things.insert_one({"_id": 1}).acknowledged
+        with embedded.acquire(directory) as server:
+            with client(server.uri) as mongo:  # closed before the server ends: later it would wait for one
+                assert mongo.db.things.insert_one({"_id": 1}).acknowledged
             pid = embedded.status(directory).pid
             assert json.loads((directory / "server.json").read_text())["keeper"] == process.pid
             target = directory / removed
