@@ -53,3 +53,5 @@ async def profiled(opened: Database) -> AsyncIterator[list[Query]]:
                     returned=entry.get("nreturned", 0),
                 )
             )
+        # With a collection more, the database would not be handed to the next test.
+        await database.drop_collection("system.profile")
