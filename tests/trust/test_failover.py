@@ -202,7 +202,7 @@ def test_past_the_deadline_there_is_one_clear_error(
         started = time.monotonic()
         with pytest.raises(MlflowException) as caught:
             call()
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 30  # the deadline is after 3, the usual one after 60
         assert caught.value.error_code in ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED")
         assert caught.value.__cause__ is not None
         assert str(cluster.members[0].port) in str(caught.value)

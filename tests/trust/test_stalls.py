@@ -103,18 +103,28 @@ async def test_calls_that_are_joined_are_sent_again(world: World, proxy: FaultyP
 async def test_a_version_whose_reply_is_swallowed_is_made_once(world: World, proxy: FaultyProxy) -> None:
     """Although somebody else makes the next one meanwhile."""
     await world.registry.create_registered_model("model")
-    proxy.arm(reply_lost=lambda command: command.name == "insert", silent=Silence.NOTHING)
+    lost = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def the_first_insert(command: Command) -> bool:
+        if command.name != "insert" or lost.is_set():
+            return False
+        loop.call_soon_threadsafe(lost.set)
+        return True
+
+    proxy.arm(reply_lost=the_first_insert, silent=Silence.NOTHING)
     slow = asyncio.create_task(world.registry.create_model_version("model", "s3://slow"))
-    while not proxy.lost:
-        await asyncio.sleep(0.01)
-    proxy.arm()
+    await asyncio.wait_for(lost.wait(), HANGS)
     direct = world.uri.replace(str(proxy.port), str(proxy.upstream))
     async with MongoDBModelRegistryStore(direct) as another:
         second = await another.create_model_version("model", "s3://meanwhile")
         first = await asyncio.wait_for(slow, HANGS)
-        found = {(each.version, each.source) for each in await another.search_model_versions("name = 'model'")}
+        found = await another.search_model_versions("name = 'model'")
     assert (int(first.version), int(second.version)) == (1, 2)
-    assert {(int(version), source) for version, source in found} == {(1, "s3://slow"), (2, "s3://meanwhile")}
+    assert {(int(version.version), version.source) for version in found} == {
+        (1, "s3://slow"),
+        (2, "s3://meanwhile"),
+    }
 
 
 async def test_connections_that_a_firewall_has_forgotten_are_left(
