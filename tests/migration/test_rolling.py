@@ -15,7 +15,7 @@ from genesis_flow.migrate import batches, command
 from genesis_flow.migrate.config import MigrateConfig
 from tests.migration.helpers import add_step, database, make_config, real_steps
 
-DOCUMENTS = 200_000
+DOCUMENTS = 60_000
 WRITERS = 4
 
 # It adds a field to every run and indexes it, which is what a step that expands the schema does.
@@ -96,7 +96,7 @@ async def test_clients_log_without_one_failed_write_while_up_runs(
         await asyncio.to_thread(many_runs, store_uri, template)
         add_step(location, "20290101000000", "expand", EXPAND)
         upgrade = Upgrade(make_config(store_uri, location))
-        monkeypatch.setattr(batches, "REPORT_SECONDS", 0.5)
+        monkeypatch.setattr(batches, "REPORT_SECONDS", 0.2)
         stop = asyncio.Event()
         writers = [asyncio.create_task(log(store, run, stop)) for run in runs]
         upgrade.start()
