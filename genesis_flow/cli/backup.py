@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pymongo
 from bson.raw_bson import RawBSONDocument
@@ -35,9 +34,9 @@ from genesis_flow.cli.backup_file import (
     writing,
 )
 from genesis_flow.core.uri import EMBEDDED_DATABASE
+from genesis_flow.documents.plain import Document
 
 Report = Callable[[str], None]
-Document = dict[str, Any]
 
 # How long the server may be asked for the moment that the backup began; its own default are five minutes.
 _KEPT_SECONDS = 24 * 3600

@@ -35,6 +35,7 @@ from bson import json_util
 from genesis_flow.cli.backup_artifacts import FOLDER as _ARTIFACTS
 from genesis_flow.cli.backup_artifacts import Files, FilesTally, Piece
 from genesis_flow.core.errors import GenesisFlowError
+from genesis_flow.documents.plain import Document
 
 FORMAT = "genesis_flow backup"
 VERSION = 1
@@ -46,8 +47,6 @@ _COMPRESSION = 3
 # A reply of the server has 16 MB and one document more.
 _LARGEST_PIECE = 48 * 2**20
 _LENGTH = 4
-
-Document = dict[str, Any]
 
 
 class BackupError(GenesisFlowError):

@@ -21,8 +21,7 @@ from mlflow.entities import (
 )
 
 from genesis_flow.documents.keys import unescape
-
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 
 def whole(number: int | None) -> int | None:

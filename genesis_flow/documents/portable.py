@@ -15,7 +15,8 @@ from pymongo import ASCENDING, DESCENDING, DeleteMany, DeleteOne, IndexModel, In
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import DocumentTooLarge
 
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
+
 Sort = list[tuple[str, int]]
 
 # A document of an RU account may have 2 MB; the service counts some bytes of its own.

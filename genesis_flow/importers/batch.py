@@ -12,6 +12,7 @@ from pymongo import InsertOne, ReplaceOne, UpdateOne
 from genesis_flow.areas.metrics.documents import MetricBlockFields
 from genesis_flow.documents.imports import ImportProblemFields, ImportUnitFields, journal_key
 from genesis_flow.documents.keys import children_of
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.changes import (
     NAMED_AFTER_CONTENT,
     SHARED,
@@ -29,7 +30,6 @@ from genesis_flow.importers.target import ImportTarget, Operation, patiently
 from genesis_flow.importers.tidy import drop_superseded_blocks
 from genesis_flow.importers.writers import Root, Write
 
-Document = dict[str, Any]
 _BLOCKS = MetricBlockFields.Settings.name
 
 

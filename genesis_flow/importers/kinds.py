@@ -33,8 +33,7 @@ from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, Tr
 from genesis_flow.areas.webhooks.documents import WebhookFields
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import children_of, escape
-
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 
 class Column(NamedTuple):

@@ -12,12 +12,12 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from genesis_flow.areas.traces.documents import TraceFields
 from genesis_flow.areas.traces.sums.documents import TraceSumsFields, note_everything
 from genesis_flow.documents.declared import Declared
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.errors import ImportConflict
 from genesis_flow.mongo.error_edge import retry_delay
 from genesis_flow.mongo.writes import only_duplicates
 
 T = TypeVar("T")
-Document = dict[str, Any]
 Operation = InsertOne[Any] | ReplaceOne[Any] | UpdateOne
 
 # Ids in one query.

@@ -23,12 +23,11 @@ from pymongo.errors import DuplicateKeyError
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import escape, stored_text
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit.entities import Refusal
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import call_token, is_repetition
 from genesis_flow.mongo.scoping import current_workspace, scoped
-
-Document = dict[str, Any]
 
 DRAFT, ACTIVE, DELETED = "draft", "active", "deleted"
 LATEST = "latest"

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection
 
+from genesis_flow.documents.plain import Document
 from genesis_flow.migrate.errors import MigrationError
 
 BATCH_SIZE = 1000
 REPORT_SECONDS = 2.0
 RAREST_REPORT_SECONDS = 30.0
 
-Document = dict[str, Any]
 Report = Callable[[str], None]
 
 

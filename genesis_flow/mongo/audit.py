@@ -20,6 +20,7 @@ from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.core.settings import Settings
 from genesis_flow.documents.audit import AuditFields
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.scoping import current_workspace
 
@@ -30,7 +31,6 @@ CONNECT = "connect"
 LONGEST_TEXT = 500
 MOST_IDS = 1000
 
-Document = dict[str, Any]
 Describe = Callable[[Any], Document]
 
 

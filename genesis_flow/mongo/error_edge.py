@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Callable
 
 from bson.errors import BSONError, InvalidDocument
 from mlflow.exceptions import MlflowException
@@ -35,6 +36,7 @@ from genesis_flow.core.errors import GenesisFlowError
 UNSTORABLE = (BSONError, OverflowError, UnicodeError)
 
 _UNAUTHORIZED = 13
+_DUPLICATE = 11000
 _NO_USER = "requires authentication"
 _AUTHENTICATION = {11, 18, 8000}
 _TOO_LARGE = {10334, 17280, 17419, 17420}
@@ -148,73 +150,12 @@ def translate(error: Exception, where: str, timeout: float) -> MlflowException:
         )
     if isinstance(error, GenesisFlowError):
         return MlflowException(str(error), TEMPORARILY_UNAVAILABLE)
-    for applies, error_code, text in _meanings(error, where, timeout):
-        if applies:
+    code = _code(error) if isinstance(error, PyMongoError) else None
+    for applies, error_code, text in _MEANINGS:
+        if applies(error, code):
+            text = text.format(where=where, timeout=timeout, reason=plain_text(error))
             return MlflowException(text, error_code)
     return MlflowException(f"MongoDB could not do this in {where}: {plain_text(error)}", INTERNAL_ERROR)
-
-
-def _meanings(error: Exception, where: str, timeout: float) -> tuple[tuple[bool, int, str], ...]:
-    """What an error of the server or the driver may mean, the most telling first."""
-    code = _code(error) if isinstance(error, PyMongoError) else None
-    reason = plain_text(error)
-    return (
-        (
-            is_too_large(error),
-            INVALID_PARAMETER_VALUE,
-            f"The write would make a document larger than the server allows (16 MB, or 2 MB on Azure Cosmos "
-            f"DB): {reason}. All params and tags of a run share one document: log large values as artifacts "
-            "instead. Nothing was written.",
-        ),
-        (
-            isinstance(error, DuplicateKeyError) or code == 11000,
-            RESOURCE_ALREADY_EXISTS,
-            f"The same thing exists already in {where}: {reason}",
-        ),
-        (
-            code == _UNAUTHORIZED and _NO_USER in str(error),
-            UNAUTHENTICATED,
-            f"No user was given, and {where} lets in nobody without one: {reason}. Name the user and the "
-            "password in GENESIS_FLOW_MONGODB_USERNAME and GENESIS_FLOW_MONGODB_PASSWORD, or in the URI.",
-        ),
-        (
-            code == _UNAUTHORIZED,
-            PERMISSION_DENIED,
-            f"The database user may not do this in {where}: {reason}. Ask for the role readWrite on that "
-            "database; the role read is enough to look at runs.",
-        ),
-        (
-            code in _AUTHENTICATION,
-            UNAUTHENTICATED,
-            f"MongoDB refused the user name or password for {where}: {reason}. Check the credentials and "
-            "authSource.",
-        ),
-        (
-            isinstance(error, ExecutionTimeout) or code in _TIMED_OUT or has_run_out(error),
-            DEADLINE_EXCEEDED,
-            f"{where} did not finish the call within {timeout:g} s: {reason}. Try again, or allow more time "
-            "with GENESIS_FLOW_TIMEOUT (seconds).",
-        ),
-        (
-            _is_throttled(error),
-            REQUEST_LIMIT_EXCEEDED,
-            f"{where} refuses requests because there are too many, and did so for {timeout:g} s: {reason}. "
-            "Log less often or in larger batches, raise the throughput (RU/s) of the database, or allow more "
-            "time with GENESIS_FLOW_TIMEOUT (seconds).",
-        ),
-        (
-            _is_closed(error),
-            TEMPORARILY_UNAVAILABLE,
-            f"The connection to {where} was closed during the call: what it was to write may or may not be "
-            "stored. Call again.",
-        ),
-        (
-            isinstance(error, ConnectionFailure) or code in _PASSING,
-            TEMPORARILY_UNAVAILABLE,
-            f"Cannot reach {where}: {reason}. Check that the server runs, that its address is right and that "
-            "this machine may connect to it.",
-        ),
-    )
 
 
 def _is_closed(error: Exception) -> bool:
@@ -233,3 +174,64 @@ def has_run_out(error: Exception) -> bool:
 def server_works(error: PyMongoError) -> bool:
     """Whether the server itself ended the command, which needs longer: the connection is sound."""
     return isinstance(error, ExecutionTimeout) and (error.details or {}).get("codeName") == "MaxTimeMSExpired"
+
+
+# What an error of the server or the driver may mean, the most telling first: whether an error with this code
+# does, MLflow's code for it, and the text.
+_MEANINGS: tuple[tuple[Callable[[Exception, int | None], bool], int, str], ...] = (
+    (
+        lambda error, code: is_too_large(error),
+        INVALID_PARAMETER_VALUE,
+        "The write would make a document larger than the server allows (16 MB, or 2 MB on Azure Cosmos "
+        "DB): {reason}. All params and tags of a run share one document: log large values as artifacts "
+        "instead. Nothing was written.",
+    ),
+    (
+        lambda error, code: isinstance(error, DuplicateKeyError) or code == _DUPLICATE,
+        RESOURCE_ALREADY_EXISTS,
+        "The same thing exists already in {where}: {reason}",
+    ),
+    (
+        lambda error, code: code == _UNAUTHORIZED and _NO_USER in str(error),
+        UNAUTHENTICATED,
+        "No user was given, and {where} lets in nobody without one: {reason}. Name the user and the "
+        "password in GENESIS_FLOW_MONGODB_USERNAME and GENESIS_FLOW_MONGODB_PASSWORD, or in the URI.",
+    ),
+    (
+        lambda error, code: code == _UNAUTHORIZED,
+        PERMISSION_DENIED,
+        "The database user may not do this in {where}: {reason}. Ask for the role readWrite on that "
+        "database; the role read is enough to look at runs.",
+    ),
+    (
+        lambda error, code: code in _AUTHENTICATION,
+        UNAUTHENTICATED,
+        "MongoDB refused the user name or password for {where}: {reason}. Check the credentials and "
+        "authSource.",
+    ),
+    (
+        lambda error, code: isinstance(error, ExecutionTimeout) or code in _TIMED_OUT or has_run_out(error),
+        DEADLINE_EXCEEDED,
+        "{where} did not finish the call within {timeout:g} s: {reason}. Try again, or allow more time "
+        "with GENESIS_FLOW_TIMEOUT (seconds).",
+    ),
+    (
+        lambda error, code: _is_throttled(error),
+        REQUEST_LIMIT_EXCEEDED,
+        "{where} refuses requests because there are too many, and did so for {timeout:g} s: {reason}. "
+        "Log less often or in larger batches, raise the throughput (RU/s) of the database, or allow more "
+        "time with GENESIS_FLOW_TIMEOUT (seconds).",
+    ),
+    (
+        lambda error, code: _is_closed(error),
+        TEMPORARILY_UNAVAILABLE,
+        "The connection to {where} was closed during the call: what it was to write may or may not be "
+        "stored. Call again.",
+    ),
+    (
+        lambda error, code: isinstance(error, ConnectionFailure) or code in _PASSING,
+        TEMPORARILY_UNAVAILABLE,
+        "Cannot reach {where}: {reason}. Check that the server runs, that its address is right and that "
+        "this machine may connect to it.",
+    ),
+)

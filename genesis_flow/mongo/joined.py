@@ -13,15 +13,13 @@ import time
 from collections.abc import Iterable
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any
 
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
 
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.patience import attempt_ends, for_seconds
-
-Document = dict[str, Any]
 
 # How long the first of those who wait does so for the others.
 _PATIENCE_SECONDS = 0.001

@@ -1,6 +1,7 @@
 """What every public call of a store gets: an open database, a deadline, retries, errors in MLflow's terms."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
@@ -8,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from mlflow.exceptions import MlflowException
@@ -227,24 +229,25 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
         if _inside.get() is self._identity:
             return await function(self, *args, **kwargs)
         inside, call, owed = _inside.set(self._identity), _call.set(_Call()), debts.set([])
-        timeout = self.settings.timeout * patience
-
-        async def work() -> T:
-            try:
-                check(args, kwargs)
-                return await _within(
-                    self, function.__name__, lambda: function(self, *args, **kwargs), timeout
-                )
-            except Exception as error:
-                if is_slip(function, args, kwargs, error):
-                    raise slipped(function, args, kwargs, error) from error
-                raise
-
         try:
-            if not (changes and self.settings.audit):
-                return await work()
-            trail = _Trail(self, function, audit.target_of(function, args, kwargs))
-            return await trail.around(work, announced=patience > 1)
+            trail = None
+            if changes and self.settings.audit:
+                trail = _Trail(self, function, audit.target_of(function, args, kwargs), patience > 1)
+            # Written out: a helper for each of these would be a frame more in the traceback of every error.
+            async with trail or contextlib.nullcontext():
+                try:
+                    check(args, kwargs)
+                    timeout = self.settings.timeout * patience
+                    result = await _within(
+                        self, function.__name__, lambda: function(self, *args, **kwargs), timeout
+                    )
+                except Exception as error:
+                    if is_slip(function, args, kwargs, error):
+                        raise slipped(function, args, kwargs, error) from error
+                    raise
+                if trail is not None:
+                    trail.result = result
+            return result
         finally:
             _inside.reset(inside)
             _call.reset(call)
@@ -256,33 +259,40 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
 
 
 class _Trail:
-    """What one call leaves in the audit trail."""
+    """What one call leaves in the audit trail: the block of ``async with`` is the call's work."""
 
-    def __init__(self, area: Area, function: Callable[..., Any], target: dict[str, Any]) -> None:
+    def __init__(
+        self, area: Area, function: Callable[..., Any], target: dict[str, Any], announced: bool
+    ) -> None:
         self.area = area
         self.store = area.store
         self.name = function.__name__
         self.target = target
+        self.announced = announced
+        self.result: Any = None
 
-    async def around(self, work: Callable[[], Coroutine[Any, Any, T]], *, announced: bool) -> T:
-        """Run ``work`` and record what became of it; long work, which may be killed, says its begin."""
+    async def __aenter__(self) -> None:
+        """Long work, which may be killed, says its begin."""
         await self._write(
             lambda: audit.introduce(self.area.database, self.store), self.area.settings.open_timeout
         )
-        if announced:
+        if self.announced:
             await self._record(audit.BEGUN)
-        try:
-            result = await work()
-        except MlflowException as error:
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self._record_success()
+        elif isinstance(error, MlflowException):
             await self._record_failure({"outcome": audit.FAILED, "error": error.error_code})
-            raise
-        except asyncio.CancelledError:
+        elif isinstance(error, asyncio.CancelledError):
             await self._record_failure({"outcome": audit.INTERRUPTED})
-            raise
-        except Exception as error:
+        elif isinstance(error, Exception):
             await self._record_failure({"outcome": audit.FAILED, "error": type(error).__name__})
-            raise
-        self.target |= self._made(result)
+
+    async def _record_success(self) -> None:
+        self.target |= self._made()
         try:
             await self._record(audit.DONE)
         except MlflowException as error:
@@ -290,12 +300,11 @@ class _Trail:
                 f"{self.name} did its work, but its audit record could not be written. {error.message}",
                 ErrorCode.Value(error.error_code),
             ) from error
-        return result
 
-    def _made(self, result: Any) -> dict[str, Any]:
+    def _made(self) -> dict[str, Any]:
         if self.name == "create_experiment":  # the one creation that returns a bare id
-            return {"experiment_id": result}
-        return audit.made_by(result)
+            return {"experiment_id": self.result}
+        return audit.made_by(self.result)
 
     async def _record(self, outcome: str, **more: Any) -> None:
         entry = audit.record(self.area.settings, self.store, self.name, self.target, outcome) | more
@@ -314,45 +323,40 @@ class _Trail:
         await _within(self.area, "audit", work, opening + _RECORD_SECONDS)
 
 
-async def _within(area: Area, name: str, call: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
-    with for_seconds(timeout):
-        return await _attempts(area, call, area.methods.call(name, timeout), timeout)
-
-
-async def _attempts(
-    area: Area, call: Callable[[], Coroutine[Any, Any, T]], patience: Patience, timeout: float
-) -> T:
-    attempts = _call.get()
-    lost = False
+async def _within(area: Area, name: str, work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+    """Run ``work`` on the open database, again after passing failures, for so many seconds."""
+    attempts, lost = _call.get(), False
     delay: float | None
-    while True:
-        try:
-            if lost:
-                await revive(area.settings)
-            await area.open()
-            with patience.attempt():
-                await pay()
-                return await call()
-        except _Late:
-            delay = 0.0
-        except Meanwhile:
-            delay = meanwhile_delay(attempts.attempt)
-            if delay is None or not patience.leaves(delay):
+    with for_seconds(timeout):
+        patience = area.methods.call(name, timeout)
+        while True:
+            try:
+                if lost:
+                    await revive(area.settings)
+                await area.open()
+                with patience.attempt():
+                    await pay()
+                    return await work()
+            except _Late:
+                delay = 0.0
+            except Meanwhile:
+                delay = meanwhile_delay(attempts.attempt)
+                if delay is None or not patience.leaves(delay):
+                    raise
+            except MlflowException:
                 raise
-        except MlflowException:
-            raise
-        except PyMongoError as error:
-            delay = _delay(error, attempts.attempt, patience, connected=area.connected)
-            if delay is None or not patience.leaves(delay):
+            except PyMongoError as error:
+                delay = _delay(error, attempts.attempt, patience, connected=area.connected)
+                if delay is None or not patience.leaves(delay):
+                    raise translate(error, area.settings.store_uri, timeout) from error
+                patience.tell(area.settings.store_uri, error)
+            except (*UNSTORABLE, GenesisFlowError) as error:
                 raise translate(error, area.settings.store_uri, timeout) from error
-            patience.tell(area.settings.store_uri, error)
-        except (*UNSTORABLE, GenesisFlowError) as error:
-            raise translate(error, area.settings.store_uri, timeout) from error
-        finally:
-            attempts.end()
-        attempts.attempt += 1
-        lost = True
-        await asyncio.sleep(delay)
+            finally:
+                attempts.end()
+            attempts.attempt += 1
+            lost = True
+            await asyncio.sleep(delay)
 
 
 def _delay(error: PyMongoError, attempt: int, patience: Patience, *, connected: bool) -> float | None:

@@ -6,9 +6,9 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.documents.plain import Document
 from genesis_flow.search.order import OrderKey, sort_key
 
-Document = dict[str, Any]
 Position = list[Any]
 
 # MongoDB sorts by at most 32 fields; a key takes two, and the run id one.

@@ -10,10 +10,10 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
 
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.search.order import START_TIME
 
-Document = dict[str, Any]
 Place = tuple[int | None, str]
 """Start time and run id: where a read goes on among entries that are equal otherwise."""
 

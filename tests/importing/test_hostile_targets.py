@@ -16,6 +16,7 @@ from pymongo.database import Database
 
 from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.verify import compare
 from genesis_flow.importers.verify.compare import Comparer, Outcome
 from genesis_flow.importers.verify.entities import canonical
@@ -28,7 +29,6 @@ from tests.importing.sql_databases import oracle
 from tests.importing.verifying import bring, changed, check, unpack_sql, with_change
 from tests.mongod import Mongod, unique
 
-Document = dict[str, Any]
 Way = tuple[Any, ...]
 
 # What an import writes for itself, and what readers make anew; params and tags are views.

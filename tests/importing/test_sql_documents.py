@@ -9,13 +9,13 @@ import pytest
 from mlflow.entities import Assessment, Span, TraceInfo
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.engine import Options, run_import
 from genesis_flow.migrate.config import load_config
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.importing.sql_databases import ARTIFACT_ROOT, oracle, unpacked
 from tests.mongod import Mongod, unique
 
-Document = dict[str, Any]
 Documents = dict[str, Document]
 SPANS_ONLY, STATED = f"tr-{8192:032x}", f"tr-{4096:032x}"
 

@@ -31,7 +31,6 @@ from genesis_flow.areas.evaluation.associations import (
 )
 from genesis_flow.areas.evaluation.documents import (
     DatasetRecordFields,
-    Document,
     EntityAssociationFields,
     EvaluationDatasetFields,
     association_key,
@@ -44,6 +43,7 @@ from genesis_flow.areas.experiments.guards import refuse_unknown_dataset, valida
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.keys import children_of, escape, stored_text
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, call_token, long_mutation, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped

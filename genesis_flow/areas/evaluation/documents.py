@@ -18,11 +18,10 @@ from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.entities import maybe
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR, escape, unescape, unescape_map
+from genesis_flow.documents.plain import Document
 
 if TYPE_CHECKING:
     from mlflow.entities import EvaluationDataset
-
-Document = dict[str, Any]
 
 
 class EvaluationDatasetFields(Declared):

@@ -23,7 +23,6 @@ from pymongo import ASCENDING, UpdateOne
 
 from genesis_flow.areas.evaluation.documents import (
     DatasetRecordFields,
-    Document,
     EvaluationDatasetFields,
     dataset_digest,
     dataset_record_entity,
@@ -33,6 +32,7 @@ from genesis_flow.areas.evaluation.documents import (
 from genesis_flow.areas.evaluation.schema import merged_schema
 from genesis_flow.areas.experiments.guards import refuse_unknown_dataset
 from genesis_flow.documents.keys import children_of
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, is_repetition, long_mutation, mutation, operation
 from genesis_flow.mongo.scoping import scoped

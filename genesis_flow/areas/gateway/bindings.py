@@ -9,11 +9,12 @@ from typing import Any
 from mlflow.entities import GatewayEndpointBinding, GatewayResourceType
 
 from genesis_flow.areas.gateway import entities as told
-from genesis_flow.areas.gateway.documents import CREATION_ORDER, BindingFields, Document
+from genesis_flow.areas.gateway.documents import CREATION_ORDER, BindingFields
 from genesis_flow.areas.gateway.shared import missing, new, require_endpoint
 from genesis_flow.areas.judges.documents import ScorerFields
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import SEPARATOR
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, is_repetition, mutation, operation

@@ -20,7 +20,7 @@ from pymongo import ASCENDING
 
 from genesis_flow.areas.experiments.guards import validate_max_results
 from genesis_flow.areas.gateway import entities as told
-from genesis_flow.areas.gateway.documents import BudgetFields, Document
+from genesis_flow.areas.gateway.documents import BudgetFields
 from genesis_flow.areas.gateway.shared import change_of, missing, new, require_endpoint
 from genesis_flow.areas.traces.documents import (
     AUTH_USERNAME_PATH,
@@ -29,6 +29,7 @@ from genesis_flow.areas.traces.documents import (
     TraceFields,
 )
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation

@@ -12,8 +12,6 @@ from pymongo import ASCENDING
 from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
 
-Document = dict[str, Any]
-
 CREATION_ORDER = [("created_time", ASCENDING), ("_id", ASCENDING)]
 
 _NAME = [("workspace", ASCENDING), ("name", ASCENDING)]

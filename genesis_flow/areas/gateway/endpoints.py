@@ -31,12 +31,7 @@ from genesis_flow.areas.experiments.documents import ExperimentFields
 from genesis_flow.areas.experiments.guards import refuse_unknown_experiment
 from genesis_flow.areas.experiments.methods import Experiments
 from genesis_flow.areas.gateway import entities as told
-from genesis_flow.areas.gateway.documents import (
-    Document,
-    EndpointFields,
-    ModelDefinitionFields,
-    ModelOfEndpoint,
-)
+from genesis_flow.areas.gateway.documents import EndpointFields, ModelDefinitionFields, ModelOfEndpoint
 from genesis_flow.areas.gateway.joining import MODELS, read
 from genesis_flow.areas.gateway.remembered import forget
 from genesis_flow.areas.gateway.shared import (
@@ -49,6 +44,7 @@ from genesis_flow.areas.gateway.shared import (
 from genesis_flow.compat.validation import parse_experiment_id
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import escape
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.followers import delete_followers

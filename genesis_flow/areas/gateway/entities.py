@@ -31,9 +31,9 @@ from mlflow.entities.gateway_guardrail import (
     GuardrailStage,
 )
 
-from genesis_flow.areas.gateway.documents import Document
 from genesis_flow.documents.entities import whole
 from genesis_flow.documents.keys import unescape
+from genesis_flow.documents.plain import Document
 
 
 def _made(document: Document) -> dict[str, Any]:

@@ -21,18 +21,14 @@ from pymongo import ASCENDING
 
 from genesis_flow.areas.experiments.guards import validate_max_results
 from genesis_flow.areas.gateway import entities as told
-from genesis_flow.areas.gateway.documents import (
-    Document,
-    EndpointFields,
-    GuardrailFields,
-    GuardrailOfEndpoint,
-)
+from genesis_flow.areas.gateway.documents import EndpointFields, GuardrailFields, GuardrailOfEndpoint
 from genesis_flow.areas.gateway.joining import GUARDED, read
 from genesis_flow.areas.gateway.remembered import forget
 from genesis_flow.areas.gateway.shared import missing, new, require_endpoint
 from genesis_flow.areas.judges.documents import ScorerFields
 from genesis_flow.compat.scorers import is_custom_code
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation

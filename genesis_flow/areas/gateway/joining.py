@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from genesis_flow.areas.gateway.documents import (
-    Document,
     EndpointFields,
     GuardrailFields,
     ModelDefinitionFields,
     SecretFields,
 )
 from genesis_flow.documents.declared import Declared
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.scoping import scoped

@@ -11,16 +11,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_STATE
 
 from genesis_flow.areas.gateway import entities as told
-from genesis_flow.areas.gateway.documents import (
-    Document,
-    EndpointFields,
-    ModelDefinitionFields,
-    SecretFields,
-)
+from genesis_flow.areas.gateway.documents import EndpointFields, ModelDefinitionFields, SecretFields
 from genesis_flow.areas.gateway.joining import SECRETS, read
 from genesis_flow.areas.gateway.remembered import forget
 from genesis_flow.areas.gateway.shared import change_of, missing, new, one_of
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation

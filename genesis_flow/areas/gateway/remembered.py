@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable
 
-from genesis_flow.areas.gateway.documents import Document
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.scoping import current_workspace
 

@@ -7,12 +7,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from genesis_flow.areas.gateway import entities as told
-from genesis_flow.areas.gateway.documents import Document, EndpointFields
+from genesis_flow.areas.gateway.documents import EndpointFields
 from genesis_flow.areas.gateway.guardrails import guardrail_configs
 from genesis_flow.areas.gateway.joining import CALLED, read
 from genesis_flow.areas.gateway.remembered import remembered
 from genesis_flow.areas.gateway.shared import missing
 from genesis_flow.compat import crypto
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.operation import Area, operation
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from typing import Any
 from mlflow.entities import GatewaySecretInfo
 
 from genesis_flow.areas.gateway import entities as told
-from genesis_flow.areas.gateway.documents import CREATION_ORDER, Document, SecretFields
+from genesis_flow.areas.gateway.documents import CREATION_ORDER, SecretFields
 from genesis_flow.areas.gateway.remembered import forget
 from genesis_flow.areas.gateway.shared import change_of, missing, new, one_of
 from genesis_flow.compat import crypto
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.followers import delete_followers

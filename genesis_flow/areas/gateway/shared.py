@@ -6,12 +6,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.time import get_current_time_millis
 
-from genesis_flow.areas.gateway.documents import (
-    Document,
-    EndpointFields,
-    GatewayFields,
-)
+from genesis_flow.areas.gateway.documents import EndpointFields, GatewayFields
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit.entities import Refusal
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.scoping import current_workspace, scoped

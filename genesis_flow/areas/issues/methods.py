@@ -15,13 +15,12 @@ from genesis_flow.areas.issues.documents import IssueFields, issue_entity, keys_
 from genesis_flow.compat.issues import SOURCE_RUNS_OF_THE_EXPERIMENT, check_fields, refuse_newer
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import escape, unescape_map
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import Area, call_token, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.mongo.writes import insert_once
-
-Document = dict[str, Any]
 
 
 class Issues(Area):

@@ -22,13 +22,12 @@ from genesis_flow.areas.traces.documents import AssessmentFields
 from genesis_flow.compat.issues import check_search, issue_page, refuse_newer
 from genesis_flow.compat.validation import parse_experiment_id
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.search.tokens import create_token, parse_token
-
-Document = dict[str, Any]
 
 _SORTED_BY = {
     "name": ("name_lower", str),

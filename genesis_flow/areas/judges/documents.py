@@ -8,11 +8,11 @@ from pymongo import ASCENDING
 
 from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.plain import Document
 
 if TYPE_CHECKING:
     from mlflow.genai.scorers.online.entities import OnlineScoringConfig
 
-Document = dict[str, Any]
 
 LATEST: Document = {"versions": {"$slice": -1}, "experiment_id": 1, "name": 1, "online": 1}
 """The projection of a scorer with its latest version alone."""

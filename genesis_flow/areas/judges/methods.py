@@ -25,13 +25,13 @@ from genesis_flow.areas.judges.documents import (
     HAS_VERSIONS,
     LATEST,
     NAME_ORDER,
-    Document,
     ScorerFields,
     scorer_version,
 )
 from genesis_flow.areas.judges.endpoints import refuse_guardrail
 from genesis_flow.areas.judges.texts import as_given, to_keep, to_tell
 from genesis_flow.compat.validation import parse_experiment_ids
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped

@@ -17,16 +17,11 @@ from mlflow.utils.search_utils import SearchTraceUtils
 from pymongo import ReturnDocument
 
 from genesis_flow.areas.experiments.guards import experiment_number, require_active_experiment
-from genesis_flow.areas.judges.documents import (
-    HAS_VERSIONS,
-    LATEST,
-    Document,
-    ScorerFields,
-    online_config,
-)
+from genesis_flow.areas.judges.documents import HAS_VERSIONS, LATEST, ScorerFields, online_config
 from genesis_flow.areas.judges.texts import endpoint_in, to_tell
 from genesis_flow.compat import scorers
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, mutation, operation
 from genesis_flow.mongo.scoping import scoped

@@ -24,6 +24,7 @@ from genesis_flow.areas.labels.documents import (
     label_schema_entity,
 )
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import Area, call_token, mutation, operation
@@ -33,7 +34,6 @@ from genesis_flow.mongo.writes import insert_missing
 if TYPE_CHECKING:
     from mlflow.genai.label_schemas.label_schemas import InputType, LabelSchema, LabelSchemaType
 
-Document = dict[str, Any]
 
 _MAY_NOT_WRITE = 13
 

@@ -6,7 +6,6 @@ is the same point. They begin with the run's id, so that a deleted run takes its
 """
 
 import hashlib
-from typing import Any
 
 from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
 from pydantic import Field
@@ -16,8 +15,7 @@ from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.entities import whole
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR, unescape_map
-
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 
 class LoggedModelFields(Declared):

@@ -16,11 +16,10 @@ from genesis_flow.compat.rules import MODEL_METRICS_BY_LATEST
 from genesis_flow.compat.search import join_in_comparison_tokens
 from genesis_flow.core.numbers import storable
 from genesis_flow.documents.keys import escape
+from genesis_flow.documents.plain import Document
 from genesis_flow.search.compare import condition
 from genesis_flow.search.order import Kind, OrderKey
 from genesis_flow.search.parsing import parsed
-
-Document = dict[str, Any]
 
 CREATION_TIME = "creation_timestamp"
 _ALIASES = {

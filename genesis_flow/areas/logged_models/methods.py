@@ -25,7 +25,6 @@ from genesis_flow.areas.experiments.guards import (
     refuse_unknown_experiment,
 )
 from genesis_flow.areas.logged_models.documents import (
-    Document,
     LoggedModelFields,
     ModelMetricFields,
     logged_model_entity,
@@ -34,6 +33,7 @@ from genesis_flow.areas.logged_models.metrics import refuse_unknown_model
 from genesis_flow.compat.names import generate_random_name
 from genesis_flow.compat.validation import validate_logged_model_name
 from genesis_flow.documents.keys import escape, unescape
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped

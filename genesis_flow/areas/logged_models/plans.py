@@ -25,12 +25,12 @@ from genesis_flow.areas.logged_models.filters import (
     ModelOrderKey,
 )
 from genesis_flow.compat.rules import MODEL_METRICS_BY_LATEST
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.search.memory import LONGEST_PIPELINE_ORDER, first_positions, top_pipeline
 from genesis_flow.search.order import Kind
 from genesis_flow.search.scan import all_of
 
-Document = dict[str, Any]
 Position = list[Any]
 
 FEW = 2_000

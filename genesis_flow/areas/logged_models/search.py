@@ -15,7 +15,6 @@ from mlflow.store.tracking import SEARCH_LOGGED_MODEL_MAX_RESULTS_DEFAULT
 
 from genesis_flow.areas.experiments.guards import ACTIVE
 from genesis_flow.areas.logged_models.documents import (
-    Document,
     LoggedModelFields,
     ModelMetricFields,
     logged_model_entity,
@@ -24,6 +23,7 @@ from genesis_flow.areas.logged_models.filters import parse_model_filter, parse_m
 from genesis_flow.areas.logged_models.plans import ModelFinder
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.numbers import INT64
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped

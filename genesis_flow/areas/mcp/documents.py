@@ -12,6 +12,7 @@ from pymongo import ASCENDING
 from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR, unescape_map
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit.registered import (
     LATEST,
     RegisteredFields,
@@ -22,7 +23,6 @@ from genesis_flow.kit.registered import (
 )
 from genesis_flow.mongo.scoping import current_workspace
 
-Document = dict[str, Any]
 Contents = dict[str, Document]
 
 ENDPOINT_HINT = "endpoint"

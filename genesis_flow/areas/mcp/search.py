@@ -13,13 +13,12 @@ from pymongo import ASCENDING, DESCENDING
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.numbers import storable
 from genesis_flow.documents.keys import escape
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit.entities import Sort
 from genesis_flow.search.compare import NUMBER, TEXT, condition
 from genesis_flow.search.keyset import behind
 from genesis_flow.search.orders import parsed_orders
 from genesis_flow.search.parsing import parsed
-
-Document = dict[str, Any]
 
 _COMPARATORS = {*TEXT, *NUMBER, "IN", "NOT IN"}
 _TIMES = {"created_at": "creation_time", "last_updated_at": "last_update_time"}

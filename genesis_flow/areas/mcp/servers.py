@@ -16,7 +16,7 @@ from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 from mlflow.utils.time import get_current_time_millis
 
 from genesis_flow.areas.experiments.guards import validate_max_results
-from genesis_flow.areas.mcp.documents import ENDPOINT_HINT, Document, server_entity, server_id
+from genesis_flow.areas.mcp.documents import ENDPOINT_HINT, server_entity, server_id
 from genesis_flow.areas.mcp.search import SERVER_KINDS, server_conditions, server_order
 from genesis_flow.areas.mcp.shared import (
     change_server,
@@ -33,6 +33,7 @@ from genesis_flow.areas.mcp.shared import (
 from genesis_flow.compat.registries import NOT_SET, strip_icon_response_fields, validate_icon_payloads
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import stored_text
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.kit.registered import (
     ACTIVE,

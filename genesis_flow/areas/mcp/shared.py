@@ -11,12 +11,12 @@ from pymongo import UpdateOne
 from genesis_flow.areas.mcp.documents import (
     SERVERS,
     Contents,
-    Document,
     MCPContentFields,
     MCPServerFields,
     hints,
     server_id,
 )
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit.entities import Refusal, unknown
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Database

@@ -19,7 +19,6 @@ from pymongo.errors import PyMongoError
 from genesis_flow.areas.experiments.guards import validate_max_results
 from genesis_flow.areas.mcp.documents import (
     Contents,
-    Document,
     alias_hint,
     server_id,
     version_entity,
@@ -46,6 +45,7 @@ from genesis_flow.compat.registries import (
 )
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import SEPARATOR, children_of
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.kit.elements import Elements
 from genesis_flow.kit.registered import (

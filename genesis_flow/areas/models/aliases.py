@@ -17,7 +17,6 @@ from genesis_flow.areas.models.changes import change_model, if_version_exists
 from genesis_flow.areas.models.documents import version_id
 from genesis_flow.areas.models.entities import version_entity
 from genesis_flow.areas.models.guards import (
-    Document,
     find_model,
     find_model_and_newest,
     find_version,
@@ -34,6 +33,7 @@ from genesis_flow.compat.validation import (
     validate_model_alias_name_reserved,
     validate_model_name,
 )
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Session
 from genesis_flow.mongo.operation import Area, is_repetition, mutation, operation
 

@@ -13,8 +13,9 @@ from mlflow.utils.time import get_current_time_millis
 from pymongo import ReturnDocument
 
 from genesis_flow.areas.models.documents import latest_unstaged, version_id
-from genesis_flow.areas.models.guards import Document, models_in, refuse_unknown_version, versions_in
+from genesis_flow.areas.models.guards import models_in, refuse_unknown_version, versions_in
 from genesis_flow.areas.models.latest import newest_unstaged
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database, Session
 
 # The fields to set, from the document as it was read.

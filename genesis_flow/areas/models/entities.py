@@ -3,8 +3,6 @@
 The driver gives 64-bit numbers a type of its own, hence ``int()`` around the times.
 """
 
-from typing import Any
-
 from mlflow.entities.model_registry import (
     ModelVersion,
     ModelVersionTag,
@@ -16,9 +14,8 @@ from mlflow.entities.model_registry import (
 from mlflow.entities.model_registry.model_version_stages import STAGE_NONE
 from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 
+from genesis_flow.documents.plain import Document
 from genesis_flow.documents.tag_values import tag_values
-
-Document = dict[str, Any]
 
 
 def model_entity(model: Document, latest: list[Document]) -> RegisteredModel:

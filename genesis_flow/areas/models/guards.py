@@ -11,11 +11,10 @@ from pymongo import DESCENDING, ReturnDocument
 
 from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields, version_id
 from genesis_flow.compat.validation import validate_model_name, validate_model_version
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.connection import Database, Session
 from genesis_flow.mongo.scoping import scoped
-
-Document = dict[str, Any]
 
 # The largest that a version number can be in MLflow's SQL store as well.
 LARGEST_VERSION = 2**31 - 1

@@ -8,12 +8,12 @@ from mlflow.entities.model_registry.model_version_stages import STAGE_NONE
 from genesis_flow.areas.models.documents import latest_by_stage, latest_unstaged, version_id
 from genesis_flow.areas.models.guards import (
     NEWEST_ID,
-    Document,
     find_model,
     find_model_and_newest,
     versions_in,
     versions_of,
 )
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database, Session
 from genesis_flow.mongo.scoping import scoped
 

@@ -26,7 +26,6 @@ from pymongo.errors import DuplicateKeyError
 from genesis_flow.areas.models.documents import RegisteredModelFields
 from genesis_flow.areas.models.entities import model_entity, version_entity
 from genesis_flow.areas.models.guards import (
-    Document,
     canonical_stage,
     models_in,
     refuse_unknown_model,
@@ -42,6 +41,7 @@ from genesis_flow.compat.validation import (
     validate_registered_model_tag,
     validate_tag_name,
 )
+from genesis_flow.documents.plain import Document
 from genesis_flow.documents.tag_values import delete_tag_update, set_tag_update, tag_maps, tag_values
 from genesis_flow.mongo.connection import Session
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, long_mutation, mutation, operation

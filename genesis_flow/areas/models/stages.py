@@ -18,13 +18,13 @@ from genesis_flow.areas.models.changes import change_model, if_version_exists, m
 from genesis_flow.areas.models.documents import version_id
 from genesis_flow.areas.models.entities import version_entity
 from genesis_flow.areas.models.guards import (
-    Document,
     canonical_stage,
     find_version,
     refuse_unknown_version,
     version_number,
     versions_in,
 )
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.operation import Area, mutation
 
 

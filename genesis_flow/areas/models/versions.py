@@ -31,7 +31,6 @@ from genesis_flow.areas.models.changes import VersionTraces, change_model, forge
 from genesis_flow.areas.models.documents import ModelVersionFields, version_id
 from genesis_flow.areas.models.entities import version_entity
 from genesis_flow.areas.models.guards import (
-    Document,
     find_model_of_version,
     find_version,
     models_in,
@@ -42,6 +41,7 @@ from genesis_flow.areas.models.guards import (
 )
 from genesis_flow.areas.models.search import Page, validate_version_page_size, version_page
 from genesis_flow.compat.validation import validate_model_name, validate_model_version_tag, validate_tag_name
+from genesis_flow.documents.plain import Document
 from genesis_flow.documents.tag_values import delete_tag_update, set_tag_update, tag_maps
 from genesis_flow.mongo.blocking import in_thread
 from genesis_flow.mongo.connection import Session

@@ -30,7 +30,6 @@ from pydantic import BaseModel
 from genesis_flow.areas.models.aliases import Aliases
 from genesis_flow.areas.models.entities import prompt_entity, version_entity
 from genesis_flow.areas.models.guards import (
-    Document,
     find_model,
     look_up_version,
     models_in,
@@ -49,6 +48,7 @@ from genesis_flow.areas.models.versions import ModelVersions
 from genesis_flow.compat.prompts import STORE_PROMPT_SOURCE_PLACEHOLDER
 from genesis_flow.compat.validation import validate_model_alias_name
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.documents.tag_values import PROMPT_VALUE
 from genesis_flow.mongo.operation import Area, mutation, operation
 from genesis_flow.mongo.scoping import scoped

@@ -28,8 +28,9 @@ from genesis_flow.areas.reviews.documents import (
     ReviewQueueItemFields,
     queue_entity,
 )
-from genesis_flow.areas.reviews.shared import Document, find_queue, unknown_queue
+from genesis_flow.areas.reviews.shared import find_queue, unknown_queue
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, call_token, mutation, operation

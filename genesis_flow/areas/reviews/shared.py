@@ -1,12 +1,9 @@
 """What queues and items ask of each other."""
 
-from typing import Any
-
 from genesis_flow.areas.reviews.documents import ReviewQueueFields
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.connection import Database
-
-Document = dict[str, Any]
 
 
 async def find_queue(database: Database, queue_id: str, projection: Document | None = None) -> Document:

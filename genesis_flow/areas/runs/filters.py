@@ -9,10 +9,9 @@ from mlflow.utils.search_utils import SearchUtils
 
 from genesis_flow.core.numbers import storable
 from genesis_flow.documents.keys import escape
+from genesis_flow.documents.plain import Document
 from genesis_flow.search.compare import condition
 from genesis_flow.search.parsing import parsed
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

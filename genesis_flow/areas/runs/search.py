@@ -8,7 +8,7 @@ for their datasets if any has inputs.
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bson.regex import Regex
 from mlflow.entities import LifecycleStage, Run
@@ -25,13 +25,13 @@ from genesis_flow.core.memory import collector_paused
 from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.entities import run_entity
 from genesis_flow.documents.keys import SEPARATOR
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.search.order import parse_position
 from genesis_flow.search.tokens import create_token, parse_token
 
-Document = dict[str, Any]
 T = TypeVar("T")
 
 # No limit, as a number that MongoDB takes for one.

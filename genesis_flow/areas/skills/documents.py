@@ -1,7 +1,7 @@
 """Skills."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from pymongo import ASCENDING
@@ -9,14 +9,13 @@ from pymongo import ASCENDING
 from genesis_flow.documents.declared import CollectionSettings
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR, unescape_map
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit.registered import RegisteredFields, Registry, VersionEntry, aliases_of
 from genesis_flow.mongo.scoping import current_workspace
 
 if TYPE_CHECKING:
     from mlflow.entities.skill import Skill
     from mlflow.entities.skill_version import SkillVersion
-
-Document = dict[str, Any]
 
 
 class VersionOfSkill(VersionEntry):

@@ -14,7 +14,7 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 from mlflow.utils.time import get_current_time_millis
 
-from genesis_flow.areas.skills.documents import SKILLS, Document, SkillFields, skill_entity, skill_id
+from genesis_flow.areas.skills.documents import SKILLS, SkillFields, skill_entity, skill_id
 from genesis_flow.areas.skills.search import kinds_of, skill_conditions, skill_order
 from genesis_flow.compat.registries import NOT_SET, validate_icon_payloads
 from genesis_flow.compat.skills import (
@@ -27,6 +27,7 @@ from genesis_flow.compat.skills import (
     search_text,
 )
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.kit.registered import (
     LATEST,

@@ -5,13 +5,12 @@ from typing import Any
 from genesis_flow.compat.skills import skill_parser, version_parser
 from genesis_flow.core.numbers import storable
 from genesis_flow.documents.keys import escape
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit.entities import Sort
 from genesis_flow.search.compare import condition
 from genesis_flow.search.orders import parsed_orders
 from genesis_flow.search.parsing import parsed
 from genesis_flow.search.tokens import Kinds
-
-Document = dict[str, Any]
 
 _MAYBE = (str, type(None))
 _TIMES = {"created_at": "creation_time", "last_updated_at": "last_update_time"}

@@ -14,7 +14,7 @@ from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 from pymongo import InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from genesis_flow.areas.skills.documents import SKILLS, Document, SkillFields, skill_id, version_entity
+from genesis_flow.areas.skills.documents import SKILLS, SkillFields, skill_id, version_entity
 from genesis_flow.areas.skills.methods import new_skill
 from genesis_flow.areas.skills.search import kinds_of, version_conditions, version_order
 from genesis_flow.compat.registries import NOT_SET
@@ -31,6 +31,7 @@ from genesis_flow.compat.skills import (
     require_skills,
 )
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.kit.elements import Elements
 from genesis_flow.kit.registered import (

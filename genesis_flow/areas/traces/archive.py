@@ -10,7 +10,6 @@ import json
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
 
 from mlflow.entities.span import Span
 from mlflow.entities.trace_state import TraceState
@@ -38,12 +37,11 @@ from genesis_flow.compat.validation import (
     validate_trace_archival_retention_string,
 )
 from genesis_flow.documents.keys import children_of, escape
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.blocking import in_thread
 from genesis_flow.mongo.operation import Area, long_mutation
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.writes import until_done
-
-Document = dict[str, Any]
 
 _logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ a trace whose archive cannot be reached stays.
 """
 
 import logging
-from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -16,11 +15,10 @@ from mlflow.tracing.otel.otel_archival import TRACE_ARCHIVAL_FILENAME
 from genesis_flow.areas.traces.documents import TraceFields
 from genesis_flow.areas.traces.writing.closure import erase_traces, within
 from genesis_flow.compat.validation import parse_experiment_id
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.blocking import in_thread
 from genesis_flow.mongo.operation import Area, long_mutation
 from genesis_flow.mongo.scoping import scoped
-
-Document = dict[str, Any]
 
 _logger = logging.getLogger(__name__)
 

@@ -23,8 +23,7 @@ from pymongo import ASCENDING, DESCENDING
 from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import escape, unescape_map
-
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 # Tags and metadata that have a field of their own: those that have an index of their own, and bookkeeping
 # that would only bloat the indexes over all tags and all metadata.

@@ -17,8 +17,7 @@ from mlflow.utils.time import get_current_time_millis
 from genesis_flow.areas.traces.documents import metadata_of, tags_of
 from genesis_flow.areas.traces.usage import assessed_number, number_metadata
 from genesis_flow.documents.entities import whole
-
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 FEEDBACK, EXPECTATION, ISSUE = "feedback", "expectation", "issue"
 

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from bson.regex import Regex
 from mlflow.exceptions import MlflowException
@@ -16,12 +16,12 @@ from genesis_flow.areas.experiments.guards import refuse_unknown_experiment
 from genesis_flow.areas.traces.documents import KNOWN, AssessmentFields, SpanFields, TraceFields
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import SEPARATOR, children_of
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.error_edge import Meanwhile
 from genesis_flow.mongo.scoping import scoped
 
-Document = dict[str, Any]
 T = TypeVar("T")
 
 # Traces whose spans are here; those of others lie in artifacts and must not get new ones.

@@ -15,8 +15,7 @@ from mlflow.tracing.utils import (
 from genesis_flow.areas.traces.usage import COST_KEYS, TOKEN_KEYS, amount, numbers
 from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.keys import SEPARATOR, payload_key, span_key
-
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 # Longer contents lie beside the span, so that reading many spans stays cheap.
 INLINE_CHARACTERS = 64 * 1024

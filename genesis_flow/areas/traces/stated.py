@@ -5,8 +5,7 @@ from typing import Any
 from genesis_flow.areas.traces.documents import metadata_path, tag_path
 from genesis_flow.areas.traces.usage import NUMBER_FIELDS, json_object, numbers
 from genesis_flow.documents.keys import stored_text
-
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 # More than any count of calls: computed values give way to those that a client stated.
 STATED = 2**62

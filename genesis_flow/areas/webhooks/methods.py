@@ -9,7 +9,7 @@ return. MLflow's REST answers leave it out.
 
 import logging
 import uuid
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mlflow.entities.webhook import Webhook, WebhookEvent, WebhookStatus, WebhookTestResult
 from mlflow.exceptions import MlflowException
@@ -25,6 +25,7 @@ from genesis_flow.compat.validation import (
     validate_webhook_name,
     validate_webhook_url,
 )
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.blocking import in_thread
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation
@@ -38,8 +39,6 @@ _logger = logging.getLogger("genesis_flow")
 _DEFAULT_PAGE_SIZE = 100
 _LARGEST_PAGE = 1_000
 _ORDER = [("creation_time", DESCENDING), ("_id", ASCENDING)]
-
-Document = dict[str, Any]
 
 
 class Webhooks(Area):

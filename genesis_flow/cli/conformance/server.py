@@ -12,7 +12,8 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from genesis_flow.cli.conformance.at_once import at_once
 from genesis_flow.cli.conformance.outcome import Check, NotTried, Wrong, expect
-from genesis_flow.cli.conformance.trial import Document, Trial
+from genesis_flow.cli.conformance.trial import Trial
+from genesis_flow.documents.plain import Document
 from genesis_flow.search.compare import like_regex
 
 _THREADS = 8

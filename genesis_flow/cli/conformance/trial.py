@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import pymongo
 from mlflow.exceptions import MlflowException
@@ -18,6 +18,7 @@ from genesis_flow.cli.conformance.outcome import Check, NotTried, Outcome, Verdi
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.redact import mask
 from genesis_flow.core.settings import Embedded, Server, Settings
+from genesis_flow.documents.plain import Document
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.errors import MigrationError
 from genesis_flow.migrate.files import folder
@@ -33,8 +34,6 @@ _SERVICES = (
     (".mongodb.net", "MongoDB Atlas"),
     (".docdb.amazonaws.com", "Amazon DocumentDB"),
 )
-
-Document = dict[str, Any]
 
 
 class Refused(GenesisFlowError):

@@ -10,7 +10,6 @@ Changes that were cut in two are not among them: the doctor finds those, and fin
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from genesis_flow.areas.evaluation.documents import DatasetRecordFields, EvaluationDatasetFields
 from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields
@@ -20,10 +19,10 @@ from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import SEPARATOR
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 
-Document = dict[str, Any]
 _ARCHIVED = "ARCHIVE_REPO"
 
 

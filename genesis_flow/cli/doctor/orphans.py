@@ -24,10 +24,10 @@ from genesis_flow.cli.doctor.patient import Patient
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.imports import ImportJournalFields
 from genesis_flow.documents.keys import SEPARATOR
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.journal import DONE, INCOMPLETE, ROLLED_BACK
 from genesis_flow.stores.areas import DECLARED
 
-Document = dict[str, Any]
 Raw = Collection[Document]
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from pymongo.collection import Collection
 
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.verify.entities import Entity
-from genesis_flow.importers.verify.stored import Document
 
 # The fields that name a place where artifacts are.
 _PLACES = {

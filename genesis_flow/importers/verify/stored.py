@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.verify.entities import Fields, canonical, canonical_json, counted
-
-Document = dict[str, Any]
 
 MISSING = "is missing in the document"
 

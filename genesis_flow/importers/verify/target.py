@@ -15,13 +15,14 @@ from pymongo.database import Database
 
 from genesis_flow.areas.evaluation.documents import association_key, record_key
 from genesis_flow.areas.runs.datasets import dataset_key
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.kinds import PLAIN, Kind
 from genesis_flow.importers.verify import documents
 from genesis_flow.importers.verify.entities import Entity, Fields, Troubles, canonical, canonical_object
 from genesis_flow.importers.verify.places import with_places
 from genesis_flow.importers.verify.plain import plain_fields
 from genesis_flow.importers.verify.seen import Seen
-from genesis_flow.importers.verify.stored import Document, Stored
+from genesis_flow.importers.verify.stored import Stored
 
 SEPARATOR, AFTER_SEPARATOR = "|", "}"
 # Numbers from here on were drawn at random by MLflow's file store: counting never comes near them.

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.verify.documents import is_whole
 from genesis_flow.importers.verify.entities import Fields, canonical
 from genesis_flow.importers.verify.histories import POINT, Histories, packed
-from genesis_flow.importers.verify.stored import Document, Stored
+from genesis_flow.importers.verify.stored import Stored
 from genesis_flow.importers.verify.target import AFTER_SEPARATOR, SEPARATOR, Target
 
 # The order counts: MongoDB compares these fields in turn to keep the latest.

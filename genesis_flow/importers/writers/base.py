@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genesis_flow.documents.declared import Declared
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.records import Problem, Record, Series
 
-Document = dict[str, Any]
 Merge = Callable[[Document, Document], Document]
 
 # A root document: the name of its collection without prefix, and its ``_id``.

@@ -19,8 +19,9 @@ from genesis_flow.areas.traces.spans import SpanCore, span_document
 from genesis_flow.areas.traces.stated import STATED, put, stated_fields
 from genesis_flow.areas.traces.usage import assessed_number
 from genesis_flow.documents.keys import escape
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.records import Body, Problem, Record, Series
-from genesis_flow.importers.writers.base import Context, Document, Unwanted, Write, Writer
+from genesis_flow.importers.writers.base import Context, Unwanted, Write, Writer
 
 _TRACE_FIELDS = ("request_time", "client_request_id", "request_preview", "response_preview")
 _ASSESSMENT_FIELDS = (

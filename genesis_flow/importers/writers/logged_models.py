@@ -6,8 +6,9 @@ from mlflow.entities import Metric
 
 from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields, model_metric
 from genesis_flow.documents.keys import escape
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.records import Record, Series
-from genesis_flow.importers.writers.base import Document, Write, Writer
+from genesis_flow.importers.writers.base import Write, Writer
 
 _KEPT = (
     "name",

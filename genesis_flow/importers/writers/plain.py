@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from mlflow.exceptions import MlflowException
 
-from genesis_flow.importers.kinds import KIND, PLAIN, Document
+from genesis_flow.documents.plain import Document
+from genesis_flow.importers.kinds import KIND, PLAIN
 from genesis_flow.importers.records import Record, Series
 from genesis_flow.importers.writers.base import Context, Unwanted, Write, Writer
 

@@ -8,8 +8,9 @@ from itertools import islice
 from genesis_flow.areas.metrics.documents import BLOCK_FROM, MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.metrics.points import Point, distinct, latest, latest_of, pack_columns, step_order
 from genesis_flow.documents.keys import head_id
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.records import Series
-from genesis_flow.importers.writers.base import Document, Write
+from genesis_flow.importers.writers.base import Write
 
 # Divides SERIES_POINTS, so that a history that has grown keeps its earlier blocks.
 BLOCK_POINTS = 4_096

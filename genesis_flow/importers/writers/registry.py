@@ -7,9 +7,10 @@ from typing import Any
 
 from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields, version_id
 from genesis_flow.areas.webhooks.documents import WebhookFields
+from genesis_flow.documents.plain import Document
 from genesis_flow.documents.tag_values import tag_maps
 from genesis_flow.importers.records import Body, Problem, Record, Series
-from genesis_flow.importers.writers.base import Context, Document, Unwanted, Write, Writer
+from genesis_flow.importers.writers.base import Context, Unwanted, Write, Writer
 
 _VERSION_FIELDS = (
     "description",

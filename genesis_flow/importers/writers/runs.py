@@ -10,8 +10,9 @@ from genesis_flow.areas.experiments.documents import ExperimentFields
 from genesis_flow.areas.runs.datasets import DatasetFields, dataset_key
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.documents.keys import escape
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.records import Body, Problem, Record, Series
-from genesis_flow.importers.writers.base import Context, Document, Write, Writer
+from genesis_flow.importers.writers.base import Context, Write, Writer
 from genesis_flow.importers.writers.points import MetricColumns
 
 DELETED = "deleted"

@@ -6,7 +6,7 @@ assessment before it appears itself, and restores it before it goes: a killed ca
 completes.
 """
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mlflow.entities import Assessment, Expectation, Feedback
 from mlflow.entities.assessment import ExpectationValue, FeedbackValue
@@ -23,12 +23,11 @@ from genesis_flow.areas.traces.entities import (
     value_fields,
 )
 from genesis_flow.areas.traces.shared import find_trace, known
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.connection import Session
 from genesis_flow.mongo.operation import Area, is_repetition, mutation, operation
 from genesis_flow.mongo.scoping import scoped
-
-Document = dict[str, Any]
 
 # What an assessment copies from its trace.
 _COPIED = {"workspace": 1, "experiment_id": 1, "request_time": 1}

@@ -7,18 +7,18 @@ search comes by, a chunk at a time: one read for each condition and chunk.
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from bson.regex import Regex
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.areas.traces.reading.filters import AssessmentCondition, SpanCondition
 from genesis_flow.documents.keys import SEPARATOR
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.search.scan import all_of
 from genesis_flow.search.text import TextCondition
 
-Document = dict[str, Any]
 Load = Callable[[list[Document]], Awaitable[list[str]]]
 
 # Up to so many children, naming their traces is cheaper than a walk.

@@ -13,10 +13,9 @@ from genesis_flow.areas.traces.documents import metadata_path, tag_path
 from genesis_flow.areas.traces.usage import NUMBER_FIELDS, json_object, numbers
 from genesis_flow.compat.search import trim_backticks
 from genesis_flow.core.numbers import storable
+from genesis_flow.documents.plain import Document
 from genesis_flow.search.parsing import parsed
 from genesis_flow.search.text import TextCondition, check_regex
-
-Document = dict[str, Any]
 
 _OPERATORS = {"=": "$eq", "!=": "$ne", "<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 # The number behind an attribute that is not a field.

@@ -7,17 +7,15 @@ The newest first is the order of an index, for any other MongoDB sorts the trace
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from genesis_flow.areas.traces.reading.children import AssessmentCheck, Check, Collections, SpanCheck
 from genesis_flow.areas.traces.reading.filters import TraceFilter
 from genesis_flow.areas.traces.reading.order import COMPUTED, NEWEST_FIRST, REQUEST_TIME
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.search.memory import Position, top_pipeline
 from genesis_flow.search.order import OrderKey
 from genesis_flow.search.scan import all_of
-
-Document = dict[str, Any]
 
 # Traces in one step of a walk.
 FIRST_CHUNK = 200

@@ -4,7 +4,6 @@ What the user asked for, then the newest, then the id; missing values come last 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchTraceUtils
@@ -12,11 +11,10 @@ from mlflow.utils.search_utils import SearchTraceUtils
 from genesis_flow.areas.traces.documents import metadata_path, tag_path
 from genesis_flow.areas.traces.reading.filters import DURATION, END
 from genesis_flow.areas.traces.usage import NUMBER_FIELDS
+from genesis_flow.documents.plain import Document
 from genesis_flow.search.memory import LONGEST_PIPELINE_ORDER
 from genesis_flow.search.order import Kind, OrderKey
 from genesis_flow.search.parsing import parsed
-
-Document = dict[str, Any]
 
 REQUEST_TIME = "request_time"
 NEWEST_FIRST = OrderKey(Kind.NUMBER, REQUEST_TIME, ascending=False)

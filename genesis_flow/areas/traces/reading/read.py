@@ -7,7 +7,6 @@ spans are read side by side, a thousand traces at a time); one more if a span ha
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from mlflow.entities import Trace, TraceData, TraceInfo
 from mlflow.entities.span import LazySpan, Span
@@ -22,13 +21,12 @@ from genesis_flow.areas.traces.entities import trace_info_entity
 from genesis_flow.areas.traces.shared import assessments_of, find_trace, known, portions, spans_within
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.documents.keys import payload_key
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.blocking import in_thread
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
-
-Document = dict[str, Any]
 
 pause = asyncio.sleep
 # Waits before a trace whose spans are still on their way counts as not there.

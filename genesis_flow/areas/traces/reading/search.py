@@ -5,7 +5,6 @@ or assessments, and for traces that were found by their keys alone.
 """
 
 import asyncio
-from typing import Any
 
 from mlflow.entities import TraceInfo
 from mlflow.store.analytics import trace_correlation
@@ -27,6 +26,7 @@ from genesis_flow.compat.validation import (
     resolve_experiment_ids_and_locations,
 )
 from genesis_flow.core.numbers import INT64
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.operation import Area, operation
@@ -34,8 +34,6 @@ from genesis_flow.mongo.scoping import scoped
 from genesis_flow.search.order import parse_position
 from genesis_flow.search.scan import all_of
 from genesis_flow.search.tokens import create_token, parse_token
-
-Document = dict[str, Any]
 
 
 class TraceSearch(Area):

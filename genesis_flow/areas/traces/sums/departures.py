@@ -8,17 +8,16 @@ that were made in between do not count either.
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pymongo
 from pymongo import UpdateOne
 
 from genesis_flow.areas.traces.sums.documents import DAY, HOUR, KEEPABLE, LEAVING, TraceSumsFields, note_key
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.scoping import current_workspace
 from genesis_flow.mongo.writes import until_done
 
-Document = dict[str, Any]
 # An experiment and a time.
 Place = tuple[int, int]
 

@@ -53,12 +53,11 @@ from genesis_flow.areas.traces.sums.merging import (
 )
 from genesis_flow.areas.traces.sums.metrics import Grouping, histogram_pipeline
 from genesis_flow.core.numbers import INT64
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Database, Session
 from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.search.scan import all_of
-
-Document = dict[str, Any]
 
 _logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, Me
 from genesis_flow.areas.traces.sums.documents import DAY, number_in
 from genesis_flow.areas.traces.sums.metrics import DISTINCT_SESSIONS, Grouping, Metric, percentile
 from genesis_flow.core.numbers import INT64
+from genesis_flow.documents.plain import Document
 
-Document = dict[str, Any]
 Key = tuple[Any, ...]
 Range = tuple[int | None, int | None]
 

@@ -34,12 +34,11 @@ from genesis_flow.areas.traces.sums.metrics import (
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.declared import Declared
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.search.scan import all_of
-
-Document = dict[str, Any]
 
 MAX_RESULTS = 1000
 # More are asked in one question of the traces.

@@ -33,10 +33,9 @@ from mlflow.utils.search_utils import SearchTraceMetricsUtils
 from genesis_flow.areas.traces.documents import tag_path
 from genesis_flow.areas.traces.reading.filters import DURATION, metadata_condition
 from genesis_flow.core.numbers import storable
+from genesis_flow.documents.plain import Document
 from genesis_flow.search.parsing import parsed
 from genesis_flow.search.scan import all_of
-
-Document = dict[str, Any]
 
 TIME_BUCKET = "time_bucket"
 # Sessions are counted once each.

@@ -7,7 +7,6 @@ says whose it is: of two deletions at once one goes on, so that none removes wha
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 from genesis_flow.areas.traces.documents import (
     ERASED,
@@ -21,11 +20,10 @@ from genesis_flow.areas.traces.documents import (
 from genesis_flow.areas.traces.shared import portions, spans_within
 from genesis_flow.areas.traces.sums.departures import departing, place_of
 from genesis_flow.areas.traces.sums.documents import TraceSumsFields, of_experiment
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.followers import delete_followers
 from genesis_flow.mongo.scoping import current_workspace, scoped
-
-Document = dict[str, Any]
 
 _TRACES_AT_ONCE = 500
 

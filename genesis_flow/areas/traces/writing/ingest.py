@@ -26,7 +26,7 @@ anew, with all of them written again: the deletion may have taken some.
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mlflow.entities import Span
 from mlflow.entities.trace_state import TraceState
@@ -65,12 +65,11 @@ from genesis_flow.areas.traces.writing.remembered import STATE, TEXTS, USER, Tra
 from genesis_flow.areas.traces.writing.summary import TraceBatch, batches_of
 from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.documents.keys import children_of
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import Area, is_repetition, made_first, mutation
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.writes import only_duplicates
-
-Document = dict[str, Any]
 
 _OPEN = (None, TraceState.IN_PROGRESS.value, TraceState.STATE_UNSPECIFIED.value)
 # What is read of a trace before it changes.

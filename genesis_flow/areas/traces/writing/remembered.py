@@ -10,9 +10,8 @@ from mlflow.tracing.constant import TraceMetadataKey
 
 from genesis_flow.areas.traces.documents import metadata_path
 from genesis_flow.core.settings import Settings
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.operation import Area
-
-Document = dict[str, Any]
 
 # Twice as many are kept at most.
 _TRACES = 4096

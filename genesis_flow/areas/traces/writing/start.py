@@ -7,7 +7,6 @@ be stale: if the trace now begins at another time, or if more than one call has 
 
 import asyncio
 from contextlib import suppress
-from typing import Any
 
 from mlflow.entities import TraceInfo
 from mlflow.entities.trace_info_v2 import TraceInfoV2
@@ -47,11 +46,10 @@ from genesis_flow.areas.traces.writing.remembered import TraceMemory, state_of
 from genesis_flow.areas.traces.writing.summary import checked_name, checked_session
 from genesis_flow.compat.previews import without_nul
 from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.operation import Area, drawn_once, mutation
 from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.mongo.writes import insert_once, only_duplicates
-
-Document = dict[str, Any]
 
 _PLACE = {"experiment_id": 1, "request_time": 1}
 _TRIES = 4

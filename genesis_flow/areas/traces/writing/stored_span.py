@@ -15,15 +15,14 @@ for which the function fails.
 
 import json
 import re
-from typing import Any, cast
+from typing import cast
 
 from mlflow.entities import Span
 from mlflow.tracing.constant import SpanAttributeKey
 from mlflow.tracing.otel.translation import translate_span_when_storing
 
 from genesis_flow.compat.version import SPANS_COMPARED, VERSION
-
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 _COMPARED = VERSION in SPANS_COMPARED
 

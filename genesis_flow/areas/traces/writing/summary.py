@@ -23,8 +23,7 @@ from genesis_flow.areas.traces.writing.stored_span import stored_span
 from genesis_flow.compat.previews import get_truncated_preview, without_nul
 from genesis_flow.compat.validation import validate_length_limit, validate_trace_tag
 from genesis_flow.documents.keys import stored_text
-
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 _logger = logging.getLogger(__name__)
 
