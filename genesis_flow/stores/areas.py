@@ -4,6 +4,7 @@ from genesis_flow.areas.evaluation.area import AREA as EVALUATION
 from genesis_flow.areas.experiments.area import AREA as EXPERIMENTS
 from genesis_flow.areas.gateway.area import AREA as GATEWAY
 from genesis_flow.areas.issues.area import AREA as ISSUES
+from genesis_flow.areas.jobs.area import AREA as JOBS
 from genesis_flow.areas.judges.area import AREA as JUDGES
 from genesis_flow.areas.labels.area import AREA as LABELS
 from genesis_flow.areas.logged_models.area import AREA as LOGGED_MODELS
@@ -40,6 +41,7 @@ AREAS = (
     MCP,
     SKILLS,
     GATEWAY,
+    JOBS,
     PROMPTS,
     MODELS,
     WEBHOOKS,

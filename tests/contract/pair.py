@@ -14,6 +14,7 @@ from unittest import mock
 from mlflow.entities import EvaluationDataset, LoggedModel, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
+from mlflow.store.jobs import sqlalchemy_store as jobs_store
 from mlflow.store.tracking import sqlalchemy_store
 from mlflow.store.tracking.gateway import sqlalchemy_mixin as gateway_mixin
 from mlflow.store.tracking.mcp_server_registry import sqlalchemy_mixin as mcp_mixin
@@ -23,6 +24,7 @@ from tests.versions import SINCE_3_18
 
 ORACLE_MODULE, MCP_MODULE = sqlalchemy_store.__name__, mcp_mixin.__name__
 GATEWAY_MODULE = gateway_mixin.__name__
+JOBS_MODULE = jobs_store.__name__
 
 # Entities whose id is random behind a prefix, and the field that has it.
 DRAWN_IDS = {
@@ -36,6 +38,7 @@ DRAWN_IDS = {
     "GatewayEndpoint": "endpoint_id",
     "GatewayBudgetPolicy": "budget_policy_id",
     "GatewayGuardrail": "guardrail_id",
+    "Job": "job_id",
 }
 
 
@@ -175,6 +178,7 @@ def _told(result: Any) -> Iterator[None]:
     with (
         mock.patch(f"{ORACLE_MODULE}.uuid", SimpleNamespace(uuid4=lambda: _Drawn(random_id))),
         mock.patch(f"{MCP_MODULE}.uuid", SimpleNamespace(uuid4=lambda: _Drawn(random_id))),
+        mock.patch(f"{JOBS_MODULE}.uuid", SimpleNamespace(uuid4=lambda: _Drawn(random_id))),
         mock.patch(f"{ORACLE_MODULE}._generate_random_name", return_value=name),
         # An endpoint's id is the first that it draws; then come those of its models.
         mock.patch(f"{GATEWAY_MODULE}.uuid", SimpleNamespace(uuid4=_first(_Drawn(random_id)))),

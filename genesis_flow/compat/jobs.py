@@ -1,0 +1,36 @@
+"""Background jobs: MLflow's entities, which lie in private modules, and what its stores answer with."""
+
+from mlflow.entities._job import Job, JobProgress
+from mlflow.entities._job_status import JobStatus
+from mlflow.environment_variables import (
+    MLFLOW_SERVER_JOB_TRANSIENT_ERROR_MAX_RETRIES,
+    MLFLOW_SERVER_JOB_TRANSIENT_ERROR_RETRY_BASE_DELAY,
+    MLFLOW_SERVER_JOB_TRANSIENT_ERROR_RETRY_MAX_DELAY,
+)
+from mlflow.store.jobs.abstract_store import (
+    AbstractJobStore,
+    JobTerminalStateUpdateException,
+    JobUpdateStatus,
+)
+
+__all__ = [
+    "AbstractJobStore",
+    "Job",
+    "JobProgress",
+    "JobStatus",
+    "JobTerminalStateUpdateException",
+    "JobUpdateStatus",
+    "most_retries",
+    "retry_delay_seconds",
+]
+
+
+def most_retries() -> int:
+    return int(MLFLOW_SERVER_JOB_TRANSIENT_ERROR_MAX_RETRIES.get())
+
+
+def retry_delay_seconds(retry: int) -> int:
+    """How long a job waits before its retry of this number, from 1: twice as long each time."""
+    first = MLFLOW_SERVER_JOB_TRANSIENT_ERROR_RETRY_BASE_DELAY.get()
+    longest = MLFLOW_SERVER_JOB_TRANSIENT_ERROR_RETRY_MAX_DELAY.get()
+    return int(min(first * 2 ** (retry - 1), longest))
