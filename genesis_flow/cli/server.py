@@ -77,6 +77,14 @@ from genesis_flow.compat.packages import is_whole
     type=click.IntRange(1),
     help="How many processes answer: 4, or 1 on an embedded database, unless given.",
 )
+@click.option(
+    "--jobs",
+    type=click.Choice(["huey", "executor", "off"]),
+    help="What runs background jobs: judges by schedule, evaluation runs, issue detection, archival. "
+    "`executor` takes 2 processes of 250 MB, and one more for each job that runs; any number of servers "
+    "share the jobs of a database. `huey` takes 8 to 9 processes of 250 MB, is for one server, and is what "
+    "detects issues with keys of the gateway. `off`, the default, takes nothing.",
+)
 @click.option("--static-prefix", "static_prefix", envvar="MLFLOW_STATIC_PREFIX", default="", hidden=True)
 @click.argument("others", metavar="[MLFLOW OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -109,12 +117,32 @@ def server(context: click.Context, /, **options: Any) -> None:
     wishes = Wishes(**options)
     settings = Settings.resolve(wishes.backend, artifact_root=wishes.artifact_root)
     plan = make_plan(wishes, settings, os.environ)
+    refuse_rivals(settings)
     require_free_port(wishes.host, wishes.port)
     click.echo(f"Opening {settings.store_uri}")
     open_store(settings)
     if not plan.has_health_endpoints:
         click.echo("With these options there is no /genesis/live and /genesis/ready, only /health.", err=True)
+    if plan.jobs == "off":
+        click.echo(
+            "Background jobs are off (judges by schedule, evaluation runs, issue detection, archival): "
+            "--jobs executor runs them, in about 500 MB."
+        )
     context.exit(run(plan))
+
+
+def refuse_rivals(settings: Any) -> None:
+    """One process would hold our store and another one theirs, as the order of packages falls."""
+    from genesis_flow.core.uri import scheme_of
+    from genesis_flow.plugins.entrypoints import rivals
+
+    scheme = scheme_of(settings.credential_free_uri.reveal())
+    for group in ("mlflow.tracking_store", "mlflow.model_registry_store"):
+        if found := rivals(group, scheme):
+            raise click.ClickException(
+                f"{', '.join(found)} also claims {scheme}:// for {group}, and might serve some processes of "
+                "the server: uninstall it, or run the server in an environment without it."
+            )
 
 
 def require_server_packages() -> None:

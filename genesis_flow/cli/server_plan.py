@@ -19,6 +19,14 @@ from genesis_flow.core.uri import SCHEMES, scheme_of
 
 APP_NAME = "genesis-flow"
 JOBS_VARIABLE = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
+ENGINE_VARIABLE = "MLFLOW_SERVER_JOB_EXECUTION_ENGINE"
+LEASE_VARIABLE = "MLFLOW_SERVER_JOB_LEASE_TTL"
+ROLLUPS_VARIABLE = "MLFLOW_SQL_TRACE_ROLLUPS_ENABLED"
+HUEY, EXECUTOR, OFF = "huey", "executor", "off"
+# The jobs of a killed server shall run elsewhere within a minute.
+LEASE_SECONDS = 30
+# What reads a variable as true in MLflow.
+_TRUE = ("true", "1")
 GATEWAY_VARIABLE = "MLFLOW_GATEWAY_URI"
 # One process answers a person at a laptop; each more takes its 250 MB and seconds of start.
 EMBEDDED_WORKERS = 1
@@ -45,6 +53,7 @@ class Wishes:
     port: int = 5000
     workers: int | None = None
     static_prefix: str = ""
+    jobs: str | None = None
     others: tuple[str, ...] = ()
 
 
@@ -61,6 +70,8 @@ class Plan:
     health: str
     """The path that answers once the server does."""
     has_health_endpoints: bool
+    jobs: str
+    """What runs background jobs."""
 
 
 def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) -> Plan:
@@ -85,7 +96,9 @@ def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) ->
         else "http"
     )
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{wishes.port}{wishes.static_prefix}"
+    jobs = _jobs(wishes, environ)
     environment = _environment(settings, environ)
+    _set_jobs(environment, jobs)
     if scheme == "http":
         # Judges whose model is an endpoint of the gateway call this server; they would take the store's URI.
         environment.setdefault(GATEWAY_VARIABLE, address)
@@ -96,6 +109,7 @@ def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) ->
         address=address,
         health=f"{wishes.static_prefix}/health",
         has_health_endpoints=extended,
+        jobs=jobs,
     )
 
 
@@ -179,9 +193,28 @@ def _environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, st
         # What the environment or a file gave, the server's processes find there themselves.
         if settings.sources[setting].startswith("URI"):
             environment[name] = given[name].reveal()
-    # They need an SQL database; without this MLflow warns at every start that ours is none.
-    environment.setdefault(JOBS_VARIABLE, "false")
     return environment
+
+
+def _jobs(wishes: Wishes, environ: Mapping[str, str]) -> str:
+    """What shall run background jobs. Without a word none: they take more memory than the server itself."""
+    if environ.get(ROLLUPS_VARIABLE, "").lower() in _TRUE:
+        raise click.UsageError(
+            f"{ROLLUPS_VARIABLE} is for SQL databases: unset it. Sums of traces are kept here without it."
+        )
+    if wishes.jobs is not None:
+        return wishes.jobs
+    if environ.get(JOBS_VARIABLE, "").lower() not in _TRUE:
+        return OFF
+    return EXECUTOR if environ.get(ENGINE_VARIABLE) else HUEY
+
+
+def _set_jobs(environment: dict[str, str], jobs: str) -> None:
+    environment[JOBS_VARIABLE] = "false" if jobs == OFF else "true"
+    environment.pop(ENGINE_VARIABLE, None)  # MLflow has no name for Huey
+    if jobs == EXECUTOR:
+        environment[ENGINE_VARIABLE] = EXECUTOR
+    environment.setdefault(LEASE_VARIABLE, str(LEASE_SECONDS))
 
 
 # Given to MLflow as options instead.

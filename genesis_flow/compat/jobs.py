@@ -3,6 +3,7 @@
 from mlflow.entities._job import Job, JobProgress
 from mlflow.entities._job_status import JobStatus
 from mlflow.environment_variables import (
+    MLFLOW_SERVER_JOB_LEASE_TTL,
     MLFLOW_SERVER_JOB_TRANSIENT_ERROR_MAX_RETRIES,
     MLFLOW_SERVER_JOB_TRANSIENT_ERROR_RETRY_BASE_DELAY,
     MLFLOW_SERVER_JOB_TRANSIENT_ERROR_RETRY_MAX_DELAY,
@@ -20,9 +21,15 @@ __all__ = [
     "JobStatus",
     "JobTerminalStateUpdateException",
     "JobUpdateStatus",
+    "lease_seconds",
     "most_retries",
     "retry_delay_seconds",
 ]
+
+
+def lease_seconds() -> float:
+    """How long a job is taken for running after its runner was heard of."""
+    return float(MLFLOW_SERVER_JOB_LEASE_TTL.get())
 
 
 def most_retries() -> int:

@@ -167,6 +167,7 @@ ARGUMENTS: dict[str, Describe] = {
             *("name", "new_name", "dst_name", "scorer_name", "version", "alias", "stage", "key"),
             *("organization", "server_name", "server_version", "server_alias"),
             *("secret_name", "target_scope", "resource_type"),
+            *("job_name", "lock_key", "lease_key", "older_than"),
             *("max_timestamp_millis", "max_traces", "location", "resolved_trace_archival_location"),
         )
     },

@@ -11,9 +11,12 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from genesis_flow.compat import packages
+from genesis_flow.plugins import after_import
 
 _logger = logging.getLogger("genesis_flow")
 _told: set[str] = set()
+
+after_import.install()
 
 
 def tracking_store(store_uri: str | None = None, artifact_uri: str | None = None, **_: Any) -> Any:
@@ -99,22 +102,27 @@ def _tell_of_untested_mlflow() -> None:
         )
 
 
-def _tell_of_rivals(group: str, store_uri: str | None) -> None:
-    """Warn once if another plugin claims the scheme too: MLflow lets the last one win, silently."""
-    scheme = (store_uri or "").split(":", 1)[0]
-    rivals = sorted(
+def rivals(group: str, scheme: str) -> list[str]:
+    """Other plugins that claim a scheme of ours."""
+    return sorted(
         {
             f"{point.dist.name if point.dist else 'another package'} ({point.value})"
             for point in entry_points(group=group, name=scheme)
             if not point.value.startswith("genesis_flow.")
         }
     )
-    if rivals and group not in _told:
+
+
+def _tell_of_rivals(group: str, store_uri: str | None) -> None:
+    """Warn once if another plugin claims the scheme too: MLflow lets the last one win, silently."""
+    scheme = (store_uri or "").split(":", 1)[0]
+    found = rivals(group, scheme)
+    if found and group not in _told:
         _told.add(group)
         _logger.warning(
             "%s also claims %s:// for %s. This call is served by genesis_flow, the next may not be: "
             "uninstall the one you do not want.",
-            ", ".join(rivals),
+            ", ".join(found),
             scheme,
             group,
         )

@@ -1,24 +1,28 @@
 """Where MLflow's server asks for its own SQL store, and what is asked instead: one table.
 
 Each replacement leaves every other store to MLflow. One whose place is no longer what it was written for is
-not applied: a warning names the version and what is off, and MLflow's own refusal stands.
+not applied: a warning names the version and what is off, and MLflow's own refusal stands. What is there is
+read in MLflow's source: to look at a place must not import it.
 """
 
 import functools
 import importlib
-import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from genesis_flow.compat import packages
+from genesis_flow.compat.source import parameters_of
+from genesis_flow.plugins import job_hooks as jobs
 from genesis_flow.sync.tracking import MongoDBStore
 
 _logger = logging.getLogger("genesis_flow")
 
 GATEWAY = "the AI gateway's calls"
+JOBS = "background jobs"
 # How often a worker looks at what others have spent. MLflow's ten minutes let each worker spend a budget.
 REFRESH_VARIABLE = "MLFLOW_GATEWAY_BUDGET_REFRESH_INTERVAL"
 REFRESH_SECONDS = 5
@@ -34,16 +38,17 @@ class Hook:
     name: str
     parameters: tuple[str, ...]
     feature: str
-    replacement: Callable[[Function], Function]
-    """Makes the function from MLflow's own."""
+    replacement: Callable[[Any], Any]
+    """Makes the function from MLflow's own; or changes a class and returns it."""
+    may_lack: bool = False
+    """Whether a version that is supported has no such module."""
 
     def why_not(self) -> str | None:
         """What there is against it, in the MLflow that is installed."""
         try:
-            function = getattr(importlib.import_module(self.module), self.name)
-        except (ImportError, AttributeError) as error:
-            return str(error)
-        found = tuple(inspect.signature(function).parameters)
+            found = parameters_of(self.module, self.name)
+        except LookupError as error:
+            return None if self.may_lack else str(error.args[0])
         return None if found == self.parameters else f"{self.name} takes {', '.join(found) or 'nothing'}"
 
 
@@ -97,10 +102,56 @@ HOOKS = (
     ),
 )
 
+_UTILS, _RUNNER = "mlflow.server.jobs.utils", "mlflow.server.jobs._executor_runner"
+_UNFINISHED = ("job_store", "statuses", "end_timestamp", "handler")
+_ARCHIVAL = ("tracking_store", "settings")
+
+
+def _job_hook(
+    module: str, name: str, parameters: tuple[str, ...], replacement: Callable[[Any], Any], **more: bool
+) -> Hook:
+    return Hook(module, name, parameters, JOBS, replacement, **more)
+
+
+JOB_HOOKS = (
+    _job_hook("mlflow.utils.uri", "extract_db_type_from_uri", ("db_uri",), jobs.told_the_type),
+    _job_hook("mlflow.store.jobs.sqlalchemy_store", "SqlAlchemyJobStore", ("db_uri",), jobs.stored),
+    _job_hook("mlflow.server.jobs.lock_manager", "JobLockManager", ("job_store",), jobs.locked),
+    _job_hook(_UTILS, "_launch_job_execution_runner", ("env_map", "server_proc_pid"), jobs.tidied),
+    _job_hook(_UTILS, "_for_each_unfinished_job", _UNFINISHED, jobs.recovered),
+    _job_hook(_UTILS, "_enqueue_unfinished_jobs", ("server_launching_timestamp",), jobs.watched),
+    _job_hook(_UTILS, "_exec_job_in_subproc", jobs.EXECUTED, jobs.leased),
+    _job_hook(_RUNNER, "_JobScheduler._schedule_pending", ("self",), jobs.scheduled),
+    _job_hook(_UTILS, "_run_trace_archival_scheduler", _ARCHIVAL, jobs.archived_once),
+    _job_hook("mlflow.genai.scorers.job", "run_online_scoring_scheduler", (), jobs.scored_once),
+    _job_hook(
+        "mlflow.genai.discovery.scheduler",
+        "run_issue_detection_scheduler",
+        ("now_ms",),
+        jobs.detected_once,
+        may_lack=True,
+    ),
+)
+
 
 def apply_hooks(hooks: tuple[Hook, ...] = HOOKS) -> None:
     """Put the replacements in; of a feature all, or none."""
     os.environ.setdefault(REFRESH_VARIABLE, str(REFRESH_SECONDS))
+    for hook in _fitting(hooks):
+        importlib.import_module(hook.module)
+        _apply(hook)
+
+
+def apply_loaded_hooks() -> None:
+    """Put in what belongs to background jobs and is loaded: any process of a server may ask for them."""
+    for hook in _fitting(JOB_HOOKS):
+        if hook.module in sys.modules:
+            _apply(hook)
+
+
+@functools.cache
+def _fitting(hooks: tuple[Hook, ...]) -> tuple[Hook, ...]:
+    fitting: list[Hook] = []
     for feature in dict.fromkeys(hook.feature for hook in hooks):
         of_feature = [hook for hook in hooks if hook.feature == feature]
         if against := next(filter(None, (hook.why_not() for hook in of_feature)), None):
@@ -111,16 +162,20 @@ def apply_hooks(hooks: tuple[Hook, ...] = HOOKS) -> None:
                 feature,
                 packages.TESTED_IN_WORDS,
             )
-            continue
-        for hook in of_feature:
-            _apply(hook)
+        else:
+            fitting += of_feature
+    return tuple(fitting)
 
 
 def _apply(hook: Hook) -> None:
     module = importlib.import_module(hook.module)
-    original = getattr(module, hook.name)
+    *owners, name = hook.name.split(".")
+    owner = functools.reduce(getattr, owners, module)
+    original = getattr(owner, name)
     if hasattr(original, "replaces"):  # applied before
         return
-    replacement = functools.wraps(original)(hook.replacement(original))
-    replacement.replaces = original  # type: ignore[attr-defined]
-    setattr(module, hook.name, replacement)
+    replacement = hook.replacement(original)
+    if replacement is not original:
+        replacement = functools.wraps(original)(replacement)
+    replacement.replaces = original
+    setattr(owner, name, replacement)

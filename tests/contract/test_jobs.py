@@ -70,7 +70,7 @@ STEPS: list[tuple[Any, ...]] = [
     ("report_job_result", JobStatus.CANCELED, "3"),
     ("report_job_result", JobStatus.RUNNING),
     ("reset_job",),
-    ("finish_job", "$3"),
+    ("finish_job", "3"),
     ("mark_job_timed_out",),
     ("fail_job", "$broken"),
     ("cancel_job",),

@@ -54,6 +54,9 @@ CONTENT = {
     ),
     *("routing_strategy", "usage_tracking", "model_configs", "fallback_config", "scorer_version", "provider"),
     *("model_name", "auth_config", "secret_value", "updated_by", "linkage_type", "action"),
+    *("timeout", "creator", "executor_backend", "lease_duration", "result", "error_message", "error"),
+    *("is_transient_error", "status_details", "message", "progress", "acquired_at", "ttl_seconds"),
+    *("held_seconds",),
 }
 
 

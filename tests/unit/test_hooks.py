@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from genesis_flow.plugins.hooks import GATEWAY, HOOKS, Hook, apply_hooks
+from genesis_flow.plugins.hooks import GATEWAY, HOOKS, JOB_HOOKS, Hook, apply_hooks
 
 
-@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
+@pytest.mark.parametrize("hook", [*HOOKS, *JOB_HOOKS], ids=lambda hook: hook.name)
 def test_each_fits_the_installed_mlflow(hook: Hook) -> None:
     assert hook.why_not() is None
 

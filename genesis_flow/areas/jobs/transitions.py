@@ -34,7 +34,7 @@ class Change:
     """Fields that become the present time, so many milliseconds later."""
     counted: tuple[str, ...] = ()
     """Fields that become one more."""
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] | None = None
     """Entries of ``status_details``."""
 
     def update(self, *, portable: bool) -> Document | list[Document]:
@@ -47,7 +47,7 @@ class Change:
         computed: Document = {name: {"$literal": value} for name, value in kept.items()}
         computed |= {name: {"$add": [NOW, int(later)]} for name, later in self.times.items()}
         computed |= {name: {"$add": [f"${name}", 1]} for name in self.counted}
-        if self.details:
+        if self.details is not None:
             computed["status_details"] = {
                 "$mergeObjects": ["$status_details", {"$literal": dict(self.details)}]
             }
@@ -56,7 +56,7 @@ class Change:
     def _plain(self, kept: Document, gone: list[str]) -> Document:
         now = present()
         kept |= {name: now + int(later) for name, later in self.times.items()}
-        kept |= {f"status_details.{key}": value for key, value in self.details.items()}
+        kept |= {f"status_details.{key}": value for key, value in (self.details or {}).items()}
         update: Document = {"$set": kept}
         if gone:
             update["$unset"] = dict.fromkeys(gone, "")

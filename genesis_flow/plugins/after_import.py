@@ -1,0 +1,61 @@
+"""Hooks for what a server's processes load, told of as soon as it is loaded.
+
+MLflow imports its plugins in every process that it starts: the server, its workers, Huey's consumers, the
+executor's runner, each job. There is no other place that all of them come by. A process that loads none of
+these modules pays one look into a set for each import, and loads nothing.
+"""
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+# Loaded late enough that what they call may still be replaced.
+MODULES = frozenset(
+    {
+        "mlflow.cli",
+        "mlflow.genai.discovery.scheduler",
+        "mlflow.genai.scorers.job",
+        "mlflow.server",
+        "mlflow.server.jobs._executor_runner",
+        "mlflow.server.jobs.lock_manager",
+        "mlflow.server.jobs.utils",
+        "mlflow.store.jobs.sqlalchemy_store",
+    }
+)
+
+
+def install() -> None:
+    """Wait for the modules; once, whoever asks."""
+    if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport())
+        if MODULES & sys.modules.keys():
+            _loaded()
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Finds a module as Python does; its loader stays what it is, and calls us at its end."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in MODULES:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            _loaded()
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _loaded() -> None:
+    from genesis_flow.plugins.hooks import apply_loaded_hooks
+
+    apply_loaded_hooks()
