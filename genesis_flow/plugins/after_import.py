@@ -18,7 +18,6 @@ MODULES = frozenset(
         "mlflow.genai.discovery.scheduler",
         "mlflow.genai.scorers.job",
         "mlflow.server",
-        "mlflow.server.jobs._executor_runner",
         "mlflow.server.jobs.lock_manager",
         "mlflow.server.jobs.utils",
         "mlflow.store.jobs.sqlalchemy_store",
@@ -30,8 +29,8 @@ def install() -> None:
     """Wait for the modules; once, whoever asks."""
     if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport())
-        if MODULES & sys.modules.keys():
-            _loaded()
+        for name in sorted(MODULES & sys.modules.keys()):
+            _loaded(name)
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
@@ -49,13 +48,13 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            _loaded()
+            _loaded(fullname)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-def _loaded() -> None:
+def _loaded(name: str) -> None:
     from genesis_flow.plugins.hooks import apply_loaded_hooks
 
-    apply_loaded_hooks()
+    apply_loaded_hooks(name)

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from genesis_flow.compat import packages
@@ -102,7 +103,7 @@ HOOKS = (
     ),
 )
 
-_UTILS, _RUNNER = "mlflow.server.jobs.utils", "mlflow.server.jobs._executor_runner"
+_UTILS = "mlflow.server.jobs.utils"
 _UNFINISHED = ("job_store", "statuses", "end_timestamp", "handler")
 _ARCHIVAL = ("tracking_store", "settings")
 
@@ -121,7 +122,6 @@ JOB_HOOKS = (
     _job_hook(_UTILS, "_for_each_unfinished_job", _UNFINISHED, jobs.recovered),
     _job_hook(_UTILS, "_enqueue_unfinished_jobs", ("server_launching_timestamp",), jobs.watched),
     _job_hook(_UTILS, "_exec_job_in_subproc", jobs.EXECUTED, jobs.leased),
-    _job_hook(_RUNNER, "_JobScheduler._schedule_pending", ("self",), jobs.scheduled),
     _job_hook(_UTILS, "_run_trace_archival_scheduler", _ARCHIVAL, jobs.archived_once),
     _job_hook("mlflow.genai.scorers.job", "run_online_scoring_scheduler", (), jobs.scored_once),
     _job_hook(
@@ -142,11 +142,19 @@ def apply_hooks(hooks: tuple[Hook, ...] = HOOKS) -> None:
         _apply(hook)
 
 
-def apply_loaded_hooks() -> None:
-    """Put in what belongs to background jobs and is loaded: any process of a server may ask for them."""
+def apply_loaded_hooks(loaded: str) -> None:
+    """Put in what belongs to background jobs and is loaded by now: any process of a server may ask for them.
+
+    A module that is being loaded, which loads this one, is told of at its own end.
+    """
     for hook in _fitting(JOB_HOOKS):
-        if hook.module in sys.modules:
+        module = sys.modules.get(hook.module)
+        if module is not None and (hook.module == loaded or not _is_loading(module)):
             _apply(hook)
+
+
+def _is_loading(module: ModuleType) -> bool:
+    return bool(getattr(module.__spec__, "_initializing", False))
 
 
 @functools.cache
@@ -169,13 +177,11 @@ def _fitting(hooks: tuple[Hook, ...]) -> tuple[Hook, ...]:
 
 def _apply(hook: Hook) -> None:
     module = importlib.import_module(hook.module)
-    *owners, name = hook.name.split(".")
-    owner = functools.reduce(getattr, owners, module)
-    original = getattr(owner, name)
+    original = getattr(module, hook.name)
     if hasattr(original, "replaces"):  # applied before
         return
     replacement = hook.replacement(original)
     if replacement is not original:
         replacement = functools.wraps(original)(replacement)
     replacement.replaces = original
-    setattr(owner, name, replacement)
+    setattr(module, hook.name, replacement)

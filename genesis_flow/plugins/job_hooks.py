@@ -23,8 +23,8 @@ _logger = logging.getLogger("genesis_flow")
 
 Function = Callable[..., Any]
 
-# How often Huey's runner looks for jobs whose runner is gone, and how often a running job renews its lease.
-LOOK_SECONDS = 10.0
+# How often a runner looks for jobs whose runner is gone, and how often a running job renews its lease.
+LOOK_SECONDS = 5.0
 RENEWALS = 3
 # Periodic tasks come each minute; a lease that is a little shorter ends before the next.
 MINUTE_SECONDS = 50
@@ -58,12 +58,37 @@ def stored(original: type) -> type:
 
 
 def locked(original: type) -> type:
+    """The executor's runner, a program whose functions cannot be replaced, makes one lock manager.
+
+    From then on it also looks for jobs whose runner is gone.
+    """
+
     def new(cls: type, job_store: Any = None, *args: Any, **kwargs: Any) -> Any:
-        ours = isinstance(job_store, MongoDBJobStore)
-        return MongoDBJobLockManager(job_store) if ours else object.__new__(cls)
+        if not isinstance(job_store, MongoDBJobStore):
+            return object.__new__(cls)
+        _look_for_lost(lambda: _take_over_everywhere(job_store))
+        return MongoDBJobLockManager(job_store)
 
     original.__new__ = new  # type: ignore[assignment,method-assign]
     return original
+
+
+def _look_for_lost(look: Callable[[], None]) -> None:
+    def go_on() -> None:
+        while True:
+            time.sleep(LOOK_SECONDS)
+            try:
+                look()
+            except Exception:
+                _logger.exception("Looking for lost jobs failed; the next look comes.")
+
+    threading.Thread(target=go_on, name="genesis-flow-lost-jobs", daemon=True).start()
+
+
+def _take_over_everywhere(store: MongoDBJobStore) -> None:
+    for context in _contexts():
+        with context:
+            taken_over(store)
 
 
 def tidied(original: Function) -> Function:
@@ -127,30 +152,10 @@ def watched(original: Function) -> Function:
     def enqueue_unfinished_jobs(server_launching_timestamp: int) -> None:
         original(server_launching_timestamp)
         if isinstance(_job_store(), MongoDBJobStore):
-            threading.Thread(target=look, name="genesis-flow-lost-jobs", daemon=True).start()
-
-    def look() -> None:
-        while True:
-            time.sleep(LOOK_SECONDS)
-            try:
-                original(0)  # none is so old: only those that are taken over now
-            except Exception:
-                _logger.exception("Looking for lost jobs failed; the next look comes.")
+            # None is so old: only those are queued that are taken over now.
+            _look_for_lost(lambda: original(0))
 
     return enqueue_unfinished_jobs
-
-
-def scheduled(original: Function) -> Function:
-    """Before the executor's runner looks for jobs that wait, lost ones wait again."""
-
-    def schedule_pending(self: Any) -> Any:
-        if isinstance(self._job_store, MongoDBJobStore):
-            for context in _contexts():
-                with context:
-                    taken_over(self._job_store)
-        return original(self)
-
-    return schedule_pending
 
 
 def leased(original: Function) -> Function:
