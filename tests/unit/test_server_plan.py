@@ -160,3 +160,38 @@ def test_other_secrets_of_a_uri_are_refused(secret: str) -> None:
     with pytest.raises(click.UsageError, match="MLflow would print") as refused:
         plan(Wishes(backend=uri))
     assert CANARY not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("wish", "environ", "runs", "enabled", "engine"),
+    [
+        (None, {}, "off", "false", None),
+        ("off", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true"}, "off", "false", None),
+        ("executor", {}, "executor", "true", "executor"),
+        ("huey", {"MLFLOW_SERVER_JOB_EXECUTION_ENGINE": "executor"}, "huey", "true", None),
+        (None, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true"}, "huey", "true", None),
+        (
+            None,
+            {
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true",
+                "MLFLOW_SERVER_JOB_EXECUTION_ENGINE": "executor",
+            },
+            "executor",
+            "true",
+            "executor",
+        ),
+    ],
+)
+def test_what_runs_background_jobs(
+    wish: str | None, environ: dict[str, str], runs: str, enabled: str, engine: str | None
+) -> None:
+    made = plan(Wishes(backend="mongodb://db/mlflow", jobs=wish), **environ)
+    assert made.jobs == runs
+    assert made.environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == enabled
+    assert made.environment.get("MLFLOW_SERVER_JOB_EXECUTION_ENGINE") == engine
+    assert float(made.environment["MLFLOW_SERVER_JOB_LEASE_TTL"]) < 60
+
+
+def test_rollups_of_sql_are_refused() -> None:
+    with pytest.raises(click.UsageError, match="MLFLOW_SQL_TRACE_ROLLUPS_ENABLED"):
+        plan(Wishes(backend="mongodb://db/mlflow"), MLFLOW_SQL_TRACE_ROLLUPS_ENABLED="true")
