@@ -1,5 +1,8 @@
 """Background jobs: MLflow's entities, which lie in private modules, and what its stores answer with."""
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 from mlflow.entities._job import Job, JobProgress
 from mlflow.entities._job_status import JobStatus
 from mlflow.environment_variables import (
@@ -23,7 +26,9 @@ __all__ = [
     "JobUpdateStatus",
     "lease_seconds",
     "most_retries",
+    "recovery_contexts",
     "retry_delay_seconds",
+    "server_job_store",
 ]
 
 
@@ -41,3 +46,18 @@ def retry_delay_seconds(retry: int) -> int:
     first = MLFLOW_SERVER_JOB_TRANSIENT_ERROR_RETRY_BASE_DELAY.get()
     longest = MLFLOW_SERVER_JOB_TRANSIENT_ERROR_RETRY_MAX_DELAY.get()
     return int(min(first * 2 ** (retry - 1), longest))
+
+
+def server_job_store() -> Any:
+    """The job store of this process of a server."""
+    from mlflow.server.handlers import _get_job_store
+
+    return _get_job_store()
+
+
+def recovery_contexts() -> list[AbstractContextManager[str | None]]:
+    """The workspaces whose jobs a runner looks after."""
+    from mlflow.server.jobs.utils import _workspace_contexts_for_recovery
+
+    contexts: list[AbstractContextManager[str | None]] = _workspace_contexts_for_recovery()
+    return contexts

@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from genesis_flow.compat.jobs import JobStatus, JobUpdateStatus, lease_seconds
+from genesis_flow.compat.jobs import (
+    JobStatus,
+    JobUpdateStatus,
+    lease_seconds,
+    recovery_contexts,
+    server_job_store,
+)
 from genesis_flow.core.uri import SCHEMES, scheme_of
 from genesis_flow.sync.jobs import MongoDBJobLockManager, MongoDBJobStore
 
@@ -86,7 +92,7 @@ def _look_for_lost(look: Callable[[], None]) -> None:
 
 
 def _take_over_everywhere(store: MongoDBJobStore) -> None:
-    for context in _contexts():
+    for context in recovery_contexts():
         with context:
             taken_over(store)
 
@@ -116,13 +122,6 @@ def _is_taken(store: MongoDBJobStore, job_id: str) -> bool:
     return store.take_over_job(job_id) == JobUpdateStatus.APPLIED
 
 
-def _contexts() -> list[Any]:
-    from mlflow.server.jobs import utils
-
-    contexts: list[Any] = utils._workspace_contexts_for_recovery()
-    return contexts
-
-
 def recovered(original: Function) -> Function:
     """Of the unfinished jobs, hand on those that wait; the executor's runner finds these by itself.
 
@@ -135,7 +134,7 @@ def recovered(original: Function) -> Function:
             return
         if JobStatus.PENDING not in statuses:
             return
-        for context in _contexts():
+        for context in recovery_contexts():
             with context as workspace:
                 taken = [job_store.get_job(each) for each in taken_over(job_store)]
                 waiting = list(job_store.list_jobs(statuses=[JobStatus.PENDING], end_timestamp=end_timestamp))
@@ -151,7 +150,7 @@ def watched(original: Function) -> Function:
 
     def enqueue_unfinished_jobs(server_launching_timestamp: int) -> None:
         original(server_launching_timestamp)
-        if isinstance(_job_store(), MongoDBJobStore):
+        if isinstance(server_job_store(), MongoDBJobStore):
             # None is so old: only those are queued that are taken over now.
             _look_for_lost(lambda: original(0))
 
@@ -209,15 +208,9 @@ def _once(task: str, original: Function) -> Function:
     """Each minute one of all servers does the task."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        store = _job_store()
+        store = server_job_store()
         if isinstance(store, MongoDBJobStore) and store.take_scheduler_lease(task, MINUTE_SECONDS) is None:
             return None
         return original(*args, **kwargs)
 
     return run
-
-
-def _job_store() -> Any:
-    from mlflow.server.handlers import _get_job_store
-
-    return _get_job_store()

@@ -85,7 +85,7 @@ def job(job_id: str, status: JobStatus = JobStatus.PENDING) -> Any:
 def test_recovery_hands_on_what_waits_and_lets_alone_what_runs(
     won: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_hooks, "_contexts", lambda: [nullcontext()])
+    monkeypatch.setattr(job_hooks, "recovery_contexts", lambda: [nullcontext()])
     store = mock.create_autospec(MongoDBJobStore, instance=True)
     store.list_lost_jobs.return_value = ["lost", "claimed again"]
     store.take_over_job.return_value = JobUpdateStatus.APPLIED if won else JobUpdateStatus.WRONG_STATE
@@ -103,13 +103,13 @@ def test_recovery_hands_on_what_waits_and_lets_alone_what_runs(
 
 def test_a_task_runs_once_and_for_sql_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     store = mock.create_autospec(MongoDBJobStore, instance=True)
-    monkeypatch.setattr(job_hooks, "_job_store", lambda: store)
+    monkeypatch.setattr(job_hooks, "server_job_store", lambda: store)
     run = job_hooks.scored_once(lambda: "ran")
     store.take_scheduler_lease.return_value = None
     assert run() is None
     store.take_scheduler_lease.return_value = 1
     assert run() == "ran"
-    monkeypatch.setattr(job_hooks, "_job_store", object)
+    monkeypatch.setattr(job_hooks, "server_job_store", object)
     assert run() == "ran"
 
 

@@ -111,7 +111,7 @@ def job_entity(document: dict[str, Any]) -> "Job":
     from genesis_flow.compat.jobs import Job, JobStatus
 
     details = document.get("status_details")
-    times = {
+    times: dict[str, Any] = {
         name: None if document.get(name) is None else int(document[name])
         for name in ("lease_expires_at", "progress_updated_at")
     }

@@ -233,6 +233,10 @@ class Jobs(Area):
         """Say how far a job is."""
         if message is None and progress is None:
             return
+        if progress is not None and not all(
+            isinstance(text, str | None) for text in (progress.phase, progress.unit)
+        ):
+            raise invalid("The phase and the unit of a job's progress must be texts.")
         said = {"status_message": message, "progress": progress and progress.to_dict()}
         values = {name: value for name, value in said.items() if value is not None}
         await self._tell(job_id, Change(values, times={"progress_updated_at": 0}))
