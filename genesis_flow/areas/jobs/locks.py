@@ -7,20 +7,17 @@ Round trips: a lock two (the job that asks, the lock), four or five where anothe
 lease of a scheduler one or two, its renewal one.
 """
 
-from typing import Any
-
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.areas.jobs.documents import JobFields, JobLockFields, SchedulerLeaseFields
 from genesis_flow.areas.jobs.transitions import CANCELED, ENDED, PENDING, Change, is_past
 from genesis_flow.core.errors import invalid
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation
 from genesis_flow.mongo.scoping import scoped
-
-Document = dict[str, Any]
 
 # A canceled job's worker is still stopping what it began; it gives the lock back itself.
 _DONE = {PENDING, *ENDED} - {CANCELED}

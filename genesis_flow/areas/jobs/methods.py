@@ -36,6 +36,7 @@ from genesis_flow.areas.jobs.transitions import (
 )
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import escape
+from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, long_mutation, mutation, operation
@@ -45,7 +46,6 @@ from genesis_flow.mongo.writes import insert_once
 if TYPE_CHECKING:
     from genesis_flow.compat.jobs import Job, JobProgress, JobStatus, JobUpdateStatus
 
-Document = dict[str, Any]
 
 # How long a job may run without a lease: whoever starts one without gives it a lease at once.
 WITHOUT_LEASE_MILLISECONDS = 60_000

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 PENDING, RUNNING, NEEDS_RECOVERY = "PENDING", "RUNNING", "NEEDS_RECOVERY"
 SUCCEEDED, FAILED, TIMEOUT, CANCELED = "SUCCEEDED", "FAILED", "TIMEOUT", "CANCELED"
