@@ -38,7 +38,7 @@ SORTS: Mapping[str, Sequence[Sort]] = {
 
 
 def portable_indexes(name: str, indexes: Iterable[IndexModel]) -> list[IndexModel]:
-    """What stands for the ``indexes`` of the collection that is called ``name`` without its prefix."""
+    """The indexes in place of ``indexes`` of the collection that is called ``name`` without its prefix."""
     kept: dict[str, IndexModel] = {}
     for index in indexes:
         keys = list(index.document["key"].items())
@@ -134,7 +134,7 @@ class PortableCollection:
 
 
 class PortableCursor:
-    """What is found, sorted by the server if an index serves the sort and here if not."""
+    """The matching documents, sorted by the server if an index serves the sort and here if not."""
 
     def __init__(
         self,
