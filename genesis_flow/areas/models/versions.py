@@ -92,7 +92,7 @@ class ModelVersions(Area):
             **tag_maps(tags),
         )
         version = fields.model_dump(by_alias=True, exclude_none=True)
-        # What cannot be stored is refused before it takes a number.
+        # A version that cannot be stored is refused before it takes a number.
         if len(bson.encode(version)) > _LARGEST_DOCUMENT:
             raise DocumentTooLarge(f"The tags of a version of {name} take more than 16 MB.")
         return version_entity(await self._number_and_insert(name, version), version)
