@@ -43,7 +43,7 @@ def portable_profile() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def mlflow_forgets() -> Iterator[None]:
-    """What a test tells MLflow of URIs and experiments ends with it."""
+    """A test's URIs and experiments are forgotten by MLflow when it ends."""
     with forgotten():
         yield
 

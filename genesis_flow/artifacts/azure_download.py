@@ -126,7 +126,7 @@ def _fill(
 
         try:
             for offset in range(begin, size, range_size):
-                # Who has ranges of its own writes one rather than wait for others who may wait for it.
+                # A thread with ranges of its own writes one rather than wait for others that may wait for it.
                 while not window.enter(wait=not pending):
                     write_oldest()
                 pending.append(window.pool.submit(fetch, offset))

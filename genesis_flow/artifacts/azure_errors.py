@@ -1,4 +1,4 @@
-"""What Azure's library raises becomes MLflow's exception; nothing secret survives the passage."""
+"""Exceptions of Azure's library become MLflow's; nothing secret survives the passage."""
 
 from __future__ import annotations
 

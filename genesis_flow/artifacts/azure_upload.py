@@ -73,7 +73,7 @@ def _send(
                 future.result()
                 bar.update()
     finally:
-        # What has arrived stays with the service for a week; what has not begun need not.
+        # Blocks that arrived stay with the service for a week; blocks that have not begun need not be sent.
         for future in futures:
             future.cancel()
         wait(futures)

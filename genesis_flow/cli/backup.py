@@ -1,8 +1,8 @@
 """Back up an embedded database while it is used, and restore it elsewhere.
 
 All collections are read as they were at one moment: the first read of a snapshot session fixes it, and the
-server keeps that moment for as long as it is told to. What is listed outside of the session, the collections
-and their indexes, is asked for after the moment was fixed, so that nothing is missed that was there then.
+server keeps that moment for as long as it is told to. Collections and their indexes cannot be listed in the
+session: they are listed after the moment was fixed, so that nothing is missed that was there then.
 """
 
 import contextlib
@@ -131,7 +131,7 @@ def _history_kept(client: "pymongo.MongoClient[Document]") -> Iterator[None]:
     try:
         yield
     finally:
-        # What a backup that runs beside this one, or was killed, has set is not the server's own.
+        # A value that another backup has set, one that runs or was killed, is not the server's own.
         with contextlib.suppress(PyMongoError):
             client.admin.command({"setParameter": 1, _KEEPS: before})
 

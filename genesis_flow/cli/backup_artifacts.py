@@ -68,7 +68,7 @@ def _pieces_of(path: bytes, name: bytes) -> Iterator[Piece]:
             content = opened.read(_PIECE)
             if content or number == 1:
                 yield Piece(name, number, content)
-            # What is appended from here on belongs to a later backup.
+            # Bytes that are appended from here on belong to a later backup.
             if len(content) < _PIECE:
                 return
 

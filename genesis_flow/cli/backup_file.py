@@ -236,7 +236,7 @@ class Reader:
         return opened.read()
 
     def _check(self, manifest: Document) -> None:
-        # What follows is the end of the archive; reading it checks the compression's own sum.
+        # The end of the archive follows; reading it checks the compression's own sum.
         while self._packed.read(2**16):
             pass
         found = asdict(self.contents())

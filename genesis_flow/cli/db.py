@@ -122,7 +122,7 @@ def backup(
 def restore(file: Path, directory: Path, as_json: bool) -> None:
     """Make a MongoDB in DIRECTORY, which is empty or not there yet, of the backup in FILE.
 
-    What was restored is read back and compared before DIRECTORY gets its name. Artifacts that FILE holds are
+    The restored data is read back and compared before DIRECTORY gets its name. Artifacts that FILE holds are
     restored to DIRECTORY/artifacts; their addresses stay as they were.
 
     \b

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 INCOMPLETE = 3
 MOST_WORKERS = 64
-# What they take beside --json; to ignore the others silently would look as if they were obeyed.
+# The options that they take beside --json; to ignore others silently would look as if they were obeyed.
 _HEEDED = {"verify": {"source", "experiments", "since"}, "journal": {"force"}, "list_journals": set[str]()}
 
 _EPILOG = """\b

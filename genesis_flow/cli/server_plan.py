@@ -190,7 +190,7 @@ def _environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, st
     }
     given = settings.credential_environment()
     for setting, name in zip(("username", "password"), given, strict=False):
-        # What the environment or a file gave, the server's processes find there themselves.
+        # The server's processes find for themselves what the environment or a file gives.
         if settings.sources[setting].startswith("URI"):
             environment[name] = given[name].reveal()
     return environment

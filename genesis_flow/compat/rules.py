@@ -1,7 +1,7 @@
 """Rules that MLflow changed and that both kinds of its clients rely on: those of the installed version hold.
 
-Rules of MLflow's own parsers and validators follow the installed version by themselves. What a newer version
-does better, and no client of an older one can miss, holds for all: docs/differences.md has these.
+Rules of MLflow's own parsers and validators follow the installed version by themselves. Improvements of a
+newer version that no client of an older one can miss hold for all: docs/differences.md has these.
 """
 
 from genesis_flow.compat.version import RELEASE

@@ -4,7 +4,7 @@ import re
 
 from genesis_flow.core.redact import mask
 
-# What follows repeats the server's reply, how the driver sees the servers, or its arithmetic of a time limit.
+# The text from these on repeats the server's reply, the driver's view of the servers, or how it counts time.
 _REPETITIONS = (", full error:", ", Timeout:", ", Topology Description:", ", remaining timeout:")
 _TIMEOUTS = re.compile(r" ?\(configured timeouts: [^)]*\)")
 # Of a refusal the server repeats the command that was sent; its name says enough.

@@ -51,7 +51,7 @@ class Search:
         return True
 
     def _is_hopeless(self, servers: Iterable[ServerDescription]) -> bool:
-        """Whether waiting will not help. Who says how long to wait, for a server yet to come, is obeyed."""
+        """Whether waiting will not help. A user who set the time to wait may expect a server to come."""
         if isinstance(self._settings.target, Embedded) or not self._waits_by_default():
             return False
         answers = [error_numbers(str(server.error)) for server in servers]

@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Document = dict[str, Any]
 
+# Of a condition `$in`: far from the 48 MB of a message, and from bounds that take long to build.
+IDS_AT_ONCE = 1_000
+
 
 def value_at(document: Document, path: str) -> Any:
     """The value at a path with dots; None where a step is not there."""
@@ -16,8 +19,8 @@ def value_at(document: Document, path: str) -> Any:
     return value
 
 
-def portions(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of at most ``size`` items: a command takes no more than some thousands of ids."""
+def portions(items: Iterable[T], size: int = IDS_AT_ONCE) -> Iterator[list[T]]:
+    """The items in lists of at most ``size``."""
     rest = iter(items)
     while portion := list(islice(rest, size)):
         yield portion

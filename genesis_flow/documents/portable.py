@@ -15,7 +15,7 @@ from pymongo import ASCENDING, DESCENDING, DeleteMany, DeleteOne, IndexModel, In
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import DocumentTooLarge
 
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, value_at
 
 Sort = list[tuple[str, int]]
 
@@ -38,7 +38,7 @@ SORTS: Mapping[str, Sequence[Sort]] = {
 
 
 def portable_indexes(name: str, indexes: Iterable[IndexModel]) -> list[IndexModel]:
-    """What stands for the ``indexes`` of the collection that is called ``name`` without its prefix."""
+    """The indexes in place of ``indexes`` of the collection that is called ``name`` without its prefix."""
     kept: dict[str, IndexModel] = {}
     for index in indexes:
         keys = list(index.document["key"].items())
@@ -134,7 +134,7 @@ class PortableCollection:
 
 
 class PortableCursor:
-    """What is found, sorted by the server if an index serves the sort and here if not."""
+    """The matching documents, sorted by the server if an index serves the sort and here if not."""
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ def in_order(documents: list[Document], sort: Sort) -> list[Document]:
     """As MongoDB sorts values of the types that we store, apart from arrays."""
     ordered = list(documents)
     for field, direction in reversed(sort):
-        ordered.sort(key=lambda document: _rank(_value(document, field)), reverse=direction == DESCENDING)
+        ordered.sort(key=lambda document: _rank(value_at(document, field)), reverse=direction == DESCENDING)
     return ordered
 
 
@@ -227,13 +227,6 @@ def _rank(value: Any) -> tuple[Any, ...]:
         case datetime():
             return (9, value)
     raise TypeError(f"Values of type {type(value).__name__} are not sorted here.")
-
-
-def _value(document: Document, path: str) -> Any:
-    value: Any = document
-    for step in path.split("."):
-        value = value.get(step) if isinstance(value, Mapping) else None
-    return value
 
 
 def _turned(sort: Sort) -> Sort:
@@ -273,10 +266,10 @@ def _first_of_each(rows: list[Document], group: Document) -> list[Document]:
     """``$group`` by a field, with ``$first`` of others."""
     found: dict[Any, Document] = {}
     for row in rows:
-        key = _value(row, group["_id"].removeprefix("$"))
+        key = value_at(row, group["_id"].removeprefix("$"))
         if key not in found:
             found[key] = {"_id": key} | {
-                name: _value(row, first["$first"].removeprefix("$"))
+                name: value_at(row, first["$first"].removeprefix("$"))
                 for name, first in group.items()
                 if name != "_id"
             }

@@ -48,7 +48,7 @@ class Keeper:
         return os.path.join(self.directory, name)  # noqa: PTH118 - pathlib would cost the keeper memory
 
     def run(self) -> int:
-        # Whoever started us may have ignored or blocked signals, and we would inherit that.
+        # Our parent may have ignored or blocked signals, and we would inherit that.
         self._hang_bell()
         signal.signal(signal.SIGTERM, self._stop_soon)  # before there is a lock by which others know of us
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -56,7 +56,7 @@ class Keeper:
             return 0
         try:
             orphan = self._last_mongod()
-            # What the file says from here on is ours; the orphan stays in it until it has ended.
+            # The file is ours from here on; the orphan stays in it until it has ended.
             named = zip(("pid", "program", "began"), orphan or (), strict=False)
             self._write_state(state="starting", **dict(named))
             if orphan is not None:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, value_at
 from genesis_flow.kit.entities import Sort, nullable
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.search.keyset import behind
-from genesis_flow.search.scan import value_at
 from genesis_flow.search.tokens import Kinds, create_token, parse_token
 
 

@@ -11,12 +11,11 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, value_at
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.writes import insert_once
 from genesis_flow.search.keyset import behind
-from genesis_flow.search.scan import value_at
 from genesis_flow.search.tokens import Kinds, create_token, parse_token
 
 Refusal = Callable[[], MlflowException]

@@ -3,9 +3,9 @@
 The parent's document has all of that, a short entry for each version included, so each change is one update
 of one document: of an alias and its version, a reader sees both or neither. A change is computed from the
 document as it was read and written over exactly that revision; when somebody else was faster, it is read and
-computed again. Whatever follows from the versions, ``settle`` works out anew in each change.
+computed again. ``settle`` works out anew in each change what follows from the versions.
 
-What a registry has beyond this, it keeps in fields of its own. ADR 23 says what a new one costs.
+A registry has fields of its own for what it has beyond this. ADR 23 says what a new one costs.
 """
 
 import copy

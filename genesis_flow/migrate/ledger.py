@@ -136,7 +136,7 @@ class Ledger:
     def adopt(self, file: MigrationFile, compatible: bool, replaced: Sequence[str] = ()) -> None:
         """Take over the entries of the steps that this one replaces, or the entry of mongodb-migrations.
 
-        What that has in its own metastore stays, so it still works.
+        That tool's own metastore stays as it is, so the tool still works.
         """
         self.stamp(file, compatible, "genesis-migrate" if replaced else "mongodb-migrations")
         self.forget_replaced(replaced)

@@ -1,1 +1,1 @@
-"""What every area stands on: clients, deadlines, retries, errors, scoping, declared collections, keys."""
+"""The ground of every area: clients, deadlines, retries, errors, scoping, declared collections, keys."""

@@ -1,4 +1,4 @@
-"""What callers give: texts are texts, and whatever else is of a wrong type is named.
+"""The arguments of callers: texts are texts, and an argument of another wrong type is named.
 
 A dictionary or an expression in the place of a text would be an operator to MongoDB.
 """
@@ -37,7 +37,7 @@ _SLIPS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 _SEVERAL = {"list", "set", "Sequence"}
 _WORDS_OF_TEXTS = {"str", "int", "None", *_SEVERAL}
 _PLAIN = (str, int, float, type(None))
-# What of an entity is a text.
+# The fields of an entity that are texts.
 _TEXTS_OF: tuple[tuple[type | tuple[type, ...], tuple[str, ...]], ...] = (
     (
         (ExperimentTag, InputTag, LoggedModelParameter, LoggedModelTag, ModelVersionTag, Param, RunTag),

@@ -25,7 +25,7 @@ from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.scoping import current_workspace
 
 BEGUN, DONE, FAILED, INTERRUPTED = "begun", "done", "failed", "interrupted"
-# What a process writes before its first change: that it may write here at all is then known.
+# A process writes this before its first change, and so learns whether it may write here at all.
 CONNECT = "connect"
 
 LONGEST_TEXT = 500
@@ -68,7 +68,7 @@ async def introduce(database: Database, store: str) -> None:
 
 
 def target_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Document:
-    """What a call is about, from its arguments; must not fail, whatever they are."""
+    """The target of a call, from its arguments. It must not fail, whatever they are."""
     try:
         arguments = _signature(function).bind(None, *args, **kwargs).arguments
     except TypeError:  # the call itself says what is wrong with it
@@ -144,7 +144,7 @@ def _names(declared: Any) -> Document:
 
 
 def _by_name(name: str) -> Describe | None:
-    """What is said of an argument that is called like an id, or like a list of ids."""
+    """The description of an argument that is called like an id, or like a list of ids."""
     if name.endswith("_id") and name != "user_id":  # the actor is named elsewhere
         return _as(name)
     return _all(name) if name.endswith("_ids") else None
@@ -158,8 +158,8 @@ def _identity(entity: Any) -> Document:
     return _fields(*names, "name", "version")(entity)
 
 
-# What a record says about an argument of this name. Values of params, tags, metrics, descriptions and secrets
-# are none of an audit trail's business.
+# The description of an argument, by its name. Values of params, tags, metrics, descriptions and secrets are
+# none of an audit trail's business.
 ARGUMENTS: dict[str, Describe] = {
     **{
         name: _as(name)

@@ -1,4 +1,4 @@
-"""Who owns a connection: the clients of a server on an event loop, counted by their users; see ADR 15."""
+"""The owner of connections: the clients of a server on an event loop, counted by users; see ADR 15."""
 
 import asyncio
 import atexit
@@ -18,9 +18,9 @@ from pymongo.errors import InvalidOperation
 Client = AsyncMongoClient[dict[str, Any]]
 BlockingClient = pymongo.MongoClient[dict[str, Any]]
 
-# Calls end in any thread: whoever closes looks this often whether the last one has.
+# Calls end in any thread: the closing thread looks this often whether the last one has ended.
 _LOOK_SECONDS = 0.01
-# What a client may take to tell a server of its end that may be gone.
+# The longest that a client takes to tell a server of its end: the server may be gone.
 _CLOSE_SECONDS = 2.0
 # Clients of loops that were closed by hand: their end would have PyMongo speak to a loop that is gone.
 _buried: list[Client] = []
@@ -31,8 +31,8 @@ _OURS = ("pymongo.", "genesis_flow.")
 class Clients:
     """The clients of one server on one loop: the loop's own and, beside it, that of direct calls.
 
-    Whoever opens a database with them is a user, until it leaves or is collected. The last one to go closes
-    them, after the calls that are running: those are counted in ``calls``, by whatever stands for them.
+    A store that opens a database with them is a user, until it leaves or is collected. The last user to go
+    closes them, after the running calls, of which ``calls`` has an object each.
     """
 
     def __init__(self, owner: "Owner", key: str) -> None:
@@ -42,7 +42,7 @@ class Clients:
         # the other, whatever threads they are in.
         self.closed = False
         self.calls: set[object] = set()
-        # What is opened with them, by whatever names it.
+        # The databases that are opened with them, by key.
         self.opened: dict[object, asyncio.Task[Any]] = {}
         self._owner = owner
         self._process = os.getpid()
@@ -97,7 +97,7 @@ class Clients:
             return self._blocking
 
     def _check(self) -> None:
-        """What outlasts the patience of whoever closed makes no client that nobody would close."""
+        """Raise if these clients have ended: nobody would close one that a late call makes."""
         if self._ended:
             raise InvalidOperation("Cannot use MongoClient after close")
 

@@ -120,7 +120,7 @@ class Database:
 
     async def end_session(self, session_id: Mapping[str, Any]) -> None:
         """Have the server end what it does for a session: its transaction would bar the next one's way."""
-        with suppress(OperationFailure):  # who may not, waits until the server does it by itself
+        with suppress(OperationFailure):  # without the right to, the server does it by itself, later
             await self.client.admin.command("killSessions", [session_id])
 
 
@@ -134,7 +134,7 @@ async def open_database(settings: Settings, user: object) -> Database:
     task: asyncio.Task[Database] | None = clients.opened.get(key)
     if task is None or (task.done() and not _is_opened(task)):
         task = clients.opened[key] = asyncio.create_task(_open(settings, clients))
-        # Whoever closes waits for it, as for a call.
+        # Closing waits for it, as for a call.
         clients.calls.add(task)
         task.add_done_callback(clients.calls.discard)
     return await asyncio.shield(task)

@@ -32,7 +32,7 @@ from pymongo.errors import (
 from genesis_flow.core.driver_text import plain_text
 from genesis_flow.core.errors import GenesisFlowError
 
-# What the driver, BSON and the server raise for values that a document cannot hold.
+# The driver, BSON and the server raise these for values that a document cannot hold.
 UNSTORABLE = (BSONError, OverflowError, UnicodeError)
 
 _UNAUTHORIZED = 13

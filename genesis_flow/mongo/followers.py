@@ -1,4 +1,4 @@
-"""What goes when something else is deleted for good: each collection declares what it goes with."""
+"""Documents that go when another one is deleted for good: each collection declares which it goes with."""
 
 from collections.abc import Sequence
 from typing import Any

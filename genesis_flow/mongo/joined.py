@@ -2,10 +2,10 @@
 
 A caller that is alone sends its update at once. Several send one command together as soon as all of them are
 there who were there lately: with many threads a command, and the wait for its acknowledgement, serves them
-all, and each is told of its own result. Who stays away holds the others up once, for a millisecond.
+all, and each is told of its own result. A caller that stays away holds the others up once, for a millisecond.
 
 MongoDB tells how many updates of a command matched, not which. So if not all did, or one failed, each is sent
-again alone: whoever joins must not mind that, which conditional and repeatable updates do not.
+again alone. So only updates that are conditional or may be repeated are joined.
 """
 
 import asyncio

@@ -49,9 +49,9 @@ _inside: "ContextVar[object | None]" = ContextVar("genesis_flow_inside", default
 class _Call:
     token: str = ""
     attempt: int = 0
-    # What an earlier attempt drew, by name: a repetition must not draw again.
+    # The values that earlier attempts drew, by name: a repetition must not draw again.
     drawn: dict[str, Any] = field(default_factory=dict)
-    # What the running attempt works with from its begin to its end, whoever closes the store meanwhile.
+    # The database of the running attempt from its begin to its end, even if the store is closed meanwhile.
     database: Database | None = None
     # Whether an attempt began anew since what it had to make first took long.
     was_late: bool = False
@@ -69,13 +69,13 @@ _call: ContextVar[_Call] = ContextVar("genesis_flow_call")
 def is_repetition() -> bool:
     """Whether an earlier attempt of the running call may have made the very change that is missed or found.
 
-    What a user deletes may then be gone, and what a user creates may be there, by this call itself.
+    The call itself may then have deleted what it does not find, or created what it finds.
     """
     return _call.get().attempt > 0
 
 
 def call_token() -> str:
-    """What names the running call in the database: the same for every repetition, for no other call."""
+    """A name of the running call in the database: the same for every repetition, and for no other call."""
     call = _call.get()
     # Made when it is asked for: most calls of a training loop need none.
     call.token = call.token or uuid.uuid4().hex
@@ -83,7 +83,7 @@ def call_token() -> str:
 
 
 async def drawn_once(name: str, draw: Callable[[], Awaitable[T]]) -> T:
-    """What ``draw`` gives the first time that the running call asks for it, in whichever attempt."""
+    """The result of ``draw`` when the running call first asked for it, in this attempt or an earlier one."""
     drawn = _call.get().drawn
     if name not in drawn:
         drawn[name] = await draw()
@@ -100,7 +100,7 @@ class _Late(Exception):
 
 
 async def made_first(make: Callable[[], T]) -> T:
-    """What an attempt needs before its first command, from ``make``, which may ask the network.
+    """The result of ``make``, which an attempt needs before its first command and which may ask the network.
 
     The event loop does not wait for it. Where it took long, the attempt begins anew, once: else the server
     would be thought not to answer. ``make`` is called again then, and should have its answers at hand.
@@ -145,7 +145,7 @@ class Area:
     async def open(self) -> None:
         """Open the database on the running loop, unless it is open there; the running call holds it."""
         if _inside.get() is not self._identity:
-            await connect(self)  # whoever asks makes a call of it
+            await connect(self)  # ``connect`` is a call, and comes back here
             return
         call, database, is_new = _call.get(), self._database, False
         if database is not None and not database.is_usable():
@@ -192,7 +192,7 @@ def long_mutation(function: Method[P, T]) -> Method[P, T]:
 
 
 class OneUpdate(NamedTuple):
-    """What a call comes down to if nothing is in its way. It may be sent again."""
+    """The one update that a call consists of if nothing is in its way. It may be sent again."""
 
     declared: type[Declared]
     query: dict[str, Any]
@@ -259,7 +259,7 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
 
 
 class _Trail:
-    """What one call leaves in the audit trail: the block of ``async with`` is the call's work."""
+    """The records of one call in the audit trail; its work is the block of ``async with``."""
 
     def __init__(
         self, area: Area, function: Callable[..., Any], target: dict[str, Any], announced: bool
@@ -372,5 +372,5 @@ def _delay(error: PyMongoError, attempt: int, patience: Patience, *, connected: 
 
 @operation
 async def connect(area: Area) -> Database:
-    """What every call does first, with its retries and its errors: open the database."""
+    """Open the database as every call does first, with its retries and its errors."""
     return area.database

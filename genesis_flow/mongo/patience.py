@@ -1,8 +1,8 @@
 """How long one attempt of a call waits for the server; see ADR 16.
 
 A connection that swallows what is sent looks like a server that works. So an attempt has a share of the time
-of its call, and what it did not get an answer to is sent again, on another connection. What is cut twice is
-work: it has all the time that is left, and so have later calls of the same method.
+of its call, and a command without an answer is sent again, on another connection. A command that is cut twice
+needs longer: it has all the time that is left, and so have later calls of the same method.
 """
 
 import math
@@ -25,7 +25,7 @@ _REMEMBERED_SECONDS = 600.0
 _SILENT_SECONDS = 2.0
 
 Write = Callable[[], Awaitable[Any]]
-# What attempts of the running call have left to be done before the next one.
+# Writes that attempts of the running call have left to the next one.
 debts: ContextVar[list[Write]] = ContextVar("genesis_flow_debts")
 
 
@@ -38,7 +38,7 @@ def owe(write: Write) -> Callable[[], None]:
 
 @contextmanager
 def in_order(undo: Write) -> Iterator[None]:
-    """Owe ``undo`` if the time of the attempt passes in this block: who knows what the server has begun."""
+    """Owe ``undo`` if the time of the attempt passes in this block: the server may have begun something."""
     try:
         yield
     except PyMongoError as error:

@@ -15,7 +15,7 @@ _RANGE = {"<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 
 
 def condition(comparator: str, value: Any) -> Any:
-    """What a field must satisfy. As in SQL, a field without a value satisfies no comparison, not even !=."""
+    """The condition on a field. As in SQL, a field without a value satisfies no comparison, not even !=."""
     match comparator:
         case "=":
             return value
@@ -45,7 +45,7 @@ def allow(comparator: str, allowed: Collection[str], what: str) -> None:
 
 
 def whole_number(key: str, value: Any, *, quoted: bool = True) -> float:
-    """What a numeric attribute is compared with. In some of its messages MLflow does not quote numbers."""
+    """A numeric attribute is compared with it. In some of its messages MLflow does not quote numbers."""
     try:
         if isinstance(value, float):
             raise ValueError("not a whole number")

@@ -6,11 +6,10 @@ end. There are no open cursors in between, so a failover or a slow reader costs 
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, value_at
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.search.order import START_TIME
 
@@ -25,13 +24,6 @@ ANY_NUMBER = {"$gte": float("-inf")}
 def all_of(*conditions: Document) -> Document:
     given = [condition for condition in conditions if condition]
     return given[0] if len(given) == 1 else {"$and": given} if given else {}
-
-
-def value_at(document: Document, path: str) -> Any:
-    value: Any = document
-    for step in path.split("."):
-        value = (value or {}).get(step)
-    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ class TextCondition:
     value: Any
 
     def query(self) -> Any:
-        """What a field must satisfy."""
+        """The condition on a field."""
         if self.comparator == "RLIKE":
             check_regex(self.value)
             return {"$regex": self.value}

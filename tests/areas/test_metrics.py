@@ -13,8 +13,11 @@ from genesis_flow.aio import MongoDBStore
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.metrics.methods import BLOCK_FROM, TAIL_LIMIT
 from genesis_flow.areas.metrics.remembered import KnownMetrics
+from genesis_flow.areas.runs.documents import RunFields
 from tests.commands import CommandRecorder
 from tests.mongod import Mongod
+
+WRITERS = 8
 
 
 @pytest.fixture(params=["own", "of another store"])
@@ -155,17 +158,19 @@ async def test_pages_of_a_history_are_the_history(store: MongoDBStore, run_id: s
 async def test_concurrent_writers_of_new_and_full_metrics_lose_nothing(
     store: MongoDBStore, run_id: str
 ) -> None:
+    points = 2 * TAIL_LIMIT // WRITERS + 4  # a metric that all of them write fills two tails
+
     async def writer(number: int) -> None:
-        for step in range(60):
+        for step in range(points):
             await store.log_metric(run_id, Metric("shared", number, step, step))
             batch = [Metric(f"k{(number + step) % 7}", number, step, step) for _ in range(2)]
             await store.log_batch(run_id, [*batch, Metric("both", number, step, step)], [], [])
 
-    await asyncio.gather(*(writer(number) for number in range(8)))
-    assert len(await history(store, run_id, "shared")) == 8 * 60
-    assert len(await history(store, run_id, "both")) == 8 * 60
+    await asyncio.gather(*(writer(number) for number in range(WRITERS)))
+    assert len(await history(store, run_id, "shared")) == WRITERS * points
+    assert len(await history(store, run_id, "both")) == WRITERS * points
     rest = [len(await history(store, run_id, f"k{key}")) for key in range(7)]
-    assert sum(rest) == 8 * 60
+    assert sum(rest) == WRITERS * points
 
 
 async def test_a_refused_batch_leaves_nothing(store: MongoDBStore, run_id: str) -> None:
@@ -193,9 +198,12 @@ async def test_of_conflicting_params_one_wins(store: MongoDBStore, run_id: str) 
 
 async def test_params_too_large_for_a_document_are_refused_whole(store: MongoDBStore, run_id: str) -> None:
     value = "x" * 6000
+    await store.log_param(run_id, Param("before", "1"))
+    almost_full = {"$set": {"params.before": "x" * 14_000_000}}
+    await store.database.collection(RunFields).update_one({"_id": run_id}, almost_full)
 
     async def fill() -> None:
-        for batch in range(40):
+        for batch in range(10):
             params = [Param(f"p{batch}_{index}", value) for index in range(100)]
             await store.log_batch(run_id, [Metric(f"m{batch}", 1, 1, 1)], params, [])
 
@@ -203,7 +211,7 @@ async def test_params_too_large_for_a_document_are_refused_whole(store: MongoDBS
         await fill()
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
     run = await store.get_run(run_id)
-    assert len(run.data.params) == 100 * len(run.data.metrics)
+    assert len(run.data.params) == 1 + 100 * len(run.data.metrics) > 1
     await store.log_metric(run_id, Metric("after", 1, 1, 1))
 
 

@@ -2,7 +2,7 @@
 
 Round trips: get, get by name, rename, tags: one. Create: three (is the name free, a number, the insert).
 Delete and restore: two, and one pass over the runs and metric heads of the experiment, or more if others move
-it at the same moment: whoever comes last sees to it that the runs are where the experiment is.
+it at the same moment: the last of them sees to it that the runs are where the experiment is.
 """
 
 from typing import Any, NoReturn
@@ -70,7 +70,7 @@ class Experiments(Area):
         except DuplicateKeyError:
             return  # another client was first
         except OperationFailure as error:
-            if not is_unauthorized(error):  # who may only read can read without it
+            if not is_unauthorized(error):  # a user who may only read needs none
                 raise
 
     def _new(

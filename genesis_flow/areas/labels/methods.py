@@ -133,7 +133,7 @@ class LabelSchemas(Area):
         except OperationFailure as error:
             if error.code != _MAY_NOT_WRITE:
                 raise
-            return False  # who may only read gets the page as it is
+            return False  # a user who may only read gets the page as it is
         return True
 
     @mutation

@@ -25,7 +25,7 @@ from genesis_flow.areas.logged_models.filters import (
     ModelOrderKey,
 )
 from genesis_flow.compat.rules import MODEL_METRICS_BY_LATEST
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.search.memory import LONGEST_PIPELINE_ORDER, first_positions, top_pipeline
 from genesis_flow.search.order import Kind
@@ -103,7 +103,7 @@ class ModelFinder:
         satisfying = set(model_ids)
         for condition in conditions:
             found: set[str] = set()
-            for some in _portions(sorted(satisfying)):
+            for some in portions(sorted(satisfying)):
                 found |= await self._models_with(some, condition)
             satisfying = found
         return satisfying
@@ -163,7 +163,7 @@ class ModelFinder:
         if len(model_ids) > FEW:
             queries = [{"experiment_id": {"$in": list(self.experiment_ids)}, **points}]
         else:
-            queries = [{"model_id": {"$in": some}, **points} for some in _portions(model_ids)]
+            queries = [{"model_id": {"$in": some}, **points} for some in portions(model_ids)]
         latest: dict[str, Any] = {}
         for query in queries:
             cursor = await self.metrics.aggregate(_latest_points(query), allowDiskUse=True, batchSize=BATCH)
@@ -188,7 +188,3 @@ def _latest_points(query: Document) -> list[Document]:
 
 def _place(row: Document) -> Position:
     return [row[CREATION_TIME], row["_id"]]
-
-
-def _portions(model_ids: list[str]) -> list[list[str]]:
-    return [model_ids[start : start + CHUNK] for start in range(0, len(model_ids), CHUNK)]

@@ -106,7 +106,7 @@ async def change_server(
         raise (absent or unknown_server(name))()
 
     before, after = await SERVERS.change(servers_in(database), server_id(name), alter, make or refuse)
-    # What an earlier attempt of this call has changed is not known to have got its hints.
+    # An earlier attempt of this call may have made the change and not given the contents its hints.
     old, new = hints(before), hints(after)
     changed = [
         UpdateOne(scoped({"_id": content}), {"$set": {"hints": told}})

@@ -45,8 +45,9 @@ async def change_model(
 def if_version_exists(database: Database, name: str, number: int, change: Change) -> Change:
     """``change``, provided that the version exists when the model's document has been read.
 
-    Whoever deletes a version changes its model after that. So of a delete at the same time either the version
-    is missed here, or the revision has moved on, or the delete takes out again what was written here.
+    A deletion removes a version first and then changes its model. So with one at the same moment, either
+    the version is missed here, or the revision has moved on, or the deletion takes out again what was
+    written here.
     """
 
     async def checked(model: Document, session: Session | None) -> dict[str, Any]:

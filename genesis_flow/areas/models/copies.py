@@ -15,7 +15,7 @@ class Copies(RegisteredModels, ModelVersions, Area):
     async def copy_model_version(self, src_mv: ModelVersion, dst_name: str) -> ModelVersion:
         """Register a version again under ``dst_name``, which is created if it is not there.
 
-        What it says on standard error is what MLflow's stores say.
+        It says on standard error what MLflow's stores say.
         """
         try:
             await self.create_registered_model(dst_name)

@@ -3,7 +3,7 @@
 The model's document is the truth about everything that must change for several versions at once: the
 stages, the aliases, the last number given out. One update of it moves a stage from one version to another,
 so no reader ever sees two versions, or none, in the middle of a transition, with or without transactions.
-What the versions repeat of it (the name, the aliases) only makes searches and one-step reads possible.
+The versions repeat the name and the aliases only for searches and for reads in one step.
 """
 
 from typing import Any

@@ -13,14 +13,12 @@ from genesis_flow.areas.models.guards import (
     versions_in,
     versions_of,
 )
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.connection import Database, Session
 from genesis_flow.mongo.scoping import scoped
 
 # How often a version may disappear between two reads before it is left out.
 _ATTEMPTS = 5
-# The most ids in one query.
-_IDS_AT_ONCE = 1_000
 
 
 async def model_with_latest(database: Database, name: str) -> tuple[Document, list[Document]]:
@@ -71,8 +69,7 @@ async def latest_of_models(
 
 async def versions_by_id(database: Database, ids: list[str]) -> dict[str, Document]:
     by_id: dict[str, Document] = {}
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        some = ids[start : start + _IDS_AT_ONCE]
+    for some in portions(ids):
         # The default batch of 101 would make a page of models two round trips.
         found = versions_in(database).find({"_id": {"$in": some}}, batch_size=len(some) + 1)
         by_id |= {version["_id"]: version async for version in found}

@@ -41,7 +41,7 @@ from genesis_flow.areas.models.guards import (
 )
 from genesis_flow.areas.models.search import Page, validate_version_page_size, version_page
 from genesis_flow.compat.validation import validate_model_name, validate_model_version_tag, validate_tag_name
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.documents.tag_values import delete_tag_update, set_tag_update, tag_maps
 from genesis_flow.mongo.blocking import in_thread
 from genesis_flow.mongo.connection import Session
@@ -50,7 +50,6 @@ from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.mongo.writes import insert_once
 
 _LARGEST_DOCUMENT = 16 * 1024 * 1024
-_MODELS_AT_ONCE = 1_000
 
 
 class ModelVersions(Area):
@@ -93,7 +92,7 @@ class ModelVersions(Area):
             **tag_maps(tags),
         )
         version = fields.model_dump(by_alias=True, exclude_none=True)
-        # What cannot be stored is refused before it takes a number.
+        # A version that cannot be stored is refused before it takes a number.
         if len(bson.encode(version)) > _LARGEST_DOCUMENT:
             raise DocumentTooLarge(f"The tags of a version of {name} take more than 16 MB.")
         return version_entity(await self._number_and_insert(name, version), version)
@@ -231,16 +230,15 @@ class ModelVersions(Area):
 
     async def _models_by_id(self, ids: set[str]) -> dict[str, Document]:
         """What the versions on a page need of their models."""
-        ordered = sorted(ids)
         pages = await asyncio.gather(
             *(
                 models_in(self.database)
                 .find(
-                    {"_id": {"$in": ordered[start : start + _MODELS_AT_ONCE]}},
+                    {"_id": {"$in": some}},
                     {"name": 1, "stages": 1, "aliases": 1},
                 )
                 .to_list()
-                for start in range(0, len(ordered), _MODELS_AT_ONCE)
+                for some in portions(sorted(ids))
             )
         )
         return {model["_id"]: model for models in pages for model in models}

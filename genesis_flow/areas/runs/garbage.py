@@ -1,8 +1,8 @@
 """Hard deletion, for ``mlflow gc``: whatever belongs to a run, logged model or experiment goes with it.
 
 First the parent is marked, which ends all restoring and writing; then its children go, and it itself last,
-so that a killed deletion is found and finished by the next one (ADR 18). Who writes a child finds the mark or
-no parent and takes the child back. Nothing is read into memory but ids.
+so that a killed deletion is found and finished by the next one (ADR 18). A writer of a child finds the mark
+or no parent and takes the child back. Nothing is read into memory but ids.
 """
 
 from typing import Any
@@ -101,7 +101,7 @@ class Garbage(Area):
         return bool((await self.database.collection(RunFields).update_one(query, change)).matched_count)
 
     async def _erase_run(self, run_id: str) -> None:
-        """Delete a marked run. Heads before blocks: who finds the head of a block has put it in time."""
+        """Delete a marked run. Heads go first: a packer that finds one has put its block in time."""
         of_run = {"_id": children_of(run_id)}
         points_of_models = self.database.collection(ModelMetricFields)
         await self.database.collection(MetricHeadFields).delete_many(of_run)

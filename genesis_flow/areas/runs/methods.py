@@ -4,8 +4,8 @@ Round trips: create two (the insert, the experiment), the first in an experiment
 its metric heads), another only if the run has dataset inputs; update one. Delete and restore change the run
 and its metric heads together.
 
-A run is there before its experiment is looked at, and goes again if that is not active: whoever deletes the
-experiment either finds the run or is found by it.
+A run is there before its experiment is looked at, and goes again if that is not active: so either the
+deletion of an experiment finds the run, or the run finds the deletion.
 """
 
 import asyncio
@@ -201,7 +201,7 @@ class Runs(MetricMemory, Area):
         """Mark a run as deleted; restore_run brings it back."""
         await find_run(self.database, run_id, {"_id": 1})
         change = {"$set": {"lifecycle_stage": DELETED, "deleted_time": get_current_time_millis()}}
-        # What evaluations in it have found goes for good, as in MLflow.
+        # Assessments by its evaluations go for good, as in MLflow.
         await erase_assessments_of_runs(self.database, [run_id])
         await self._move_run(run_id, change, heads_active=False)
 

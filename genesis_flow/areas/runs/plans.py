@@ -21,7 +21,7 @@ from typing import Any
 from genesis_flow.areas.runs.filters import RunFilter
 from genesis_flow.areas.runs.order import NEWEST_FIRST
 from genesis_flow.documents.keys import head_id
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, value_at
 from genesis_flow.documents.portable import PortableCollection
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.search.memory import LONGEST_PIPELINE_ORDER, Position, first_positions, top_pipeline
@@ -34,7 +34,7 @@ from genesis_flow.search.order import (
     OrderKey,
     rank,
 )
-from genesis_flow.search.scan import Place, Scan, all_of, value_at
+from genesis_flow.search.scan import Place, Scan, all_of
 
 # Up to so many candidates, their ids and keys are cheaper than a walk along an index.
 FEW = 2_000

@@ -7,8 +7,6 @@ for their datasets if any has inputs.
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
 
 from bson.regex import Regex
 from mlflow.entities import LifecycleStage, Run
@@ -25,19 +23,15 @@ from genesis_flow.core.memory import collector_paused
 from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.entities import run_entity
 from genesis_flow.documents.keys import SEPARATOR
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.search.order import parse_position
 from genesis_flow.search.tokens import create_token, parse_token
 
-T = TypeVar("T")
-
 # No limit, as a number that MongoDB takes for one.
 _EVERYTHING = 2**31 - 2
-# The most ids in one query: far from the 48 MB of a message, and from bounds that take long to build.
-_IDS_AT_ONCE = 1_000
 
 
 class RunSearch(Area):
@@ -78,7 +72,7 @@ class RunSearch(Area):
         documents = {found.run_id: found.document for found in page if found.document is not None}
         missing = [found.run_id for found in page if found.document is None]
         runs = self.database.collection(RunFields)
-        for run_ids in _portions(missing):
+        for run_ids in portions(missing):
             query = scoped({"_id": {"$in": run_ids}})
             documents |= {run["_id"]: run async for run in runs.find(query, hint="_id_", batch_size=BATCH)}
         heads, datasets = await asyncio.gather(
@@ -95,7 +89,7 @@ class RunSearch(Area):
         """The metric heads of runs. A prefix of ``_id`` is a range of its index, however many runs."""
         heads = self.database.collection(MetricHeadFields)
         by_run: dict[str, list[Document]] = {}
-        for some in _portions(run_ids):
+        for some in portions(run_ids):
             query: Document = {"run_uuid": {"$in": some}}
             if not self.database.documents.portable:
                 # Not re.compile: its Unicode flag would make the server walk the whole index.
@@ -110,7 +104,7 @@ class RunSearch(Area):
         used = {dataset["id"] for run in runs for dataset in run.get("inputs") or []}
         datasets = self.database.collection(DatasetFields)
         by_id: dict[str, Document] = {}
-        for some in _portions(sorted(used)):
+        for some in portions(sorted(used)):
             by_id |= {
                 found["_id"]: found async for found in datasets.find({"_id": {"$in": some}}, batch_size=BATCH)
             }
@@ -124,8 +118,3 @@ def _match(experiments: list[int], view_type: int) -> Document | None:
         return None
     stage = stages[0] if len(stages) == 1 else {"$in": stages}
     return scoped({"experiment_id": {"$in": experiments}, "lifecycle_stage": stage})
-
-
-def _portions(items: Sequence[T]) -> Iterator[list[T]]:
-    for start in range(0, len(items), _IDS_AT_ONCE):
-        yield list(items[start : start + _IDS_AT_ONCE])

@@ -154,7 +154,7 @@ class Skills(Area):
         include_skill_identities: Identities | None = None,
         exclude_skill_identities: Identities | None = None,
     ) -> "PagedList[Skill]":
-        """The skills that match, by organization and name. Who may see which may change between pages."""
+        """The skills that match, by organization and name. Permissions may change between pages."""
         check_max_results(max_results)
         conditions, order = skill_conditions(filter_string), skill_order(order_by)
         for operator, identities in (("$in", include_skill_identities), ("$nin", exclude_skill_identities)):

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NoReturn, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 from bson.regex import Regex
 from mlflow.exceptions import MlflowException
@@ -16,17 +16,14 @@ from genesis_flow.areas.experiments.guards import refuse_unknown_experiment
 from genesis_flow.areas.traces.documents import KNOWN, AssessmentFields, SpanFields, TraceFields
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import SEPARATOR, children_of
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.error_edge import Meanwhile
 from genesis_flow.mongo.scoping import scoped
 
-T = TypeVar("T")
-
 # Traces whose spans are here; those of others lie in artifacts and must not get new ones.
 HERE: Document = {"spans_location": {"$in": [None, SpansLocation.TRACKING_STORE.value]}}
-IDS_AT_ONCE = 1_000
 
 # What a new trace needs to know of its experiment.
 _EXPERIMENT = {"lifecycle_stage": 1, "artifact_location": 1}
@@ -121,7 +118,7 @@ async def assessments_of(database: Database, trace_ids: Iterable[str]) -> dict[s
     """The assessments of traces, oldest first."""
     assessments = database.collection(AssessmentFields)
     by_trace: dict[str, list[Document]] = {}
-    for some in portions(list(trace_ids)):
+    for some in portions(trace_ids):
         found = assessments.find({"trace_id": {"$in": some}}, batch_size=BATCH)
         async for assessment in found.sort([("created_time", 1), ("_id", 1)]):
             by_trace.setdefault(assessment["trace_id"], []).append(assessment)
@@ -146,11 +143,6 @@ async def make_children_earlier(database: Database, trace_id: str, trace_time: i
         database.collection(SpanFields).update_many({"_id": children_of(trace_id), **later}, change),
         database.collection(AssessmentFields).update_many({"trace_id": trace_id, **later}, change),
     )
-
-
-def portions(items: Sequence[T], size: int = IDS_AT_ONCE) -> Iterator[list[T]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])
 
 
 def spans_within(trace_ids: Sequence[str]) -> Document:

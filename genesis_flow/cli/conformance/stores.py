@@ -42,7 +42,7 @@ def _schema(trial: Trial) -> str:
 
     found = trial.tracking().get_experiment(_DEFAULT_EXPERIMENT)
     expect(found is not None, "The default experiment is not there.")
-    # What the checks before have made is there, too.
+    # Collections that the checks before have made are there, too.
     differences = [
         each for each in compare(trial.db, "", DECLARED, portable=trial.portable) if each.kind != "note"
     ]

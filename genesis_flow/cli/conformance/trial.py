@@ -176,7 +176,7 @@ def trial(uri: str | None, timeout: float, environ: Mapping[str, str]) -> Iterat
             try:
                 yield made
             finally:
-                # Also when somebody interrupts the test; who finished it well has dropped it by now.
+                # Also when somebody interrupts the test; one that ended well has dropped it by now.
                 made.close_stores()
                 drop(db)
     except MigrationError as error:

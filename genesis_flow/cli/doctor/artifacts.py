@@ -91,7 +91,7 @@ def _probe(root: str) -> None:
         try:
             _exchange(repository, folder)
         except _StepFailed:
-            # What came before it is the answer, whether or not this works.
+            # The step that failed is the answer, whether or not this works.
             with suppress(Exception):
                 repository.delete_artifacts(folder)
             raise

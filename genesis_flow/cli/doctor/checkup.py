@@ -114,7 +114,7 @@ class Checkup:
         )
 
     def _leftovers(self, patient: Patient) -> Finding:
-        # What transactions keep whole costs more to look for.
+        # Transactions leave nothing half-done, so a full search is not worth its cost where there are some.
         everything = self._deep or not patient.has_transactions
         finding = _guarded("half-done", partial(leftovers.look, everything=everything), patient)
         found = patient.leftovers

@@ -103,7 +103,7 @@ def _move_experiment(settings: Settings, document: dict[str, Any]) -> None:
 
 
 def _runs_of_deleted_experiments(experiments: Any, runs: Any, settings: Settings) -> Leftover:
-    """Whoever made or restored a run found its experiment deleted, but did not live to take the run back."""
+    """A program made or restored a run of a deleted experiment, and ended before it took the run back."""
     found = Leftover("active runs of deleted experiments")
     deleted = [each["_id"] for each in experiments.find({"lifecycle_stage": DELETED}, {"_id": 1})]
     query = {"experiment_id": {"$in": deleted}, "lifecycle_stage": ACTIVE}

@@ -38,7 +38,7 @@ def credentials(settings: Settings) -> Finding:
 
 
 def _directory(directory: Path) -> Finding:
-    """An embedded server has no users: who may enter its directory, may do everything."""
+    """An embedded server has no users: everybody who may enter its directory may do everything."""
     if directory.is_dir() and is_open_to_all(directory):
         return warn(
             "credentials",

@@ -5,11 +5,11 @@ if it is large; ``--deep`` looks at all. Some children are written before their 
 has had none for longer than a call may take, and while an import is unfinished nothing is removed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from time import sleep
-from typing import Any, TypeVar
+from typing import Any
 
 from pymongo.collection import Collection
 
@@ -24,19 +24,16 @@ from genesis_flow.cli.doctor.patient import Patient
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.imports import ImportJournalFields
 from genesis_flow.documents.keys import SEPARATOR
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.importers.journal import DONE, INCOMPLETE, ROLLED_BACK
 from genesis_flow.stores.areas import DECLARED
 
 Raw = Collection[Document]
-T = TypeVar("T")
-
 CHECK = "orphans"
 # So many of each kind are looked at, unless all are.
 _SOME = 5_000
 # So many of each kind are removed at once.
 _MOST = 100_000
-_AT_ONCE = 1_000
 _NAMED = 3
 
 
@@ -145,7 +142,7 @@ def _orphans(patient: Patient, family: _Family, everything: bool) -> Orphans:
         else children.aggregate([{"$sample": {"size": _SOME}}, {"$project": fields}])
     )
     found = Orphans(family)
-    for portion in _portions(some):
+    for portion in portions(some):
         parents = {family.parent_of(child) for child in portion}
         lost = _lost(patient, family, parents)
         for child in portion:
@@ -163,17 +160,12 @@ def _lost(patient: Patient, family: _Family, parents: set[str | int]) -> set[str
 
 def _remove(patient: Patient, orphans: Orphans) -> int:
     children, removed = _collection(patient, orphans.family.children), 0
-    for parents in _portions(orphans.by_parent):
+    for parents in portions(orphans.by_parent):
         lost = _lost(patient, orphans.family, set(parents))
-        for ids in _portions(child for parent in lost for child in orphans.by_parent[parent]):
+        orphaned = (child for parent in lost for child in orphans.by_parent[parent])
+        for ids in portions(orphaned):
             removed += children.delete_many({"_id": {"$in": ids}}).deleted_count
     return removed
-
-
-def _portions(items: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(items)
-    while portion := list(islice(rest, _AT_ONCE)):
-        yield portion
 
 
 def _collection(patient: Patient, declared: Any) -> Raw:

@@ -103,7 +103,7 @@ def _leaks_memory(text: str) -> bool:
 
 
 def _takes_zlib(patient: Patient) -> bool:
-    """What it would agree on with a client that knows nothing else; to ask needs no right."""
+    """Whether it agrees on zlib with a client that knows nothing else; to ask needs no right."""
     return "zlib" in (patient.command("hello", compression=["zlib"]).get("compression") or ())
 
 

@@ -152,7 +152,7 @@ def _run_table(page: "Page", width: int | None, *, with_experiment: bool) -> lis
     for run in page.runs:
         used["metrics"].update(run.data.metrics.keys())
         used["params"].update(run.data.params.keys())
-    # What most of the runs have comes first, because the last columns may find no room.
+    # Keys that most of the runs have come first, because the last columns may find no room.
     metrics, params = ([key for key, _ in used[kind].most_common()] for kind in ("metrics", "params"))
     where = ["experiment"] if with_experiment else []
     fixed = ["run", "name", *where, "status", "started", "took"]

@@ -95,7 +95,7 @@ class Reader(AsyncTrackingStore):
         found = await experiments.find(scoped(query), {"name": 1}, batch_size=BATCH).to_list()
         if named is None:
             return {str(each["_id"]): each["name"] for each in found}
-        found.sort(key=lambda each: each["name"] != named)  # who is called by a number hides the numbered
+        found.sort(key=lambda each: each["name"] != named)  # a number as a name wins over an id
         if not found:
             raise GenesisFlowError(await self._no_such_experiment(named))
         return {str(found[0]["_id"]): found[0]["name"]}

@@ -95,7 +95,7 @@ def moment(milliseconds: int | None) -> str:
         return ""
     try:
         return datetime.fromtimestamp(milliseconds / 1000).strftime("%Y-%m-%d %H:%M")
-    except (OverflowError, OSError, ValueError):  # whoever logged it may have given anything
+    except (OverflowError, OSError, ValueError):  # a program may have logged anything
         return str(milliseconds)
 
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from genesis_flow.areas.traces.documents import TraceFields
 from genesis_flow.areas.traces.reading.filters import parse_trace_filter
 from genesis_flow.areas.traces.reading.search import trace_finder
-from genesis_flow.areas.traces.shared import portions
 from genesis_flow.compat.validation import parse_experiment_id
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped

@@ -18,10 +18,10 @@ from mlflow.tracing.utils.artifact_utils import get_archive_uri_for_trace
 
 from genesis_flow.areas.traces.documents import KNOWN, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.areas.traces.entities import trace_info_entity
-from genesis_flow.areas.traces.shared import assessments_of, find_trace, known, portions, spans_within
+from genesis_flow.areas.traces.shared import assessments_of, find_trace, known, spans_within
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.documents.keys import payload_key
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.blocking import in_thread
 from genesis_flow.mongo.connection import Database

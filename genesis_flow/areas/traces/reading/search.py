@@ -19,14 +19,14 @@ from genesis_flow.areas.traces.reading.filters import parse_trace_filter
 from genesis_flow.areas.traces.reading.finder import FoundTrace, TraceFinder
 from genesis_flow.areas.traces.reading.order import parse_trace_order
 from genesis_flow.areas.traces.reading.read import load_contents
-from genesis_flow.areas.traces.shared import assessments_of, portions
+from genesis_flow.areas.traces.shared import assessments_of
 from genesis_flow.compat.validation import (
     parse_experiment_id,
     parse_experiment_ids,
     resolve_experiment_ids_and_locations,
 )
 from genesis_flow.core.numbers import INT64
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.operation import Area, operation

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, TraceFields
-from genesis_flow.areas.traces.shared import portions, spans_within
+from genesis_flow.areas.traces.shared import spans_within
 from genesis_flow.areas.traces.sums.kept import Question, answer, can_be_asked
 from genesis_flow.areas.traces.sums.merging import Tallies, Tally, can_be_kept
 from genesis_flow.areas.traces.sums.metrics import (
@@ -34,7 +34,7 @@ from genesis_flow.areas.traces.sums.metrics import (
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.declared import Declared
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped

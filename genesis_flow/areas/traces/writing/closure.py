@@ -17,10 +17,10 @@ from genesis_flow.areas.traces.documents import (
     SpanPayloadFields,
     TraceFields,
 )
-from genesis_flow.areas.traces.shared import portions, spans_within
+from genesis_flow.areas.traces.shared import spans_within
 from genesis_flow.areas.traces.sums.departures import departing, place_of
 from genesis_flow.areas.traces.sums.documents import TraceSumsFields, of_experiment
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.followers import delete_followers
 from genesis_flow.mongo.scoping import current_workspace, scoped

@@ -47,13 +47,11 @@ from genesis_flow.areas.traces.documents import (
 )
 from genesis_flow.areas.traces.shared import (
     HERE,
-    IDS_AT_ONCE,
     artifact_location,
     check_new_id,
     experiment_and,
     make_children_earlier,
     move_children,
-    portions,
     refuse_erased,
     refuse_foreign_trace,
 )
@@ -65,7 +63,7 @@ from genesis_flow.areas.traces.writing.remembered import STATE, TEXTS, USER, Tra
 from genesis_flow.areas.traces.writing.summary import TraceBatch, batches_of
 from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.documents.keys import children_of
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import IDS_AT_ONCE, Document, portions
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import Area, is_repetition, made_first, mutation
 from genesis_flow.mongo.scoping import scoped

@@ -4,13 +4,11 @@ Any of it may be outdated: other processes change, archive and delete traces. So
 which the command that relies on it checks with a condition.
 """
 
-from typing import Any
-
 from mlflow.tracing.constant import TraceMetadataKey
 
 from genesis_flow.areas.traces.documents import metadata_path
 from genesis_flow.core.settings import Settings
-from genesis_flow.documents.plain import Document
+from genesis_flow.documents.plain import Document, value_at
 from genesis_flow.mongo.operation import Area
 
 # Twice as many are kept at most.
@@ -27,9 +25,7 @@ def state_of(trace: Document) -> Document:
     """The state of a trace by path; of texts it says that they are there."""
     state = {}
     for path in STATE:
-        value: Any = trace
-        for step in path.split("."):
-            value = (value or {}).get(step)
+        value = value_at(trace, path)
         if value is not None:
             state[path] = True if path in TEXTS else value
     return state
