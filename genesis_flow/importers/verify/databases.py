@@ -52,7 +52,17 @@ from genesis_flow.importers.verify.wanted import Wanted
 Row = dict[str, Any]
 
 PAGE = 200
-_BINARY = {(kind.table, each.name) for kind in PLAIN.values() for each in kind.columns if each.letter in "yY"}
+# By the table of kinds; the others have columns of one name alike.
+_PARTS = [
+    (table, each)
+    for kind in PLAIN.values()
+    for table, columns in ((kind.table, kind.columns), *((rows.table, rows.columns) for rows in kind.rows))
+    for each in columns
+]
+_BINARY = {(table, each.name) for table, each in _PARTS if each.letter in "yY"}
+_TEXTS = {(table, each.name) for table, each in _PARTS if each.letter in "tT"} | {
+    (rows.table, rows.of_items[1]) for kind in PLAIN.values() for rows in kind.rows if rows.of_items
+}
 
 
 class DatabaseSource:
@@ -192,7 +202,9 @@ class DatabaseSource:
         for column, value in row.items():
             if isinstance(value, bytes) and (table, column) not in _BINARY:
                 reason = f"its {column} is not UTF-8"
-            elif column in WHOLE_COLUMNS and value is not None and not isinstance(value, int):
+            elif (table, column) in _TEXTS or column not in WHOLE_COLUMNS:
+                continue
+            elif value is not None and not isinstance(value, int):
                 reason = f"its {column} is {value!r}, not a whole number"
             else:
                 continue

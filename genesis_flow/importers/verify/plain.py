@@ -3,6 +3,7 @@
 What is derived is said here a second time.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -15,7 +16,6 @@ from genesis_flow.importers.verify.entities import (
     Value,
     canonical_object,
     hidden,
-    json_value,
 )
 from genesis_flow.importers.verify.stored import MISSING, Stored, json_text, unescaped
 from genesis_flow.importers.verify.wanted import Wanted
@@ -108,7 +108,7 @@ def _said(column: Column, value: Any) -> Any:
         case "b":
             return bool(value)
         case "j" | "m" | "s":
-            return json_value(value) if value and value != "null" else None
+            return _json_said(value)
         case "y" if value is not None:
             return hidden(bytes(value))
         case "i" if isinstance(value, float) and value == int(value):
@@ -122,12 +122,31 @@ def _said(column: Column, value: Any) -> Any:
     return value
 
 
+def _json_said(value: Any) -> Any:
+    """What JSON says; some databases have read theirs already."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value else None
+    except ValueError as error:
+        raise ValueError(f"{value[:40]!r} is no JSON") from error
+
+
 def _part(kind: Kind, part: Rows, tables: Tables, thing: Row) -> Any:
     first = part.columns[0].name
     rows = _rows_of(kind, part, tables, thing)
     if part.shape == "map":
         return {row[first]: row[part.columns[1].name] for row in rows}
-    said = [{column.field: _said(column, row[column.name]) for column in part.columns} for row in rows]
+    readable = []
+    said = []
+    for row in rows:
+        try:
+            said.append({column.field: _said(column, row[column.name]) for column in part.columns})
+            readable.append(row)
+        except ValueError as error:
+            where = f"table {part.table}, {part.owner[0]}={_id_of(kind, thing)}, {first}={row[first]}"
+            tables.trouble(kind.name, where, str(error))
+    rows = readable
     if part.shape == "values":
         return sorted(value for each in said for value in each.values())
     documents = [
@@ -220,7 +239,8 @@ def plain_fields(kind: Kind, stored: Stored) -> Fields:
         if part.of_items is None:
             value = stored.take(part.field)
             fields[part.field] = _json(unescaped(value) if part.shape == "map" else value)
-    fields |= {lookup.field: _json(stored.take(lookup.field)) for lookup in kind.lookups}
+    joined = {lookup.field for lookup in kind.lookups}
+    fields |= {name: _json(stored.take(name)) for name in joined}
     stored.settle(**kind.constants)
     if kind.name == "issue":
         fields |= stored.fields("name_lower", "rank")

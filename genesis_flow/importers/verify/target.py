@@ -149,11 +149,11 @@ class Target:
 
     def _plain_fields(self, kind: Kind, document: Document, contents: list[Document]) -> Fields:
         stored = Stored(undivided(document, contents) if kind.named else document)
-        for lookup in kind.lookups:
-            copied = stored.take(lookup.field)
+        for name in {lookup.field for lookup in kind.lookups}:
+            copied = stored.take(name)
             if isinstance(copied, dict) and "experiment_id" in copied:
                 copied = {**copied, "experiment_id": self.names.source_of(copied["experiment_id"])}
-            stored.put(lookup.field, copied)
+            stored.put(name, copied)
         fields = plain_fields(kind, stored)
         stored.settle(_id=document["_id"], workspace=self.workspace)
         if "experiment_id" in document:
