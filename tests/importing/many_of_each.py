@@ -2,6 +2,8 @@
 
 import sqlite3
 
+from tests.importing.registries import SKILL_TABLES, TOOL
+
 COPIES = 6
 _RUN = "(SELECT run_uuid FROM runs WHERE name = 'run finished')"
 _MODEL = "(SELECT model_id FROM logged_models WHERE name = 'model-0')"
@@ -64,7 +66,30 @@ COPIED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("label_schemas", "1", ("schema_id", "name")),
     ("issues", "1", ("issue_id",)),
-    ("endpoint_bindings", "1", ("resource_id",)),
+    ("endpoint_bindings", "display_name IS NOT NULL", ("resource_id",)),
+    ("endpoint_bindings", "display_name IS NULL", ("endpoint_id",)),
+    *(
+        (table, "1", own)
+        for table, own in (
+            ("endpoint_tags", ("endpoint_id",)),
+            ("guardrail_configs", ("endpoint_id",)),
+            ("endpoint_model_mappings", ("endpoint_id", "mapping_id")),
+            ("endpoints", ("endpoint_id", "name")),
+            ("guardrails", ("guardrail_id",)),
+            ("model_definitions", ("model_definition_id", "name")),
+            ("secrets", ("secret_id", "secret_name")),
+            ("budget_policies", ("budget_policy_id",)),
+        )
+    ),
+    *(
+        (table, f"name = '{TOOL}'", ("name",))
+        for table in (
+            *("mcp_server_tags", "mcp_server_version_tags", "mcp_server_aliases"),
+            *("mcp_server_versions", "mcp_servers"),
+        )
+    ),
+    ("mcp_access_endpoints", f"server_name = '{TOOL}'", ("id", "server_name")),
+    *((table, "name = 'pdf'", ("name",)) for table in SKILL_TABLES),
     ("online_scoring_configs", "1", ("online_scoring_config_id", "scorer_id")),
     ("scorer_versions", "1", ("scorer_id",)),
     ("scorers", "1", ("scorer_id", "scorer_name")),

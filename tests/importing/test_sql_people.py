@@ -180,6 +180,8 @@ def test_a_rollback_keeps_what_people_changed_and_what_it_needs(source: Source, 
     issue = next(each for each in store.search_issues("1") if each.source_run_id)
     store.update_issue(issue.issue_id, name="mine")
     scorer = store.register_scorer("2", "judge", judge("openai:/gpt"))
+    endpoint = store.get_gateway_endpoint(name="chat")
+    (model,) = (each.model_definition for each in endpoint.model_mappings)
     store.list_label_schemas("1")
     store.close()
     done = job.rollback(outcome.journal)
@@ -191,6 +193,10 @@ def test_a_rollback_keeps_what_people_changed_and_what_it_needs(source: Source, 
         *(("label_schema", schema) for schema in queue.schema_ids),
         ("issue", issue.issue_id),
         ("scorer", scorer.scorer_id),
+        # The scorer that stays asks it.
+        ("gateway_endpoint", endpoint.endpoint_id),
+        ("gateway_model", model.model_definition_id),
+        ("gateway_secret", model.secret_id),
         *(("trace", trace) for trace in traces),
         ("run", issue.source_run_id),
         ("experiment", "1"),
