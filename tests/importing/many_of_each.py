@@ -5,6 +5,8 @@ import sqlite3
 from tests.importing.registries import SKILL_TABLES, TOOL
 
 COPIES = 6
+# MCP servers have the most fields.
+COPIES_OF_SERVERS = 18
 _RUN = "(SELECT run_uuid FROM runs WHERE name = 'run finished')"
 _MODEL = "(SELECT model_id FROM logged_models WHERE name = 'model-0')"
 _TRACES = f"('tr-{4096:032x}', 'tr-{8192:032x}')"
@@ -108,7 +110,7 @@ def _copy(connection: sqlite3.Connection, table: str, which: str, own: tuple[str
     """Rows once more for each copy, with other ids."""
     names = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
     copies = []
-    for copy in range(COPIES):
+    for copy in range(COPIES_OF_SERVERS if table.startswith("mcp_") else COPIES):
         values = ", ".join(f"{name} || '-{copy}'" if name in own else name for name in names)
         copies.append(f"SELECT {values} FROM {table} WHERE {which}")
     connection.execute(f"CREATE TEMP TABLE copies AS {' UNION ALL '.join(copies)}")
