@@ -9,7 +9,8 @@ from genesis_flow.areas.gateway.documents import (
     ModelDefinitionFields,
     SecretFields,
 )
-from genesis_flow.importers.kind import Child, Column, Document, Kind, Lookup, Rows, columns
+from genesis_flow.documents.plain import Document
+from genesis_flow.importers.kind import Child, Column, Kind, Lookup, Rows, columns
 
 _MADE = columns(
     "created_by t",

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import SEPARATOR, children_of
-
-Document = dict[str, Any]
+from genesis_flow.documents.plain import Document
 
 
 class Column(NamedTuple):
@@ -44,11 +43,6 @@ class Rows(NamedTuple):
     @property
     def sorted_by(self) -> tuple[str, ...]:
         return self.order or (self.columns[0].name,)
-
-    @property
-    def says(self) -> dict[str, tuple[str, ...]]:
-        """What the columns of its rows may say."""
-        return {name: (value,) for name, value in self.where}
 
 
 class Lookup(NamedTuple):

@@ -9,7 +9,8 @@ from genesis_flow.areas.skills.documents import SKILLS, SkillFields
 from genesis_flow.compat.skills import HAS_SKILLS, search_text
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import SEPARATOR
-from genesis_flow.importers.kind import Child, Column, Document, Kind, Rows, columns
+from genesis_flow.documents.plain import Document
+from genesis_flow.importers.kind import Child, Column, Kind, Rows, columns
 
 # The call that made it: nobody repeats one of another store.
 CALL = "import"

@@ -38,7 +38,9 @@ from genesis_flow.importers.verify.histories import POINT, Point, rows_of
 from genesis_flow.importers.verify.leftovers import leftovers
 from genesis_flow.importers.verify.plain import plain_entities
 from genesis_flow.importers.verify.sql_values import (
+    BINARY,
     STATES,
+    TEXTS,
     TOKEN_USAGE,
     WHOLE_COLUMNS,
     counts_of,
@@ -52,17 +54,6 @@ from genesis_flow.importers.verify.wanted import Wanted
 Row = dict[str, Any]
 
 PAGE = 200
-# By the table of kinds; the others have columns of one name alike.
-_PARTS = [
-    (table, each)
-    for kind in PLAIN.values()
-    for table, columns in ((kind.table, kind.columns), *((rows.table, rows.columns) for rows in kind.rows))
-    for each in columns
-]
-_BINARY = {(table, each.name) for table, each in _PARTS if each.letter in "yY"}
-_TEXTS = {(table, each.name) for table, each in _PARTS if each.letter in "tT"} | {
-    (rows.table, rows.of_items[1]) for kind in PLAIN.values() for rows in kind.rows if rows.of_items
-}
 
 
 class DatabaseSource:
@@ -200,9 +191,9 @@ class DatabaseSource:
     def _is_readable(self, table: str, row: Row) -> bool:
         """Whether texts are texts and times are numbers; what is not is named, and the row left out."""
         for column, value in row.items():
-            if isinstance(value, bytes) and (table, column) not in _BINARY:
+            if isinstance(value, bytes) and (table, column) not in BINARY:
                 reason = f"its {column} is not UTF-8"
-            elif (table, column) in _TEXTS or column not in WHOLE_COLUMNS:
+            elif (table, column) in TEXTS or column not in WHOLE_COLUMNS:
                 continue
             elif value is not None and not isinstance(value, int):
                 reason = f"its {column} is {value!r}, not a whole number"

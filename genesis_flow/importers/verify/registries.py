@@ -8,10 +8,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from genesis_flow.documents.plain import Document
 from genesis_flow.importers.verify.entities import Fields, canonical, canonical_object, json_value
 from genesis_flow.importers.verify.stored import Stored, unescaped
 
-Document = dict[str, Any]
 _SHOWN = ("description", "icons")
 
 
