@@ -13,6 +13,7 @@ import pymongo
 from mlflow.exceptions import MlflowException
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
 
+from genesis_flow.compat.crypto import PASSPHRASE, VERSION
 from genesis_flow.importers import journal as states
 from genesis_flow.importers.artifacts import rules_for
 from genesis_flow.importers.changes import note_merged, watch_merged
@@ -33,6 +34,10 @@ from genesis_flow.mongo.scoping import current_workspace
 
 UNITS_LISTED = 256
 PROBLEMS_SHOWN = 1_000
+_PASSPHRASE = (
+    "The gateway's secrets ({:,}) come as they are encrypted: servers need the same "
+    f"{PASSPHRASE} and {VERSION} as those of the source."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,7 @@ class _Engine:
             self._load(plan, Rules(False, "skip", dry=True), collect)
         self._progress.end()
         outcome.seconds = time.monotonic() - started
-        self._count_unsupported()
+        self._say_more()
         return outcome
 
     def _end(self, state: str) -> None:
@@ -191,7 +196,7 @@ class _Engine:
                 with self._options.report.open("w", encoding="utf-8") as file:
                     file.writelines(json.dumps(asdict(each)) + "\n" for each in self._journal.problems())
             if state == states.DONE:
-                self._count_unsupported()
+                self._say_more()
                 state = state if outcome.complete else states.INCOMPLETE
             did = {**outcome.stats.plain(), "unsupported": outcome.unsupported}
             self._journal.end(state, {"seconds": round(outcome.seconds, 3), "did": did})
@@ -201,7 +206,9 @@ class _Engine:
             # The import has failed already, perhaps because the server is away: that is what to tell.
             self._config.report(f"The end of the import could not be noted ({type(error).__name__}).")
 
-    def _count_unsupported(self) -> None:
+    def _say_more(self) -> None:
+        if secrets := self._outcome.stats.read["gateway_secret"]:
+            self._outcome.notes.append(_PASSPHRASE.format(secrets))
         unsupported = getattr(self._source, "unsupported", None)
         if unsupported is not None:
             self._outcome.unsupported = unsupported(self._options.filters)

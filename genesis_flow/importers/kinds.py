@@ -5,10 +5,6 @@ Every kind has its place in it: its collection, its table in MLflow's SQL schema
 derived. The comparison reads both sides by this table with code of its own (``verify/plain.py``).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
 from genesis_flow.areas.evaluation.documents import (
     DatasetRecordFields,
     EntityAssociationFields,
@@ -31,115 +27,11 @@ from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, TraceFields
 from genesis_flow.areas.webhooks.documents import WebhookFields
-from genesis_flow.documents.declared import Declared
-from genesis_flow.documents.keys import children_of, escape
+from genesis_flow.documents.keys import escape
 from genesis_flow.documents.plain import Document
-
-
-class Column(NamedTuple):
-    """A column of the source, and the field that keeps it.
-
-    The letter says what its values are: t text, i whole number, r number, b truth, j what JSON text says,
-    m a map in JSON text whose keys a user chose; capitals must be there.
-    """
-
-    name: str
-    letter: str
-    field: str
-
-
-class Rows(NamedTuple):
-    """Rows of another table that one field keeps."""
-
-    field: str
-    table: str
-    # The column that names whose they are.
-    owner: str
-    columns: tuple[Column, ...]
-    # "values" of the only column, sorted; a "list" of documents in the order of the first column;
-    # or "one" document.
-    shape: str
-    # Only rows with these values, and with any value in these columns.
-    where: tuple[tuple[str, str], ...] = ()
-    filled: tuple[str, ...] = ()
-    constants: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def says(self) -> dict[str, tuple[str, ...]]:
-        """What the columns of its rows may say."""
-        return {name: (value,) for name, value in self.where}
-
-
-class Child(NamedTuple):
-    """A collection with what belongs to roots: where ``field`` names the root, or an id begins with it."""
-
-    collection: str
-    field: str | None = None
-    where: tuple[tuple[str, str], ...] = ()
-
-    def query(self, roots: list[Any]) -> dict[str, Any]:
-        if self.field is None:
-            return {"$or": [{"_id": children_of(root)} for root in roots]}
-        return {self.field: {"$in": roots}, **dict(self.where)}
-
-
-def _nothing(document: Document) -> None:
-    """Nothing is derived, and the stores read whatever the columns hold."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    name: str
-    declared: type[Declared]
-    # In MLflow's SQL schema: the table, and the columns of the id.
-    table: str
-    key: tuple[str, ...]
-    # The kind in whose unit it is read, and what names that in its body.
-    within: str = ""
-    parent: str = ""
-    # Whether a rollback must know each of them, though it is read within another.
-    is_root: bool = False
-    children: tuple[Child, ...] = ()
-    # What else refers to it, which keeps it from being rolled back: collections and their fields.
-    used_by: tuple[tuple[str, str], ...] = ()
-
-    # Of plain kinds alone:
-    columns: tuple[Column, ...] = ()
-    rows: tuple[Rows, ...] = ()
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    # The field that no two of an experiment have in common.
-    unique: str = ""
-    # The times that say whether one is young enough for --since; none: all are.
-    times: tuple[str, ...] = ()
-    # Adds what is derived.
-    derive: Callable[[Document], None] = _nothing
-    # Reads a document as the stores will, so that none is written that they cannot read.
-    check: Callable[[Document], Any] = _nothing
-
-    @property
-    def collection(self) -> str:
-        name: str = self.declared.Settings.name
-        return name
-
-    @property
-    def body(self) -> tuple[str, ...]:
-        """The fields of a record of a plain kind."""
-        fields = (*(column.field for column in self.columns), *(rows.field for rows in self.rows))
-        return ("id", "experiment_id", *fields)
-
-    @property
-    def owned(self) -> dict[str, tuple[str, ...]]:
-        """The tables all of whose rows belong to rows of its own, with the columns that name those."""
-        parts: dict[str, tuple[str, ...]] = {
-            rows.table: (rows.owner,) for rows in self.rows if not rows.where
-        }
-        return parts | {kind.table: (kind.parent,) for kind in within(self.name)}
-
-
-def _columns(*texts: str) -> tuple[Column, ...]:
-    """From ``"column letter"``, with the field's name behind it where that is another."""
-    parts = (text.split() for text in texts)
-    return tuple(Column(name, letter, *(renamed or [name])) for name, letter, *renamed in parts)
+from genesis_flow.importers.gateway_kinds import BINDING_OF_SCORER, GATEWAY
+from genesis_flow.importers.kind import Child, Kind, Rows, columns
+from genesis_flow.importers.registry_kinds import REGISTRIES
 
 
 def _derive_issue(issue: Document) -> None:
@@ -224,12 +116,13 @@ KINDS = (
         key=("association_id",),
         within="evaluation_dataset",
     ),
+    *GATEWAY,
     Kind(
         name="label_schema",
         declared=LabelSchemaFields,
         table="label_schemas",
         key=("schema_id",),
-        columns=_columns(
+        columns=columns(
             "name T",
             "type T",
             "input_type T",
@@ -250,7 +143,7 @@ KINDS = (
         declared=ReviewQueueFields,
         table="review_queues",
         key=("queue_id",),
-        columns=_columns(
+        columns=columns(
             "name T",
             "name_key T",
             "queue_type T type",
@@ -259,10 +152,10 @@ KINDS = (
             "last_update_time_ms I last_update_time",
         ),
         rows=(
-            Rows("users", "review_queue_users", "queue_id", _columns("user_id T"), "values"),
-            Rows("schema_ids", "review_queue_label_schemas", "queue_id", _columns("schema_id T"), "values"),
+            Rows("users", "review_queue_users", ("queue_id",), columns("user_id T"), "values"),
+            Rows("schema_ids", "review_queue_label_schemas", ("queue_id",), columns("schema_id T"), "values"),
         ),
-        constants={"additions": 0},
+        counters=("additions",),
         unique="name_key",
         check=queue_entity,
         children=(Child("review_queue_items"),),
@@ -274,7 +167,7 @@ KINDS = (
         key=("queue_id", "item_id"),
         within="review_queue",
         parent="queue_id",
-        columns=_columns(
+        columns=columns(
             "queue_id T",
             "item_id T",
             "item_type T",
@@ -291,7 +184,7 @@ KINDS = (
         declared=IssueFields,
         table="issues",
         key=("issue_id",),
-        columns=_columns(
+        columns=columns(
             "name T",
             "description T",
             "status T",
@@ -315,33 +208,23 @@ KINDS = (
         declared=ScorerFields,
         table="scorers",
         key=("scorer_id",),
-        columns=_columns("scorer_name T name"),
+        columns=columns("scorer_name T name"),
         rows=(
             Rows(
                 "versions",
                 "scorer_versions",
-                "scorer_id",
-                _columns("scorer_version I version", "serialized_scorer T text", "creation_time I"),
+                ("scorer_id",),
+                columns("scorer_version I version", "serialized_scorer T text", "creation_time I"),
                 "list",
                 # The call that registered it: nobody repeats one of another store.
                 constants=(("call", "import"),),
             ),
-            # The endpoint keeps its id, whether it is imported or not.
-            Rows(
-                "binding",
-                "endpoint_bindings",
-                "resource_id",
-                _columns("endpoint_id T", "created_at I time"),
-                "one",
-                # Only what registers scorers gives bindings a name.
-                where=(("resource_type", "scorer"),),
-                filled=("display_name",),
-            ),
+            BINDING_OF_SCORER,
             Rows(
                 "online",
                 "online_scoring_configs",
-                "scorer_id",
-                _columns("online_scoring_config_id T id", "sample_rate R", "filter_string t"),
+                ("scorer_id",),
+                columns("online_scoring_config_id T id", "sample_rate R", "filter_string t"),
                 "one",
             ),
         ),
@@ -358,6 +241,7 @@ KINDS = (
         parent="name",
         is_root=True,
     ),
+    *REGISTRIES,
     Kind(name="webhook", declared=WebhookFields, table="webhooks", key=("webhook_id",)),
 )
 
@@ -374,3 +258,24 @@ ROOT_COLLECTIONS = tuple(kind.collection for kind in KINDS if not kind.within or
 def within(name: str) -> tuple[Kind, ...]:
     """The plain kinds that are read in the units of a kind."""
     return tuple(kind for kind in PLAIN.values() if kind.within == name)
+
+
+def _owned() -> dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]]:
+    owned: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {}
+    for kind in PLAIN.values():
+        if kind.within and kind.but is None:
+            above = KIND[kind.within]
+            owned.setdefault(above.table, {})[kind.table] = ((kind.parent,), above.key)
+        for rows in kind.rows:
+            if rows.of_items is not None:
+                field, column = rows.of_items
+                items = next(each for each in kind.rows if each.field == field)
+                keys = (*rows.owner, column), (*items.owner, column)
+                owned.setdefault(items.table, {})[rows.table] = keys
+            elif not rows.where:
+                owned.setdefault(kind.table, {})[rows.table] = (rows.owner, kind.key)
+    return owned
+
+
+# By table, those all of whose rows belong to rows of it: with their columns and its key.
+OWNED = _owned()

@@ -14,7 +14,8 @@ from genesis_flow.importers.batch import equal
 from genesis_flow.importers.changes import begin_again
 from genesis_flow.importers.errors import ImportConflict
 from genesis_flow.importers.journal import Journal
-from genesis_flow.importers.kinds import PLAIN, Kind
+from genesis_flow.importers.kind import Kind
+from genesis_flow.importers.kinds import PLAIN
 from genesis_flow.importers.records import Body, Filters, Item, Problem, Record, Source, Unit
 from genesis_flow.importers.roots import item_key
 from genesis_flow.importers.target import AT_ONCE, ImportTarget, patiently
@@ -94,7 +95,9 @@ class Planner:
             if isinstance(item, Record) and item.kind == kind.name
         }
         for record in in_source.values():
-            number = context.experiments.get(str(record.body["experiment_id"]))
+            number = (
+                context.experiments.get(str(record.body["experiment_id"])) if kind.of_experiment else None
+            )
             holder = names.get((number, record.body[kind.unique]))
             context.questions.pop(record.id, None)
             if holder is None or holder["_id"] == record.id:
@@ -105,21 +108,25 @@ class Planner:
                 # Every experiment gets one without anybody's doing.
                 context.questions[record.id] = holder["_id"]
             else:
-                what = f"the target has another one of this name in experiment {number}"
+                where = f" in experiment {number}" if kind.of_experiment else ""
+                what = f"the target has another one of this name{where}"
                 self._plan.conflicts.append(Problem(kind.name, record.id, what))
                 context.refused_others[kind.name, record.id] = what
 
     def _named_in_experiments(self, kind: Kind) -> dict[tuple[Any, Any], dict[str, Any]]:
         """What the target has of a kind in the experiments of this import, by experiment and name."""
-        numbers = sorted(self._plan.context.experiments.values())
+        numbers = sorted(self._plan.context.experiments.values()) if kind.of_experiment else []
         collection, fields = self._target.collection(kind.declared), {kind.unique: 1, "is_default": 1}
         found: list[dict[str, Any]] = []
+        if not kind.of_experiment:
+            named = {"workspace": self._target.workspace, kind.unique: {"$type": "string"}}
+            found = patiently(lambda: list(collection.find(named, fields)))
         for start in range(0, len(numbers), AT_ONCE):
             query = {"experiment_id": {"$in": numbers[start : start + AT_ONCE]}}
             found += patiently(
                 lambda query=query: list(collection.find(query, {"experiment_id": 1, **fields}))  # type: ignore[misc]
             )
-        return {(each["experiment_id"], each[kind.unique]): each for each in found}
+        return {(each.get("experiment_id"), each[kind.unique]): each for each in found}
 
     def _has_number(self, body: Body) -> bool:
         text = str(body["experiment_id"])

@@ -165,7 +165,7 @@ class _Rollback:
                 continue
             if collection == "model_versions" and root.partition(SEPARATOR)[0] in self._whole_models:
                 reasons[root] = "its model or another version of it was changed after it was imported"
-            elif in_use is not None and (by := in_use(self._target, root)) is not None:
+            elif in_use is not None and (by := in_use(self._target, self._journal.id, root)) is not None:
                 reasons[root] = by
         return reasons
 

@@ -2,7 +2,11 @@
 
 import sqlite3
 
+from tests.importing.registries import SKILL_TABLES, TOOL
+
 COPIES = 6
+# MCP servers have the most fields.
+COPIES_OF_SERVERS = 18
 _RUN = "(SELECT run_uuid FROM runs WHERE name = 'run finished')"
 _MODEL = "(SELECT model_id FROM logged_models WHERE name = 'model-0')"
 _TRACES = f"('tr-{4096:032x}', 'tr-{8192:032x}')"
@@ -64,7 +68,30 @@ COPIED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("label_schemas", "1", ("schema_id", "name")),
     ("issues", "1", ("issue_id",)),
-    ("endpoint_bindings", "1", ("resource_id",)),
+    ("endpoint_bindings", "display_name IS NOT NULL", ("resource_id",)),
+    ("endpoint_bindings", "display_name IS NULL", ("endpoint_id",)),
+    *(
+        (table, "1", own)
+        for table, own in (
+            ("endpoint_tags", ("endpoint_id",)),
+            ("guardrail_configs", ("endpoint_id",)),
+            ("endpoint_model_mappings", ("endpoint_id", "mapping_id")),
+            ("endpoints", ("endpoint_id", "name")),
+            ("guardrails", ("guardrail_id",)),
+            ("model_definitions", ("model_definition_id", "name")),
+            ("secrets", ("secret_id", "secret_name")),
+            ("budget_policies", ("budget_policy_id",)),
+        )
+    ),
+    *(
+        (table, f"name = '{TOOL}'", ("name",))
+        for table in (
+            *("mcp_server_tags", "mcp_server_version_tags", "mcp_server_aliases"),
+            *("mcp_server_versions", "mcp_servers"),
+        )
+    ),
+    ("mcp_access_endpoints", f"server_name = '{TOOL}'", ("id", "server_name")),
+    *((table, "name = 'pdf'", ("name",)) for table in SKILL_TABLES),
     ("online_scoring_configs", "1", ("online_scoring_config_id", "scorer_id")),
     ("scorer_versions", "1", ("scorer_id",)),
     ("scorers", "1", ("scorer_id", "scorer_name")),
@@ -83,7 +110,7 @@ def _copy(connection: sqlite3.Connection, table: str, which: str, own: tuple[str
     """Rows once more for each copy, with other ids."""
     names = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
     copies = []
-    for copy in range(COPIES):
+    for copy in range(COPIES_OF_SERVERS if table.startswith("mcp_") else COPIES):
         values = ", ".join(f"{name} || '-{copy}'" if name in own else name for name in names)
         copies.append(f"SELECT {values} FROM {table} WHERE {which}")
     connection.execute(f"CREATE TEMP TABLE copies AS {' UNION ALL '.join(copies)}")

@@ -1,7 +1,6 @@
 """What people and judges leave in MLflow's SQL store: questions, review queues, issues, scorers."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from mlflow.entities import GatewayEndpointModelConfig, GatewayModelLinkageType
@@ -12,7 +11,6 @@ from mlflow.genai.label_schemas.label_schemas import LabelSchemaType
 from mlflow.genai.review_queues import ReviewQueueType
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from tests.importing.sql_databases import connected
 from tests.importing.stores import plain
 from tests.versions import SINCE_3_18
 
@@ -21,8 +19,6 @@ TABLES = (
     *("review_queue_items", "issues", "scorers", "scorer_versions", "online_scoring_configs"),
     "endpoint_bindings",
 )
-# Of the gateway, which is imported by nothing yet.
-GATEWAY = {"endpoints": 1, "endpoint_model_mappings": 1, "model_definitions": 1, "secrets": 1}
 
 
 def judge(model: str | None, name: str = "judge") -> str:
@@ -122,13 +118,6 @@ def _fill_scorers(store: Any) -> None:
         store.register_scorer(number, "emptied", judge(None))
         store.delete_scorer(number, "emptied", 1)
     assert store.list_endpoint_bindings(endpoint_id=endpoint.endpoint_id)
-
-
-def delete_gateway(path: Path) -> None:
-    """What scorers say of it stays, as that of an endpoint which is gone."""
-    with connected(path) as connection:
-        for table in GATEWAY:
-            connection.execute(f"DELETE FROM {table}")
 
 
 def people_state(store: Any, numbers: tuple[str, ...] = ("1", "2")) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Every field of every collection that an import fills is changed in every way, ma
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,9 @@ from typing import Any, NamedTuple
 import pymongo
 import pytest
 from bson.decimal128 import Decimal128
+from pymongo import ReplaceOne
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError
 
 from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
@@ -24,10 +27,12 @@ from genesis_flow.importers.verify.opening import open_source
 from genesis_flow.importers.verify.target import Names, Target
 from genesis_flow.importers.verify.wanted import Wanted
 from tests.importing.many_of_each import copy_all
-from tests.importing.people import delete_gateway, fill
+from tests.importing.people import fill
+from tests.importing.registries import fill_gateway, fill_registries
 from tests.importing.sql_databases import oracle
-from tests.importing.verifying import bring, changed, check, unpack_sql, with_change
+from tests.importing.verifying import ReadOnce, bring, changed, check, unpack_sql, with_change
 from tests.mongod import Mongod, unique
+from tests.versions import SINCE_3_18
 
 Way = tuple[Any, ...]
 
@@ -64,34 +69,46 @@ def _is_allowed(change: Change, before: Document) -> bool:
         # Counts additions of items, which may have been taken out again.
         case "review_queues", "additions":
             return is_count
+        # Counts changes, which may have been taken back.
+        case "mcp_servers" | "skills", "revision":
+            return is_count
         # Counts how often points went to blocks; a reader asks whether there are any.
         case "latest_metrics", "packed":
             return is_count and bool(new) == bool(before[field])
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A database that has several things of all kinds, imported: the URIs, and what the source says."""
+
+    uri: str
+    source_uri: str
+    source: ReadOnce
+
+
 @pytest.fixture(scope="module")
-def imported(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """A database that has several things of all kinds, imported: the target's and the source's URI."""
-    source = unpack_sql("3.17.2", tmp_path_factory.mktemp("hostile"))
-    path = Path(source.removeprefix("sqlite:///"))
+def imported(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Imported]:
+    source_uri = unpack_sql("3.17.2", tmp_path_factory.mktemp("hostile"))
+    path = Path(source_uri.removeprefix("sqlite:///"))
     with oracle(path) as (store, _):
         fill(store)
-    delete_gateway(path)
+        fill_gateway(store)
+        fill_registries(store)
     copy_all(str(path))
     uri = mongod.database_uri(name := unique("hostile"))
-    bring(uri, source)
-    yield uri, source
+    bring(uri, source_uri)
+    reader = open_source(source_uri, Wanted())
+    source = ReadOnce(reader)
+    reader.close()
+    yield Imported(uri, source_uri, source)
     with pymongo.MongoClient[Document](mongod.uri) as client:
         client.drop_database(name)
 
 
-Imported = tuple[str, str]
-
-
 @pytest.fixture
 def database(imported: Imported) -> Iterator[Database[Document]]:
-    with pymongo.MongoClient[Document](imported[0]) as client:
+    with pymongo.MongoClient[Document](imported.uri) as client:
         yield client.get_default_database()
 
 
@@ -100,13 +117,11 @@ def _all_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "SHOWN", 1_000_000)
 
 
-def _compared(database: Database[Document], source: str) -> Outcome:
+def _compared(database: Database[Document], source: ReadOnce) -> Outcome:
     target = Target(database, "", "default", Names())
-    reader = open_source(source, Wanted())
     try:
-        return Comparer(reader, target).run()
+        return Comparer(source, target).run()
     finally:
-        reader.close()
         target.close()
 
 
@@ -184,8 +199,12 @@ def _changes_of(document: Document) -> Iterator[tuple[Way, str, Document]]:
 def _kind(path: Way) -> tuple[Any, ...]:
     """Items of a list and entries of a map of the user are many of a kind."""
     maps = ("params", "tags", "texts", "metadata", "expectations", "aliases", "stages")
+    # A copy of a version.
+    copies = ("resolved",)
     return tuple(
-        "*" if isinstance(step, int) or (number and path[0] in maps) else step
+        "*"
+        if isinstance(step, int) or (number and path[0] in maps) or set(path[:number]) & {*copies, "tags"}
+        else step
         for number, step in enumerate(path)
     )
 
@@ -241,6 +260,16 @@ NAMES: dict[str, Callable[[Document], frozenset[str]]] = {
     "model_versions": _by("name", "version"),
     "webhooks": _by_id,
     **dict.fromkeys(("label_schemas", "review_queues", "review_queue_items", "issues", "scorers"), _by_id),
+    **dict.fromkeys(
+        (
+            *("gateway_secrets", "gateway_models", "gateway_endpoints", "gateway_bindings"),
+            *("gateway_budgets", "gateway_guardrails"),
+        ),
+        _by_id,
+    ),
+    "mcp_servers": _by("name"),
+    "mcp_contents": lambda content: frozenset({content["_id"].split("|")[1]}),
+    **({"skills": _by("organization", "name", between="|")} if SINCE_3_18 else {}),
 }
 
 
@@ -263,46 +292,62 @@ def _rounds(changes: list[Change]) -> Iterator[list[Change]]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_no_change_of_a_document_stays_unnoticed(imported: Imported, database: Database[Document]) -> None:
-    _, source = imported
+    source = imported.source
     originals = {name: {each["_id"]: each for each in database[name].find()} for name in NAMES}
     changes = list(_changes(database))
     missed = []
     for now in _rounds(changes):
-        made = []
-        for change in now:
-            try:
-                database[change.collection].replace_one({"_id": change.key}, change.document)
-            except pymongo.errors.WriteError:
-                continue  # an index refuses it
-            made.append(change)
+        made = _make(database, now)
         named = _all_named(database, source)
         missed += [str(change) for change in made if not change.names & named]
-        # The last first: one may hold what the one before it had to give up for it, such as a unique name.
-        for change in reversed(made):
-            database[change.collection].replace_one(
-                {"_id": change.key}, originals[change.collection][change.key]
-            )
+        _undo(database, made, originals)
     assert not missed, "\n".join(missed)
     assert len(changes) > 1_000
     assert {change.collection for change in changes} == set(NAMES)
     assert _compared(database, source).equal
 
 
-def _all_named(database: Database[Document], source: str) -> set[str]:
+def _make(database: Database[Document], changes: list[Change]) -> list[Change]:
+    """Those that are made; the others an index refuses."""
+    refused: set[int] = set()
+    for name, some in _by_collection(changes).items():
+        operations = [ReplaceOne({"_id": change.key}, change.document) for change in some]
+        try:
+            database[name].bulk_write(operations, ordered=False)
+        except BulkWriteError as error:
+            refused |= {id(some[each["index"]]) for each in error.details["writeErrors"]}
+    return [change for change in changes if id(change) not in refused]
+
+
+def _undo(
+    database: Database[Document], made: list[Change], originals: dict[str, dict[Any, Document]]
+) -> None:
+    """The last first: one may hold what the one before it had to give up for it, such as a unique name."""
+    for name, some in _by_collection(made[::-1]).items():
+        database[name].bulk_write(
+            [ReplaceOne({"_id": change.key}, originals[name][change.key]) for change in some]
+        )
+
+
+def _by_collection(changes: list[Change]) -> dict[str, list[Change]]:
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        found.setdefault(change.collection, []).append(change)
+    return found
+
+
+def _all_named(database: Database[Document], source: ReadOnce) -> set[str]:
     """What a comparison names; associations, whose ids are drawn, by what belongs together."""
     named = _named(_compared(database, source))
-    reader = open_source(source, Wanted())
-    try:
-        for each in reader.entities("entity_association"):
-            if each.id in named:
-                named.add(f"{each.fields['source_id']} {each.fields['destination_id']}")
-    finally:
-        reader.close()
+    for each in source.entities("entity_association"):
+        if each.id in named:
+            named.add(f"{each.fields['source_id']} {each.fields['destination_id']}")
     return named
 
 
 # A document more of each kind, which belongs to something that was imported. Not asked about: other
-# experiments, models, webhooks and evaluation datasets, which belong to nothing of the source.
+# experiments, models, webhooks, evaluation datasets, MCP servers, skills and things of the gateway, which
+# belong to nothing of the source.
 SURPLUS: dict[str, Callable[[Document], Document]] = {
     "runs": lambda run: {**run, "_id": "surplus"},
     "latest_metrics": lambda head: {**head, "_id": f"{head['run_uuid']}|surplus", "key": "surplus"},
@@ -322,6 +367,8 @@ SURPLUS: dict[str, Callable[[Document], Document]] = {
     "review_queue_items": lambda item: {**item, "_id": f"{item['queue_id']}|surplus"},
     "issues": lambda issue: {**issue, "_id": "surplus"},
     "scorers": lambda scorer: {**scorer, "_id": "surplus", "name": "surplus"},
+    "gateway_bindings": lambda binding: {**binding, "_id": f"{binding['_id']}0", "resource_id": "surplus"},
+    "mcp_contents": lambda content: {**content, "_id": f"{content['_id']}0"},
 }
 # What people make in a target while they use it does not contradict the source: it is named.
 NEW_THINGS = {
@@ -332,23 +379,28 @@ NEW_THINGS = {
 
 @pytest.mark.slow
 def test_surplus_documents_are_named(imported: Imported, database: Database[Document]) -> None:
-    _, source = imported
-    for name, make in SURPLUS.items():
-        surplus = make(database[name].find_one(sort=[("_id", -1)]))
-        database[name].insert_one(surplus)
+    source = imported.source
+    surplus = {name: make(database[name].find_one(sort=[("_id", -1)])) for name, make in SURPLUS.items()}
+    for name in NEW_THINGS:
+        database[name].insert_one(surplus[name])
+    outcome = _compared(database, source)
+    for name in NEW_THINGS:
+        database[name].delete_one({"_id": surplus[name]["_id"]})
+    assert sorted(each.where for each in outcome.added) == sorted(
+        f'"{surplus[name]["_id"]}"' for name in NEW_THINGS
+    )
+    assert outcome.equal
+    for name in SURPLUS.keys() - NEW_THINGS:
+        database[name].insert_one(surplus[name])
         outcome = _compared(database, source)
-        database[name].delete_one({"_id": surplus["_id"]})
-        if name in NEW_THINGS:
-            assert [each.where for each in outcome.added] == [f'"{surplus["_id"]}"'], name
-            assert outcome.equal, name
-        else:
-            assert not outcome.equal, name
-            assert not outcome.added, name
+        database[name].delete_one({"_id": surplus[name]["_id"]})
+        assert not outcome.equal, name
+        assert not outcome.added, name
     assert _compared(database, source).equal
 
 
 def test_missing_documents_are_named(imported: Imported, database: Database[Document]) -> None:
-    _, source = imported
+    source = imported.source
     gone: dict[str, Document] = {}
     taken: set[str] = set()
     for name in NAMES:
@@ -363,7 +415,7 @@ def test_missing_documents_are_named(imported: Imported, database: Database[Docu
 
 
 def test_missing_and_changed_indexes_are_named(imported: Imported, database: Database[Document]) -> None:
-    uri, source = imported
+    uri, source = imported.uri, imported.source_uri
     database["runs"].drop_index("by_start_time")
     database["datasets"].drop_index("name_digest_unique")
     database["datasets"].create_index(
@@ -381,11 +433,10 @@ def test_missing_and_changed_indexes_are_named(imported: Imported, database: Dat
 
 
 def test_the_number_of_the_next_experiment_is_free(imported: Imported, database: Database[Document]) -> None:
-    uri, source = imported
     for last in (2, "9", 9.5, None):
         before = database["counters"].find_one_and_update({"_id": "experiments"}, {"$set": {"last": last}})
-        found = check(uri, source)
+        outcome = _compared(database, imported.source)
         database["counters"].replace_one({"_id": "experiments"}, before)
-        assert [each.kind for each in found.outcome.damaged] == ["counter"], last
+        assert [each.kind for each in outcome.damaged] == ["counter"], last
     database["counters"].update_one({"_id": "experiments"}, {"$inc": {"last": 5}})
-    assert check(uri, source).equal
+    assert _compared(database, imported.source).equal

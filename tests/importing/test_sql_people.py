@@ -10,7 +10,7 @@ from genesis_flow.importers.engine import Options, analyze
 from genesis_flow.importers.errors import ImportConflict
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.importing.jobs import Job, config_for
-from tests.importing.people import TABLES, delete_gateway, fill, judge, people_state
+from tests.importing.people import TABLES, fill, judge, people_state
 from tests.importing.sql_databases import ARTIFACT_ROOT, connected, oracle
 from tests.importing.stores import differences
 from tests.importing.verifying import check
@@ -27,7 +27,6 @@ class Source:
         with oracle(path) as (store, _):
             fill(store)
             self.state = people_state(store)
-        delete_gateway(path)
 
     def execute(self, *statements: str) -> None:
         with connected(self.path) as connection:
@@ -79,7 +78,9 @@ def test_an_analysis_names_what_it_cannot_bring(source: Source, job: Job) -> Non
         outcome = run()
         kinds = sorted(each.kind for each in outcome.first_problems)
         assert kinds == [*["issue"] * 2, *["review_queue_item"] * 2, *["scorer"] * 4]
-        assert outcome.unsupported == {"endpoint_bindings": 1}
+        # Without its name a binding is one that somebody made besides.
+        assert outcome.stats.read["gateway_binding"] == 1
+        assert outcome.unsupported == {}
         assert not outcome.complete
 
 
@@ -179,6 +180,8 @@ def test_a_rollback_keeps_what_people_changed_and_what_it_needs(source: Source, 
     issue = next(each for each in store.search_issues("1") if each.source_run_id)
     store.update_issue(issue.issue_id, name="mine")
     scorer = store.register_scorer("2", "judge", judge("openai:/gpt"))
+    endpoint = store.get_gateway_endpoint(name="chat")
+    (model,) = (each.model_definition for each in endpoint.model_mappings)
     store.list_label_schemas("1")
     store.close()
     done = job.rollback(outcome.journal)
@@ -190,6 +193,10 @@ def test_a_rollback_keeps_what_people_changed_and_what_it_needs(source: Source, 
         *(("label_schema", schema) for schema in queue.schema_ids),
         ("issue", issue.issue_id),
         ("scorer", scorer.scorer_id),
+        # The scorer that stays asks it.
+        ("gateway_endpoint", endpoint.endpoint_id),
+        ("gateway_model", model.model_definition_id),
+        ("gateway_secret", model.secret_id),
         *(("trace", trace) for trace in traces),
         ("run", issue.source_run_id),
         ("experiment", "1"),

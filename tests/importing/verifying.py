@@ -2,13 +2,16 @@
 
 import gzip
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from genesis_flow.importers.engine import Options, run_import
 from genesis_flow.importers.records import Filters
 from genesis_flow.importers.verify.command import Verification, verify_import
+from genesis_flow.importers.verify.compare import SourceReader
+from genesis_flow.importers.verify.entities import Entity
+from genesis_flow.importers.verify.histories import Point
 from genesis_flow.migrate.config import load_config
 
 SQL = Path(__file__).parent / "fixtures" / "sql"
@@ -33,6 +36,29 @@ def bring(uri: str, source: str, **options: Any) -> Any:
 
 def check(uri: str, source: str, filters: Filters | None = None) -> Verification:
     return verify_import(load_config(uri, environ={}), source, filters or Filters())
+
+
+class ReadOnce:
+    """A source as a comparison asks for it, from memory: one that is compared many times."""
+
+    def __init__(self, source: SourceReader) -> None:
+        self.kinds = tuple(source.kinds)
+        self._entities = {kind: list(source.entities(kind)) for kind in self.kinds}
+        self._points = {run.id: list(source.points(run)) for run in self._entities["run"]}
+        self._latest = {run.id: source.latest(run) for run in self._entities["run"]}
+        self.troubles, self.left_out, self.complete = source.troubles, source.left_out, source.complete
+
+    def entities(self, kind: str) -> Iterator[Entity]:
+        yield from self._entities[kind]
+
+    def points(self, run: Entity) -> Iterator[tuple[str, bytes]]:
+        yield from self._points[run.id]
+
+    def latest(self, run: Entity) -> Mapping[str, Point] | None:
+        return self._latest[run.id]
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 def changed(value: Any) -> Any:

@@ -3,13 +3,18 @@
 from collections.abc import Iterator
 from typing import Any
 
+from genesis_flow.importers.kinds import KIND, PLAIN
 from genesis_flow.importers.records import Problem
+from genesis_flow.importers.sql.reading import conditions_of, rows_of_kind
 from genesis_flow.importers.sql.snapshot import Snapshot
-from genesis_flow.importers.sql.tables import DERIVED, LINKS, PARENTS, PARTLY, PHASE_OF, READ, ROOTS
+from genesis_flow.importers.sql.tables import DERIVED, LINKS, PARENTS, PARTS, PHASE_OF, READ, ROOTS
 
 # The workspace of a database that knows no other.
 _DEFAULT = "default"
-_ROOTS_WITH_WORKSPACE = ("experiments", "registered_models", "evaluation_datasets", "webhooks")
+_ROOTS_WITH_WORKSPACE = (
+    *("experiments", "registered_models", "evaluation_datasets", "webhooks"),
+    *(kind.table for kind in PLAIN.values() if not kind.of_experiment and not kind.within),
+)
 
 
 def unsupported(snapshot: Snapshot, wanted: list[int] | None) -> dict[str, int]:
@@ -24,17 +29,7 @@ def unsupported(snapshot: Snapshot, wanted: list[int] | None) -> dict[str, int]:
                 continue
             where.append(snapshot.column(table, "experiment_id").in_(wanted))
         counts[table] = snapshot.count(table, *where)
-    if wanted is None:
-        counts |= {table: _unread(snapshot, table) for table in PARTLY if snapshot.has(table)}
     return {table: count for table, count in counts.items() if count}
-
-
-def _unread(snapshot: Snapshot, table: str) -> int:
-    """The rows of a table that the condition does not hold for under which its rows are read."""
-    rows = PARTLY[table]
-    conditions = [snapshot.column(table, name) == value for name, value in rows.where]
-    conditions += [snapshot.column(table, name).is_not(None) for name in rows.filled]
-    return snapshot.count(table) - snapshot.count(table, *conditions)
 
 
 def left_behind(snapshot: Snapshot) -> list[str]:
@@ -69,6 +64,24 @@ def orphans(snapshot: Snapshot, phase: str) -> Iterator[Problem]:
         said = [snapshot.column(child, name).in_(values) for name, values in says.items()]
         for owner, rows in snapshot.orphans(child, (of,), parent, (parent_key,), *said):
             yield _orphan(kind, child, (of,), owner, parent, rows)
+    yield from _orphans_in_part(snapshot, phase)
+
+
+def _orphans_in_part(snapshot: Snapshot, phase: str) -> Iterator[Problem]:
+    """The same of tables whose rows are parts of one kind, and things of another."""
+    for kind in PLAIN.values():
+        if kind.but is None or PHASE_OF[kind.name] != phase or not snapshot.has(kind.table):
+            continue
+        above = KIND[kind.within]
+        where = rows_of_kind(snapshot, kind)
+        for owner, rows in snapshot.orphans(kind.table, (kind.parent,), above.table, above.key, *where):
+            yield _orphan(kind.name, kind.table, (kind.parent,), owner, above.table, rows)
+    for kind, part in PARTS:
+        if not part.where or PHASE_OF.get(kind.name, kind.name) != phase or not snapshot.has(part.table):
+            continue
+        where = conditions_of(snapshot, part)
+        for owner, rows in snapshot.orphans(part.table, part.owner, kind.table, kind.key, *where):
+            yield _orphan(kind.name, part.table, part.owner, owner, kind.table, rows)
 
 
 def _orphan(

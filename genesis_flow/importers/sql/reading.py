@@ -4,12 +4,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from genesis_flow.importers.kind import Kind, Rows
 from genesis_flow.importers.records import Problem
-from genesis_flow.importers.sql.snapshot import Row, Snapshot
+from genesis_flow.importers.sql.snapshot import Condition, Row, Snapshot, not_all
 from genesis_flow.importers.sql.values import (
     Unreadable,
+    binary,
+    json_as_text,
     json_map,
     json_text,
+    needed_binary,
     needed_json,
     needed_real,
     needed_text,
@@ -31,6 +35,9 @@ _CHECKS = {
     "j": json_text,
     "J": needed_json,
     "m": json_map,
+    "s": json_as_text,
+    "y": binary,
+    "Y": needed_binary,
     "b": lambda value, _column: truth(value),
 }
 
@@ -90,3 +97,14 @@ def grouped(rows: Iterable[dict[str, Any]], owner: str) -> dict[Any, list[dict[s
     for row in rows:
         groups[row[owner]].append(row)
     return groups
+
+
+def conditions_of(snapshot: Snapshot, rows: Rows) -> list[Condition]:
+    """What holds for the rows of a table that a part of a kind is made of."""
+    conditions = [snapshot.column(rows.table, name) == value for name, value in rows.where]
+    return conditions + [snapshot.column(rows.table, name).is_not(None) for name in rows.filled]
+
+
+def rows_of_kind(snapshot: Snapshot, kind: Kind) -> list[Condition]:
+    """What holds for the rows of its table that are of a kind."""
+    return [] if kind.but is None else [not_all(conditions_of(snapshot, kind.but))]

@@ -237,6 +237,11 @@ def _behind(keys: Sequence[sa.ColumnElement[Any]], last: Sequence[Any]) -> Condi
     )
 
 
+def not_all(conditions: Sequence[Condition]) -> Condition:
+    """At least one of them does not hold."""
+    return sa.not_(sa.and_(*conditions))
+
+
 def open_snapshot(uri: str) -> Snapshot:
     try:
         url = sa.make_url(uri)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from genesis_flow.importers.errors import ImportFailed
+from genesis_flow.importers.kind import Kind
 from genesis_flow.importers.kinds import PHASES, PLAIN
 from genesis_flow.importers.records import Filters, Item, Problem, Unit
 from genesis_flow.importers.sql import entities, genai, registry, runs
@@ -77,13 +78,15 @@ class SqlSource:
             case "evaluation_dataset":
                 yield from self._evaluation(wanted)
             case "registered_model" if wanted is None:
-                yield from self._models()
+                yield from self._one_each(phase, "registered_models", ("name",))
             case "webhook" if wanted is None:
                 yield from self._numbered(phase, "webhooks", "webhook_id", [])
-            case _ if phase in PLAIN:
+            case _ if phase in PLAIN and PLAIN[phase].of_experiment:
                 kind = PLAIN[phase]
-                (key,) = kind.key
-                yield from self._numbered(phase, kind.table, key, where(kind.table, *kind.times))
+                changed = where(kind.table, *kind.times)
+                yield from self._numbered(phase, kind.table, kind.key[0], changed)
+            case _ if phase in PLAIN and wanted is None:
+                yield from self._of_workspaces(PLAIN[phase])
 
     def _evaluation(self, wanted: list[int] | None) -> Iterator[Unit]:
         phase, tied = "evaluation_dataset", self._datasets_of(wanted)
@@ -185,21 +188,47 @@ class SqlSource:
         if held:
             yield _unit(phase, prefix, held, seen)
 
-    def _models(self) -> Iterator[Unit | Problem]:
-        """One model with its versions each; of those of one name in several workspaces the first."""
-        keys = ("name", "workspace") if self._snapshot.has("registered_models", "workspace") else ("name",)
+    def _of_workspaces(self, kind: Kind) -> Iterator[Unit | Problem]:
+        """Things that belong to no experiment; of those of one name in several workspaces the first."""
+        if kind.named:
+            yield from self._one_each(kind.name, kind.table, kind.key)
+            return
+        (key,) = kind.key
+        others: list[Any] = []
+        if kind.unique and self._snapshot.has(kind.table, "workspace"):
+            (name,) = (column.name for column in kind.columns if column.field == kind.unique)
+            before = None
+            for value, workspace, identifier in self._snapshot.rows(
+                kind.table, (name, "workspace", key), order=(name, "workspace", key)
+            ):
+                if value is not None and value == before:
+                    others.append(identifier)
+                    yield _of_another(kind.name, f"{identifier} ({value})", workspace)
+                before = value
+        taken: list[Condition] = [self._snapshot.column(kind.table, key).not_in(others)] if others else []
+        yield from self._numbered(kind.name, kind.table, key, taken)
+
+    def _one_each(self, phase: str, table: str, names: tuple[str, ...]) -> Iterator[Unit | Problem]:
+        """One thing with all it has each; of those of one name in several workspaces the first."""
+        keys = (*names, "workspace") if self._snapshot.has(table, "workspace") else names
         before = None
-        for page in self._snapshot.pages("registered_models", keys, order=keys, size=_CHUNK):
-            for name, *rest in page:
-                workspace = rest[0] if rest else None
-                if name == before:
-                    reason = "another workspace has a model of this name, which is imported instead"
-                    yield Problem("registered_model", f"{name} of workspace {workspace}", reason)
+        for page in self._snapshot.pages(table, keys, order=keys, size=_CHUNK):
+            for row in page:
+                named = tuple(row[: len(names)])
+                workspace = row[len(names)] if len(row) > len(names) else None
+                name = "/".join(str(part) for part in named)
+                if named == before:
+                    yield _of_another(phase, name, workspace)
                     continue
-                before = name
-                yield Unit(
-                    "registered_model", f"registered_models:{workspace or ''}/{name}", (workspace, name)
-                )
+                before = named
+                yield Unit(phase, f"{table}:{workspace or ''}/{name}", (workspace, *named))
+
+
+def _of_another(kind: str, name: str, workspace: Any) -> Problem:
+    what = kind.replace("_", " ").removeprefix("registered ")
+    article = "an" if what[0] in "aeiou" else "a"
+    reason = f"another workspace has {article} {what} of this name, which is imported instead"
+    return Problem(kind, f"{name} of workspace {workspace}", reason)
 
 
 def _prefix(identifier: Any, digits: int) -> str:

@@ -4,11 +4,13 @@ A table that is in none of the lists is counted as one that the target has no pl
 those of the installed MLflow.
 """
 
-from genesis_flow.importers.kinds import KIND, KINDS, PLAIN, Rows
+from genesis_flow.importers.kinds import KINDS, OWNED, PLAIN
 
-# The tables of parts of plain kinds, with the kind; of some only the rows that a condition holds for.
+# The tables of parts of plain kinds, with the kind.
 PARTS = tuple((kind, rows) for kind in PLAIN.values() for rows in kind.rows)
-PARTLY: dict[str, Rows] = {rows.table: rows for _, rows in PARTS if rows.where or rows.filled}
+_KIND_OF = {rows.table: kind.name for kind, rows in PARTS} | {
+    kind.table: kind.name for kind in PLAIN.values()
+}
 
 # Read by this package.
 READ = frozenset(
@@ -68,21 +70,7 @@ DERIVED = frozenset(
 # What the target has no place for: the rows are counted, and the import is not complete with them.
 NOT_YET = frozenset(
     {
-        "budget_policies",
-        "endpoint_model_mappings",
-        "endpoint_tags",
-        "endpoints",
-        "guardrail_configs",
-        "guardrails",
         "jobs",
-        "mcp_access_endpoints",
-        "mcp_server_aliases",
-        "mcp_server_tags",
-        "mcp_server_version_tags",
-        "mcp_server_versions",
-        "mcp_servers",
-        "model_definitions",
-        "secrets",
         "workspaces",  # but for the one that every database has
     }
 )
@@ -123,11 +111,10 @@ PARENTS: tuple[tuple[str, tuple[str, ...], str, tuple[str, ...], str], ...] = (
     ("model_version_tags", ("name", "version"), "model_versions", ("name", "version"), "model_version"),
     ("webhook_events", ("webhook_id",), "webhooks", ("webhook_id",), "webhook"),
     *(
-        (kind.table, (kind.parent,), KIND[kind.within].table, KIND[kind.within].key, kind.name)
-        for kind in PLAIN.values()
-        if kind.within
+        (table, columns, owner, key, _KIND_OF[table])
+        for owner, owned in OWNED.items()
+        for table, (columns, key) in owned.items()
     ),
-    *((rows.table, (rows.owner,), kind.table, kind.key, kind.name) for kind, rows in PARTS if not rows.where),
 )
 
 # The same for tables whose rows belong to things of several kinds: the child's table and key, what its rows
@@ -151,22 +138,10 @@ LINKS: tuple[tuple[str, str, dict[str, tuple[str, ...]], str, str, str], ...] = 
         "dataset_id",
         "evaluation_dataset",
     ),
-    *(
-        (
-            rows.table,
-            rows.owner,
-            rows.says,
-            kind.table,
-            kind.key[0],
-            kind.name,
-        )
-        for kind, rows in PARTS
-        if rows.where
-    ),
 )
 
 # With which kinds those are told that are no phase of their own.
 PHASE_OF = {"metric": "run"} | {kind.name: kind.within for kind in KINDS if kind.within}
 
 # The table of each phase, and the column of its ids.
-ROOTS = {kind.name: (kind.table, *kind.key) for kind in KINDS if not kind.within}
+ROOTS = {kind.name: (kind.table, kind.key[-1]) for kind in KINDS if not kind.within}

@@ -99,3 +99,24 @@ def json_map(value: Any, column: str) -> Any:
     if said is not None and not isinstance(said, dict):
         raise Unreadable(f"{column} is no map in JSON")
     return said
+
+
+def binary(value: Any, column: str) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    raise Unreadable(f"{column} is not binary: {str(value)[:40]!r}")
+
+
+def needed_binary(value: Any, column: str) -> bytes:
+    found = binary(value, column)
+    if found is None:
+        raise Unreadable(f"{column} is missing")
+    return found
+
+
+def json_as_text(value: Any, column: str) -> str | None:
+    """JSON that is kept as text, but for ``null``."""
+    said = json_text(value, column)
+    return None if said is None else json.dumps(said)

@@ -38,7 +38,9 @@ from genesis_flow.importers.verify.histories import POINT, Point, rows_of
 from genesis_flow.importers.verify.leftovers import leftovers
 from genesis_flow.importers.verify.plain import plain_entities
 from genesis_flow.importers.verify.sql_values import (
+    BINARY,
     STATES,
+    TEXTS,
     TOKEN_USAGE,
     WHOLE_COLUMNS,
     counts_of,
@@ -95,10 +97,12 @@ class DatabaseSource:
             "model_version": self._model_versions,
             "webhook": self._webhooks,
         }
-        if kind in PLAIN:
+        if kind in PLAIN and PLAIN[kind].of_experiment:
             for experiment in self._chosen:
                 yield from plain_entities(PLAIN[kind], self, experiment)
             return
+        if kind in PLAIN:
+            everywhere[kind] = lambda: plain_entities(PLAIN[kind], self)
         if kind in everywhere:
             # These belong to no experiment.
             if not self.wanted.experiments:
@@ -165,26 +169,33 @@ class DatabaseSource:
         rows = [dict(row) for row in self._connection.execute(query).mappings()]
         return [row for row in rows if self._is_readable(name, row)]
 
-    def pages(self, name: str, key: str, /, **where: Any) -> Iterator[Row]:
-        """Any number of rows, a page at a time behind the last key."""
+    def pages(self, name: str, /, *keys: str, **where: Any) -> Iterator[Row]:
+        """Any number of rows, a page at a time behind the last keys."""
         table = self._tables.get(name)
         if table is None:
             return
-        query = sa.select(table).order_by(table.c[key]).limit(PAGE)
+        # Each workspace may have given the same name.
+        sorted_by = [table.c[key] for key in (*keys, *(["workspace"] if "workspace" in table.c else []))]
+        query = sa.select(table).order_by(*sorted_by).limit(PAGE)
         for column, value in where.items():
             query = query.where(table.c[column] == value)
         page = [dict(row) for row in self._connection.execute(query).mappings()]
         while page:
             yield from (row for row in page if self._is_readable(name, row))
-            behind = query.where(table.c[key] > page[-1][key])
-            page = [dict(row) for row in self._connection.execute(behind).mappings()]
+            behind: Any = sa.false()
+            for key in reversed(sorted_by):
+                last = page[-1][key.name]
+                behind = (key > last) | ((key == last) & behind)
+            page = [dict(row) for row in self._connection.execute(query.where(behind)).mappings()]
 
     def _is_readable(self, table: str, row: Row) -> bool:
         """Whether texts are texts and times are numbers; what is not is named, and the row left out."""
         for column, value in row.items():
-            if isinstance(value, bytes):
+            if isinstance(value, bytes) and (table, column) not in BINARY:
                 reason = f"its {column} is not UTF-8"
-            elif column in WHOLE_COLUMNS and value is not None and not isinstance(value, int):
+            elif (table, column) in TEXTS or column not in WHOLE_COLUMNS:
+                continue
+            elif value is not None and not isinstance(value, int):
                 reason = f"its {column} is {value!r}, not a whole number"
             else:
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import sqlalchemy as sa
 
-from genesis_flow.importers.kinds import PLAIN
+from genesis_flow.importers.kinds import KIND, OWNED, PLAIN
 
 Tables = Mapping[str, sa.TableClause]
 
@@ -46,31 +46,28 @@ _LINKS: tuple[tuple[str, str, str, dict[str, tuple[str, ...]]], ...] = (
         {"source_type": ("trace",), "destination_type": ("run", "prompt_version")},
     ),
     ("entity_associations", "source_id", "evaluation_datasets", {"source_type": ("evaluation_dataset",)}),
-    *(
-        (rows.table, rows.owner, kind.table, rows.says)
-        for kind in PLAIN.values()
-        for rows in kind.rows
-        if rows.where
-    ),
 )
-# Of these tables only some rows are compared.
-_IN_PART = {rows.table: rows for kind in PLAIN.values() for rows in kind.rows if rows.where}
 DEFAULT = "default"
 _PLAIN_KINDS = tuple(PLAIN.values())
+_WITH_WORKSPACE = (
+    *("experiments", "registered_models", "evaluation_datasets", "webhooks"),
+    *(kind.table for kind in _PLAIN_KINDS if not kind.of_experiment and not kind.within),
+)
 _OWNERS: dict[str, dict[str, tuple[str, ...]]] = {
     **_WRITTEN_OUT,
     "experiments": _WRITTEN_OUT["experiments"]
-    | {kind.table: ("experiment_id",) for kind in _PLAIN_KINDS if not kind.within},
-    **{kind.table: kind.owned for kind in _PLAIN_KINDS if kind.owned},
+    | {kind.table: ("experiment_id",) for kind in _PLAIN_KINDS if kind.of_experiment and not kind.within},
+    **{owner: {table: columns for table, (columns, _) in owned.items()} for owner, owned in OWNED.items()},
 }
 # The owner's columns, where they have another name there.
-_KEYS = {"trace_id": "request_id"}
+_KEYS = {"trace_id": "request_id", "server_name": "name"}
 # What is compared without belonging to anything.
 _COMPARED = frozenset(
     {
         *_OWNERS,
         *(table for owned in _OWNERS.values() for table in owned),
         *(kind.table for kind in _PLAIN_KINDS),
+        *(rows.table for kind in _PLAIN_KINDS for rows in kind.rows),
         "entity_associations",
     }
 )
@@ -100,10 +97,6 @@ def leftovers(
         if name in _COMPARED | _NO_DATA:
             continue
         query = sa.select(sa.func.count()).select_from(table)
-        if (part := _IN_PART.get(name)) is not None:
-            compared = [table.c[column] == value for column, value in part.where]
-            compared += [table.c[column].is_not(None) for column in part.filled]
-            query = query.where(sa.not_(sa.and_(*compared)))
         if name == "workspaces":  # every database has this one
             query = query.where(table.c.name != DEFAULT)
         if experiments is not None:
@@ -118,7 +111,7 @@ def leftovers(
 
 
 def _other_workspaces(connection: sa.Connection, tables: Tables) -> Iterator[tuple[str, str]]:
-    for name in ("experiments", "registered_models", "evaluation_datasets", "webhooks"):
+    for name in _WITH_WORKSPACE:
         if name in tables and "workspace" in tables[name].c:
             workspace = tables[name].c.workspace
             query = sa.select(sa.func.count()).select_from(tables[name])
@@ -157,6 +150,35 @@ def _orphans(connection: sa.Connection, tables: Tables) -> Iterator[tuple[str, s
                 name,
                 f"{rows} rows belong to nothing: what their {column} names is not in the table {owner}",
             )
+    for kind in _PLAIN_KINDS:
+        if (shared := kind.but) is not None and kind.table in tables:
+            table, above = tables[kind.table], tables[KIND[kind.within].table]
+            of_part = sa.and_(
+                *(table.c[name] == value for name, value in shared.where),
+                *(table.c[name].is_not(None) for name in shared.filled),
+            )
+            part_of = next(each for each in _PLAIN_KINDS if shared in each.rows)
+            yield from _orphans_of(connection, table, sa.not_(of_part), above, kind.parent, kind.parent)
+            yield from _orphans_of(
+                connection, table, of_part, tables[part_of.table], shared.owner[0], part_of.key[0]
+            )
+
+
+def _orphans_of(
+    connection: sa.Connection,
+    table: sa.TableClause,
+    which: sa.ColumnElement[bool],
+    owner: sa.TableClause,
+    column: str,
+    key: str,
+) -> Iterator[tuple[str, str]]:
+    owners = sa.select(sa.literal(1)).where(owner.c[key] == table.c[column])
+    query = sa.select(sa.func.count()).select_from(table).where(which, ~sa.exists(owners))
+    if rows := connection.execute(query).scalar():
+        yield (
+            table.name,
+            f"{rows} rows belong to nothing: what their {column} names is not in the table {owner.name}",
+        )
 
 
 def _owner_column(owner: sa.TableClause, column: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from genesis_flow.importers.kinds import PLAIN
 from genesis_flow.importers.verify.entities import json_value
 
 # MLflow's stand-in for infinity.
@@ -26,6 +27,17 @@ WHOLE_COLUMNS = {
     "created_timestamp",
     "last_updated_timestamp",
     "version",
+}
+# By the table of kinds; the others have columns of one name alike.
+_PARTS = [
+    (table, each)
+    for kind in PLAIN.values()
+    for table, columns in ((kind.table, kind.columns), *((rows.table, rows.columns) for rows in kind.rows))
+    for each in columns
+]
+BINARY = {(table, each.name) for table, each in _PARTS if each.letter in "yY"}
+TEXTS = {(table, each.name) for table, each in _PARTS if each.letter in "tT"} | {
+    (rows.table, rows.of_items[1]) for kind in PLAIN.values() for rows in kind.rows if rows.of_items
 }
 TOKEN_USAGE = "mlflow.trace.tokenUsage"
 # MLflow 2 named it so.

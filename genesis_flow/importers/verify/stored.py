@@ -21,6 +21,11 @@ class Stored:
     def take(self, name: str) -> Any:
         return self._left.pop(name, None)
 
+    def put(self, name: str, value: Any) -> None:
+        """Take something else for what the document says."""
+        if value is not None:
+            self._left[name] = value
+
     def settle(self, **expected: Any) -> None:
         """Take fields whose values are known; one with another value, or none, will be among the rest."""
         for name, value in expected.items():
@@ -66,6 +71,13 @@ def entries(name: str, stored: Mapping[str, Any]) -> Fields:
         field = f"{name}.{_key(key)}"
         fields[f"{field} (twice)" if field in fields else field] = value
     return fields
+
+
+def unescaped(value: Any) -> Any:
+    """A map under the keys that users gave; what is no map is told as it is."""
+    if not isinstance(value, dict):
+        return value
+    return {name.partition(".")[2]: each for name, each in entries("", value).items()}
 
 
 def _key(stored: str) -> str:

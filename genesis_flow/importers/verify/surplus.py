@@ -43,6 +43,8 @@ SCOPES = (
             may_be_new=not kind.within,
         )
         for kind in PLAIN.values()
+        # What belongs to nothing of the source may be anybody's.
+        if kind.within or kind.of_experiment
     ),
 )
 

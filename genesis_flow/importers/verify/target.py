@@ -16,11 +16,13 @@ from pymongo.database import Database
 from genesis_flow.areas.evaluation.documents import association_key, record_key
 from genesis_flow.areas.runs.datasets import dataset_key
 from genesis_flow.documents.plain import Document
-from genesis_flow.importers.kinds import PLAIN, Kind
+from genesis_flow.importers.kind import Kind
+from genesis_flow.importers.kinds import PLAIN
 from genesis_flow.importers.verify import documents
 from genesis_flow.importers.verify.entities import Entity, Fields, Troubles, canonical, canonical_object
 from genesis_flow.importers.verify.places import with_places
 from genesis_flow.importers.verify.plain import plain_fields
+from genesis_flow.importers.verify.registries import undivided
 from genesis_flow.importers.verify.seen import Seen
 from genesis_flow.importers.verify.stored import Stored
 
@@ -120,7 +122,7 @@ class Target:
         """All that a document says; ``known`` are fields that must have these values."""
         stored = Stored(document)
         stored.settle(**{"_id": document["_id"], **known})
-        fields = plain_fields(PLAIN[kind], stored) if kind in PLAIN else documents.READERS[kind](stored)
+        fields = documents.READERS[kind](stored)
         if "experiment_id" in document:
             fields["experiment_id"] = self.names.source_of(stored.take("experiment_id"))
         return fields | stored.rest()
@@ -132,17 +134,40 @@ class Target:
 
     def _plain(self, kind: Kind, wanted: Sequence[Entity]) -> Found:
         questions = self.names.questions
-        by_id = {questions.get(entity.id, entity.id): entity for entity in wanted}
+        by_id = {kind.id_in(self.workspace, questions.get(entity.id, entity.id)): entity for entity in wanted}
         query = {"_id": {"$in": list(by_id)}, "workspace": self.workspace}
+        divided = self._divided(kind, list(by_id))
         for document in self.collection(kind.collection).find(query):
             entity = by_id[document["_id"]]
-            fields = self._fields(kind.name, document, workspace=self.workspace)
+            fields = self._plain_fields(kind, document, divided.get(document["_id"], []))
             if document["_id"] in questions.values():
                 # The target had made its own, which says the same but for the times.
                 fields |= {name: entity.fields[name] for name in ("created_time", "last_update_time")}
             if kind.name == "review_queue":
                 fields["schema_ids"] = self._asked(document.get("schema_ids"), fields["schema_ids"])
             yield entity.id, fields, document
+
+    def _plain_fields(self, kind: Kind, document: Document, contents: list[Document]) -> Fields:
+        stored = Stored(undivided(document, contents) if kind.named else document)
+        for name in {lookup.field for lookup in kind.lookups}:
+            copied = stored.take(name)
+            if isinstance(copied, dict) and "experiment_id" in copied:
+                copied = {**copied, "experiment_id": self.names.source_of(copied["experiment_id"])}
+            stored.put(name, copied)
+        fields = plain_fields(kind, stored)
+        stored.settle(_id=document["_id"], workspace=self.workspace)
+        if "experiment_id" in document:
+            fields["experiment_id"] = self.names.source_of(stored.take("experiment_id"))
+        return fields | stored.rest()
+
+    def _divided(self, kind: Kind, ids: list[str]) -> dict[Any, list[Document]]:
+        """The documents of other collections that keep parts of those with these ids."""
+        found: dict[Any, list[Document]] = {}
+        for child in kind.children if kind.named else ():
+            for document in self.collection(child.collection).find(child.query(ids)):
+                if isinstance(document[str(child.field)], str):
+                    found.setdefault(document[str(child.field)], []).append(document)
+        return found
 
     def _asked(self, schema_ids: Any, told: Any) -> Any:
         """The questions of a queue under the ids that the source has for them."""
