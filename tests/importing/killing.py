@@ -97,7 +97,9 @@ class WriteAwaited(monitoring.CommandListener):
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
         name = event.command_name
-        if name in ("insert", "update") and event.command[name] == self.collection:
+        # Updates of many are marks, not what is imported.
+        is_mark = event.command.get("updates", [{}])[0].get("multi")
+        if name in ("insert", "update") and event.command[name] == self.collection and not is_mark:
             self.request = event.request_id
             if self.moment == "started":
                 _die()

@@ -118,9 +118,13 @@ def test_numbers_of_traces_follow_an_import_and_its_rollback(source: Source, job
         return found.trace_count
 
     before = shown(issue)
-    assert before == source.rows(
-        f"SELECT COUNT(DISTINCT trace_id) FROM assessments WHERE name = '{issue}' AND assessment_type = 'issue'"
-    )[0][0]
+    assert (
+        before
+        == source.rows(
+            f"SELECT COUNT(DISTINCT trace_id) FROM assessments WHERE name = '{issue}' "
+            "AND assessment_type = 'issue'"
+        )[0][0]
+    )
     # The source finds that a trace has got the issue of the target, too, which was counted already.
     assert shown(mine) == 0
     source.execute(
@@ -129,7 +133,7 @@ def test_numbers_of_traces_follow_an_import_and_its_rollback(source: Source, job
     )
     job.run(source.uri)
     assert (shown(mine), shown(issue)) == (1, before - 1)
-    assert job.rollback(outcome.journal).kept == []
+    assert [each.kind for each in job.rollback(outcome.journal).kept] == ["experiment"]  # that of mine
     assert shown(mine) == 0
     assert [each.issue_id for each in store.search_issues(include_trace_count=True)] == [mine]
     store.close()

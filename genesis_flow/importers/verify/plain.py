@@ -110,6 +110,8 @@ def plain_fields(kind: Kind, stored: Stored) -> Fields:
     """What a document of the target says."""
     fields = {column.field: _kept(column.letter, stored, column.field) for column in kind.columns}
     fields |= {part.field: _json(stored.take(part.field)) for part in kind.rows}
+    for field in kind.declared.Settings.derived:
+        stored.take(field)  # readers keep it for each other
     if kind.name == "issue":
         fields |= stored.fields("name_lower", "rank")
         fields["category_keys"] = _json(stored.take("category_keys"))
