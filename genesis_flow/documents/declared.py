@@ -20,6 +20,8 @@ class CollectionSettings:
     """The fields that name what takes these documents along when it is deleted for good."""
     forgets: ClassVar[dict[str, str]] = {}
     """The fields that name what may go without these documents, and are emptied then."""
+    derived: ClassVar[tuple[str, ...]] = ()
+    """The fields that readers keep for each other: a document that differs in no other is unchanged."""
 
 
 class Declared(BaseModel):

@@ -20,11 +20,18 @@ from genesis_flow.importers.kinds import CHILDREN
 from genesis_flow.importers.roots import item_key
 from genesis_flow.importers.target import ImportTarget, Operation, patiently
 from genesis_flow.importers.writers import Context, Root
+from genesis_flow.stores.areas import DECLARED
 
 # Their ids say what is in them.
 NAMED_AFTER_CONTENT = frozenset({"metrics", "logged_model_metrics"})
 # They have many owners, and nothing that people could change but by using them.
 SHARED = frozenset({"datasets"})
+# What readers keep for each other is no change.
+_DERIVED = {
+    declared.Settings.name: dict.fromkeys(declared.Settings.derived, 0)
+    for declared in DECLARED
+    if declared.Settings.derived
+}
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 ROOTS_AT_ONCE = 50
 # What the journal notes beside the former document of an experiment that took in one of the source.
@@ -62,7 +69,7 @@ def _totals(
 ) -> dict[Any, int]:
     """The sums of documents by what is in the field ``owner``; None: by what their ids begin with."""
     documents = target.collection(collection).with_options(codec_options=_RAW)
-    fields = [owner or "_id", "_id"] if collection in NAMED_AFTER_CONTENT else None
+    fields: Any = [owner or "_id", "_id"] if collection in NAMED_AFTER_CONTENT else _DERIVED.get(collection)
 
     def attempt() -> dict[Any, int]:
         totals: dict[Any, int] = defaultdict(int)

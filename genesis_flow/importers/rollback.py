@@ -207,7 +207,14 @@ class _Rollback:
     def _bulk_delete(self, name: str, operations: list[Any]) -> int:
         self._target.check()
         collection = self._target.collection(name)
-        return patiently(lambda: collection.bulk_write(operations, ordered=False).deleted_count)
+
+        def attempt() -> int:
+            self._target.announce(name)
+            return collection.bulk_write(operations, ordered=False).deleted_count
+
+        deleted = patiently(attempt)
+        patiently(lambda: self._target.announce(name, done=True))
+        return deleted
 
     def _delete(self, collection: Any, query: dict[str, Any]) -> int:
         return self._target.delete(collection, query)

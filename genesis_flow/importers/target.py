@@ -1,6 +1,7 @@
 """The target of an import: collections by their declared fields, and calls that outlast a passing failure."""
 
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -9,7 +10,9 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from genesis_flow.areas.traces.documents import TraceFields
+from genesis_flow.areas.issues.counts import begun, ended
+from genesis_flow.areas.issues.documents import IssueFields
+from genesis_flow.areas.traces.documents import AssessmentFields, TraceFields
 from genesis_flow.areas.traces.sums.documents import TraceSumsFields, note_everything
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.plain import Document
@@ -37,6 +40,7 @@ class ImportTarget:
         self.workspace = workspace
         # Raises when the import may no longer write.
         self.check = check
+        self._mark = uuid.uuid4().hex
 
     def collection(self, declared: type[Declared] | str) -> Collection[Document]:
         return self.db[self.prefix + (declared if isinstance(declared, str) else name_of(declared))]
@@ -74,7 +78,7 @@ class ImportTarget:
             return result.inserted_count + result.upserted_count + result.modified_count
 
         written = patiently(attempt)
-        patiently(lambda: self.announce(declared))
+        patiently(lambda: self.announce(declared, done=True))
         return written
 
     def delete(self, declared: type[Declared] | str, query: Document) -> int:
@@ -87,13 +91,16 @@ class ImportTarget:
             return collection.delete_many(query).deleted_count
 
         deleted = patiently(attempt)
-        patiently(lambda: self.announce(declared))
+        patiently(lambda: self.announce(declared, done=True))
         return deleted
 
-    def announce(self, declared: type[Declared] | str) -> None:
-        """Before and after traces change: what readers of metrics have summed up does not count any more."""
+    def announce(self, declared: type[Declared] | str, *, done: bool = False) -> None:
+        """Before and after traces or assessments change: what readers keep of them does not hold."""
         if declared in (TraceFields, name_of(TraceFields)):
             self.collection(TraceSumsFields).update_one(*note_everything(self.workspace), upsert=True)
+        if declared in (AssessmentFields, name_of(AssessmentFields)):
+            change = ended(self._mark) if done else begun(self._mark)
+            self.collection(IssueFields).update_many({"workspace": self.workspace}, change)
 
 
 def _refuse_taken_names(error: BulkWriteError) -> None:

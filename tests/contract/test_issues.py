@@ -9,7 +9,7 @@ from mlflow.entities.issue import IssueSeverity, IssueStatus
 from mlflow.exceptions import MlflowException
 
 from tests.contract.pair import Pair
-from tests.contract.trace_scenes import stated, trace_id
+from tests.contract.trace_scenes import STARTED, stated, trace_id
 from tests.versions import before_3_18, since_3_18
 
 HIGH, LOW, NOT_ONE = IssueSeverity.HIGH, IssueSeverity.LOW, IssueSeverity.NOT_AN_ISSUE
@@ -202,6 +202,63 @@ def test_pages_are_the_worst_first(pair: Pair, experiment: str, counted: bool) -
         assert whole[0].issue_id == made[3]
         pair.both("delete_traces", experiment, trace_ids=[trace_id(1)])
         pair.search_issues(experiment, include_trace_count=True)
+
+
+def test_numbers_follow_every_change_of_references(pair: Pair, experiment: str) -> None:
+    """The numbers were counted before each step, so one that is kept too long shows."""
+    other = pair.create_experiment("other")
+    run = pair.create_run("0", "me", 1, [], "r").info.run_id
+    for number, place in enumerate([experiment, experiment, experiment, "0", other], 1):
+        pair.start_trace(stated(trace_id(number), place, start=number))
+    first, second = (make(pair, experiment).issue_id for _ in range(2))
+
+    def made(issue_id: str, number: int, **given: Any) -> str:
+        reference = IssueReference(issue_id=issue_id, issue_name="i", trace_id=trace_id(number), **given)
+        return str(pair.create_assessment(reference).assessment_id)
+
+    def shows(*wanted: int) -> None:
+        found = pair.search_issues(experiment, include_trace_count=True)
+        assert {each.issue_id: each.trace_count for each in found} == dict(
+            zip((first, second), wanted, strict=True)
+        )
+
+    shows(0, 0)
+    moved = made(first, 1)
+    shows(1, 0)
+    pair.delete_assessment(trace_id(1), moved)
+    shows(0, 0)
+    moved = made(second, 1)
+    doubled = made(second, 1)
+    shows(0, 1)
+    pair.delete_assessment(trace_id(1), moved)
+    shows(0, 1)
+    pair.delete_assessment(trace_id(1), doubled)
+    shows(0, 0)
+    for number in (1, 2, 3, 4, 5):
+        made(first, number)
+    shows(5, 0)
+    found_by = {"mlflow.assessment.sourceRunId": run}
+    made(second, 1, metadata=found_by)
+    made(second, 4, metadata=found_by)
+    shows(5, 2)
+    restated = stated(trace_id(2), experiment, start=2)
+    restated.assessments = [IssueReference(issue_id=second, issue_name="i", trace_id=trace_id(2))]
+    restated.assessments[0].assessment_id = "a-" + "1" * 32
+    pair.start_trace(restated)
+    shows(5, 3)
+    restated.assessments[0].name = first
+    pair.start_trace(restated)
+    shows(5, 2)
+    pair.both("delete_traces", experiment, max_timestamp_millis=STARTED + 9, max_traces=1)
+    shows(4, 1)
+    pair.delete_run(run)
+    shows(4, 0)
+    pair.both("delete_traces", "0", trace_ids=[trace_id(4)])
+    shows(3, 0)
+    pair.delete_experiment(other)
+    shows(3, 0)
+    pair.both("_hard_delete_experiment", other)
+    shows(2, 0)
 
 
 @since_3_18

@@ -110,3 +110,15 @@ def test_a_name_that_was_taken_again_stays_with_its_new_owner(
     doctor(uri, tmp_path, "--repair")
     for name in ("taken again", "renamed"):
         assert len(client.search_model_versions(f"name = '{name}'")) == 1
+
+
+def test_an_issue_that_keeps_a_wrong_number_of_traces(
+    client: MlflowClient, uri: str, raw: Database[dict[str, Any]], tmp_path: Path
+) -> None:
+    """A hand took a trace's reference out, or a dump was not of one moment."""
+    store = client._tracking_client.store
+    issue = store.create_issue("0", "i", "d").issue_id
+    raw.issues.update_one({"_id": issue}, {"$set": {"traces": 5}})
+    check_repair(uri, tmp_path, issue)
+    (found,) = store.search_issues("0", include_trace_count=True)
+    assert found.trace_count == 0

@@ -87,6 +87,37 @@ def killed_child(
     import_small(uri, source, options)
 
 
+class WriteAwaited(monitoring.CommandListener):
+    """Dies at the first write to a collection: before it is sent, or once it is answered."""
+
+    def __init__(self, collection: str, moment: str) -> None:
+        self.collection = collection
+        self.moment = moment
+        self.request: int | None = None
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        name = event.command_name
+        # Updates of many are marks, not what is imported.
+        is_mark = event.command.get("updates", [{}])[0].get("multi")
+        if name in ("insert", "update") and event.command[name] == self.collection and not is_mark:
+            self.request = event.request_id
+            if self.moment == "started":
+                _die()
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        if event.request_id == self.request:
+            _die()
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """A write that fails is made again."""
+
+
+def killed_at_a_write(uri: str, source: str, collection: str, moment: str) -> None:
+    """The body of a process that dies at its first write to a collection."""
+    monitoring.register(WriteAwaited(collection, moment))
+    import_small(uri, source, {})
+
+
 def run_child(target: Any, *arguments: Any) -> int | None:
     child = PROCESSES.Process(target=target, args=arguments)
     child.start()

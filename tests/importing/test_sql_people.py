@@ -1,15 +1,19 @@
 """Questions, review queues, issues and scorers of an SQL database: brought over, compared, taken back."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from genesis_flow.cli.migrate import cli
 from genesis_flow.importers.engine import Options, analyze
 from genesis_flow.importers.errors import ImportConflict
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.importing.jobs import Job, config_for
+from tests.importing.killing import killed_at_a_write, run_child, take_lock_away
 from tests.importing.people import TABLES, fill, judge, people_state
 from tests.importing.sql_databases import ARTIFACT_ROOT, connected, oracle
 from tests.importing.stores import differences
@@ -66,6 +70,72 @@ def test_stores_answer_the_same(source: Source, job: Job) -> None:
     assert differences(ours, expected) == []
     found = check(job.uri, source.uri)
     assert (found.exit_code, found.outcome.differences) == (0, [])
+
+
+def listed(job: Job) -> list[tuple[str, str]]:
+    found = CliRunner().invoke(cli, ["--quiet", "--uri", job.uri, "import", "--list", "--json"])
+    assert found.exit_code == 0, found.output
+    return [(each["source"], each["state"]) for each in json.loads(found.stdout)]
+
+
+def test_killed_among_them_and_run_again(source: Source, job: Job) -> None:
+    """Each attempt goes on where the last one was killed; the list says how far it came."""
+    assert listed(job) == []
+    for collection, moment in (
+        ("label_schemas", "answered"),
+        ("review_queue_items", "started"),
+        ("issues", "answered"),
+        ("scorers", "started"),
+    ):
+        assert run_child(killed_at_a_write, job.uri, source.uri, collection, moment) == -9, collection
+        take_lock_away(job.uri)
+        assert [state for _, state in listed(job)] == ["running"], collection
+        with job.database() as database:
+            assert (database[collection].find_one() is not None) == (moment == "answered"), collection
+    assert job.run(source.uri).first_problems == []
+    assert [state for _, state in listed(job)] == ["done"]
+    found = check(job.uri, source.uri)
+    assert (found.exit_code, found.outcome.differences) == (0, [])
+    store = MongoDBStore(job.uri, ARTIFACT_ROOT)
+    with oracle(source.path) as (theirs, _):
+        expected = people_state(theirs)
+    assert differences(people_state(store), expected) == []
+    store.close()
+
+
+def test_numbers_of_traces_follow_an_import_and_its_rollback(source: Source, job: Job) -> None:
+    """They are kept by who looks, which is no change that would keep an issue from being taken back."""
+    store = MongoDBStore(job.uri, ARTIFACT_ROOT)
+    outcome = job.run(source.uri)
+    issue, trace = source.rows("SELECT name, trace_id FROM assessments WHERE assessment_type = 'issue'")[0]
+    mine = store.create_issue("0", "mine", "d").issue_id
+
+    def shown(issue_id: str) -> int | None:
+        (found,) = [
+            each for each in store.search_issues(include_trace_count=True) if each.issue_id == issue_id
+        ]
+        return found.trace_count
+
+    before = shown(issue)
+    assert (
+        before
+        == source.rows(
+            f"SELECT COUNT(DISTINCT trace_id) FROM assessments WHERE name = '{issue}' "
+            "AND assessment_type = 'issue'"
+        )[0][0]
+    )
+    # The source finds that a trace has got the issue of the target, too, which was counted already.
+    assert shown(mine) == 0
+    source.execute(
+        f"UPDATE assessments SET name = '{mine}' WHERE assessment_type = 'issue' AND trace_id = '{trace}' "
+        f"AND name = '{issue}'"
+    )
+    job.run(source.uri)
+    assert (shown(mine), shown(issue)) == (1, before - 1)
+    assert [each.kind for each in job.rollback(outcome.journal).kept] == ["experiment"]  # that of mine
+    assert shown(mine) == 0
+    assert [each.issue_id for each in store.search_issues(include_trace_count=True)] == [mine]
+    store.close()
 
 
 def test_an_analysis_names_what_it_cannot_bring(source: Source, job: Job) -> None:

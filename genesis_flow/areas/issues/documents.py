@@ -12,6 +12,8 @@ from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import unescape_map
 
 USUAL_ORDER = [("rank", DESCENDING), ("created_time", DESCENDING), ("_id", DESCENDING)]
+# Of two issues as bad, the one that more traces have is first.
+COUNT_ORDER = [USUAL_ORDER[0], ("traces", DESCENDING), *USUAL_ORDER[1:]]
 # What the short view of an issue leaves out.
 LONG_FIELDS = ("description", "root_causes", "metadata")
 
@@ -43,6 +45,17 @@ class IssueFields(Declared):
     call: str | None = Field(
         default=None, description="The call that made it: an id that is taken may be its own."
     )
+    traces: int | None = Field(
+        default=None, description="How many traces have it, when they were last counted."
+    )
+    counted: bool | None = Field(
+        default=None, description="True while `traces` is right; absent once a reference may have changed."
+    )
+    changes: int | None = Field(default=None, description="How often changes of its references were marked.")
+    changing: list[dict[str, Any]] | None = Field(
+        default=None,
+        description="Changes of its references that are under way: by which call, and until when at most.",
+    )
 
     class Settings(CollectionSettings):
         name = "issues"
@@ -58,6 +71,21 @@ class IssueFields(Declared):
                 serves="The issues of all experiments, the worst first.",
             ),
             Index(
+                [("experiment_id", ASCENDING), *COUNT_ORDER],
+                name="by_traces",
+                serves="The issues of an experiment, the worst first, and of those the most frequent.",
+            ),
+            Index(
+                COUNT_ORDER,
+                name="by_traces_anywhere",
+                serves="The issues of all experiments, the worst first, and of those the most frequent.",
+            ),
+            Index(
+                [("counted", ASCENDING), ("experiment_id", ASCENDING)],
+                name="uncounted",
+                serves="The issues whose traces have to be counted: it holds no `counted` for them.",
+            ),
+            Index(
                 [("source_run", ASCENDING)],
                 name="by_source_run",
                 sparse=True,
@@ -68,6 +96,7 @@ class IssueFields(Declared):
         refers = {"experiment_id": "experiments", "source_run": "runs"}
         goes_with = {"experiment_id": "experiments"}
         forgets = {"source_run": "runs"}
+        derived = ("traces", "counted", "changes", "changing")
 
 
 def rank_of(severity: str | None) -> int:

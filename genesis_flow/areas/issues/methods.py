@@ -11,6 +11,7 @@ from mlflow.utils.time import get_current_time_millis
 from pymongo.errors import DuplicateKeyError
 
 from genesis_flow.areas.experiments.guards import find_active_experiment, find_run
+from genesis_flow.areas.issues.counts import new_mark
 from genesis_flow.areas.issues.documents import IssueFields, issue_entity, keys_of, rank_of
 from genesis_flow.compat.issues import SOURCE_RUNS_OF_THE_EXPERIMENT, check_fields, refuse_newer
 from genesis_flow.core.errors import invalid
@@ -79,6 +80,7 @@ class Issues(Area):
             last_update_time=now,
             last_seen=now if last_seen_timestamp is None else last_seen_timestamp,
             call=call_token(),
+            **_begun(issue_id is None),
             **fields,
         ).model_dump(by_alias=True, exclude_none=True)
         return issue_entity(await self._insert(document))
@@ -174,6 +176,11 @@ def _texts(name: str | None, description: str | None) -> Document:
     if description is not None:
         fields["description"] = description
     return fields
+
+
+def _begun(is_drawn: bool) -> Document:
+    """What an issue knows of its traces. Nobody refers to an id that was drawn just now."""
+    return {"traces": 0, "counted": True} if is_drawn else {"changing": [new_mark(call_token())]}
 
 
 def _status(status: Any) -> Document:

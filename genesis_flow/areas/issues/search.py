@@ -1,13 +1,14 @@
 """Searches for issues.
 
-Round trips: one. With the numbers of traces two; in the usual order, which they are part of, four if more
-issues match than are asked for. A page then counts the traces of the issues that can be on it, no others: the
-numbers order issues of one severity.
+Round trips: one. With the numbers of traces one too in an order that is asked for, and two in the usual
+order, which they are part of: the first looks for issues whose traces have to be counted. Only if there are
+some, because references to them have changed, three more count and keep the numbers (``counts.py``), and one
+may fetch those that are on the page. A page reads the index keys of what it shows, however many traces there
+are.
 """
 
 import asyncio
 import re
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from mlflow.entities.issue import Issue
@@ -17,8 +18,15 @@ from mlflow.utils.search_utils import SearchIssuesUtils
 from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.areas.experiments.guards import validate_max_results
-from genesis_flow.areas.issues.documents import LONG_FIELDS, USUAL_ORDER, IssueFields, issue_entity, keys_of
-from genesis_flow.areas.traces.documents import AssessmentFields
+from genesis_flow.areas.issues.counts import count_traces
+from genesis_flow.areas.issues.documents import (
+    COUNT_ORDER,
+    LONG_FIELDS,
+    USUAL_ORDER,
+    IssueFields,
+    issue_entity,
+    keys_of,
+)
 from genesis_flow.compat.issues import check_search, issue_page, refuse_newer
 from genesis_flow.compat.validation import parse_experiment_id
 from genesis_flow.core.errors import invalid
@@ -114,7 +122,12 @@ class IssueSearch(Area):
         kinds = [_KINDS[field] for field, _ in order]
         issues = self._found_issues
         found, token = await entities.page(issues, query, order, limit, page_token, kinds, projection)
-        return found, token, await self._trace_counts([each["_id"] for each in found] if counted else [])
+        return found, token, await self._counts_of(found) if counted else {}
+
+    async def _counts_of(self, found: list[Document]) -> dict[str, int]:
+        uncounted = [each["_id"] for each in found if "counted" not in each]
+        counts = await count_traces(self.database, uncounted)
+        return {each["_id"]: each.get("traces", 0) for each in found} | counts
 
     async def _by_count(
         self, query: Document, limit: int, page_token: str | None, projection: Document | None
@@ -122,55 +135,51 @@ class IssueSearch(Area):
         """A page in the usual order, in which of two issues as bad the one with more traces is first."""
         issues = self._found_issues
         question = [issues.name, query, "trace_count"]
-        after = parse_token(page_token, question, (int, int, int, str))
-        rest = scoped(query if after is None else {"$and": [query, {"rank": {"$lte": after[0]}}]})
-        documents = await issues.find(
-            rest, projection, sort=USUAL_ORDER, limit=limit + 1, batch_size=limit + 1
+        kinds = (int, int, int, str)
+        after = parse_token(page_token, question, kinds)
+        uncounted = await issues.find(
+            scoped({**query, "counted": None}),
+            {"rank": 1, "created_time": 1},
+            batch_size=BATCH,
+            hint="uncounted",
         ).to_list()
-        candidates = documents
-        if len(documents) > limit:
-            keys = {"rank": 1, "created_time": 1}
-            every = await issues.find(rest, keys, sort=USUAL_ORDER, batch_size=BATCH).to_list()
-            candidates = _near(every, limit, after)
-        counts = await self._trace_counts([each["_id"] for each in candidates])
-        places = sorted(
-            (
-                [each["rank"], counts.get(each["_id"], 0), each["created_time"], each["_id"]]
-                for each in candidates
-            ),
-            reverse=True,
+        counts = await count_traces(self.database, [each["_id"] for each in uncounted])
+        # Those that were counted just now stand beside the others: not all of them could be kept, and one
+        # whose references change at this moment must not be missed.
+        rest = {**query, "traces": {"$gte": 0}, **({"_id": {"$nin": list(counts)}} if counts else {})}
+        found, token = await entities.page(
+            issues, rest, COUNT_ORDER, limit, page_token, kinds, projection, question
         )
-        places = [place for place in places if after is None or place < after]
+        places = [_place(each, counts.get(each["_id"], 0)) for each in uncounted]
+        if places := [place for place in places if after is None or place < after]:
+            found, token = await self._joined(found, places, limit, token, projection, question)
+        return found, token, {each["_id"]: each.get("traces", 0) for each in found} | counts
+
+    async def _joined(
+        self,
+        found: list[Document],
+        places: list[list[Any]],
+        limit: int,
+        token: str | None,
+        projection: Document | None,
+        question: list[Any],
+    ) -> tuple[list[Document], str | None]:
+        """A page of issues that were found in order, and of others at these places."""
+        places = sorted([*(_place(each, each["traces"]) for each in found), *places], reverse=True)
         shown = [place[-1] for place in places[:limit]]
-        if candidates is not documents:
-            documents = await issues.find(
-                scoped({"_id": {"$in": shown}}), projection, batch_size=BATCH
-            ).to_list()
-        known = {each["_id"]: each for each in documents}
-        token = create_token(question, places[limit - 1]) if len(places) > limit else None
-        return [known[issue_id] for issue_id in shown if issue_id in known], token, counts
-
-    async def _trace_counts(self, issue_ids: Sequence[str]) -> dict[str, int]:
-        """How many traces refer to each issue, in whichever experiment; 0 is left out."""
-        if not issue_ids:
-            return {}
-        assessments = self.database.collection(AssessmentFields)
-        references = scoped({"kind": "issue", "name": {"$in": list(issue_ids)}})
-        pipeline: list[Document] = [
-            {"$match": references},
-            {"$group": {"_id": {"name": "$name", "trace_id": "$trace_id"}}},
-            {"$group": {"_id": "$_id.name", "traces": {"$sum": 1}}},
-        ]
-        rows = await assessments.aggregate(pipeline, batchSize=BATCH)
-        return {row["_id"]: row["traces"] async for row in rows}
+        known = {each["_id"]: each for each in found}
+        others = {"_id": {"$in": [issue_id for issue_id in shown if issue_id not in known]}}
+        if others["_id"]["$in"]:
+            more = self._found_issues.find(scoped(others), projection, batch_size=BATCH)
+            known |= {each["_id"]: each async for each in more}
+        if token is not None or len(places) > limit:
+            token = create_token(question, places[min(limit, len(places)) - 1])
+        return [known[issue_id] for issue_id in shown if issue_id in known], token
 
 
-def _near(every: list[Document], limit: int, after: list[Any] | None) -> list[Document]:
-    """Those that can be on the page: of the severity at which it begins, and as much worse as fill it."""
-    begun = [each for each in every if after is not None and each["rank"] == after[0]]
-    others = every[len(begun) :]
-    last = others[limit]["rank"] if len(others) > limit else -1
-    return begun + [each for each in others if each["rank"] >= last]
+def _place(issue: Document, traces: int) -> list[Any]:
+    """Where an issue stands in ``COUNT_ORDER``."""
+    return [issue["rank"], traces, issue["created_time"], issue["_id"]]
 
 
 def _order(order_by: list[str] | None) -> entities.Sort:

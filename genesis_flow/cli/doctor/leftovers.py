@@ -14,10 +14,12 @@ from pymongo.errors import PyMongoError
 
 from genesis_flow.areas.experiments.documents import ExperimentFields
 from genesis_flow.areas.experiments.guards import ACTIVE, DELETED, ERASED
+from genesis_flow.areas.issues.counts import COUNT_ANEW, KIND
+from genesis_flow.areas.issues.documents import IssueFields
 from genesis_flow.areas.metrics.documents import MetricHeadFields
 from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields
 from genesis_flow.areas.runs.documents import RunFields
-from genesis_flow.areas.traces.documents import ERASING, TraceFields
+from genesis_flow.areas.traces.documents import ERASING, AssessmentFields, TraceFields
 from genesis_flow.cli.doctor.finding import Finding, ok, warn
 from genesis_flow.cli.doctor.patient import Leftover, Patient
 from genesis_flow.core.settings import Settings
@@ -82,6 +84,7 @@ def _kinds_without_transactions(patient: Patient) -> Iterator[Leftover]:
     runs, heads = db[_name(prefix, RunFields)], db[_name(prefix, MetricHeadFields)]
     yield _metrics_of_deleted_runs(runs, heads, patient.for_stores)
     yield _metrics_of_active_runs(runs, heads, patient.for_stores)
+    yield _miscounted_issues(db[_name(prefix, IssueFields)], db[_name(prefix, AssessmentFields)])
 
 
 def _name(prefix: str, document: Any) -> str:
@@ -184,6 +187,23 @@ def _metrics_of_active_runs(runs: Any, heads: Any, settings: Settings) -> Leftov
     )
     for run in closed:
         found.add(run["_id"], partial(_tracking_store(settings).restore_run, run["_id"]))
+    return found
+
+
+def _miscounted_issues(issues: Any, assessments: Any) -> Leftover:
+    """What no crash leaves, but a dump that is not of one moment, or a hand that deletes assessments."""
+    found = Leftover("issues that keep a wrong number of traces")
+    rows = assessments.aggregate(
+        [
+            {"$match": {"kind": KIND}},
+            {"$group": {"_id": {"issue": "$name", "trace": "$trace_id"}}},
+            {"$group": {"_id": "$_id.issue", "traces": {"$sum": 1}}},
+        ]
+    )
+    traces = {row["_id"]: row["traces"] for row in rows}
+    for issue in issues.find({"counted": True}, {"traces": 1}):
+        if issue["traces"] != traces.get(issue["_id"], 0):
+            found.add(issue["_id"], partial(issues.update_one, {"_id": issue["_id"]}, COUNT_ANEW))
     return found
 
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from time import sleep
 from typing import Any
+from uuid import uuid4
 
 from pymongo.collection import Collection
 
 from genesis_flow.areas.evaluation.documents import DatasetRecordFields, EvaluationDatasetFields
+from genesis_flow.areas.issues.counts import begun, ended
+from genesis_flow.areas.issues.documents import IssueFields
 from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.reviews.documents import ReviewQueueFields, ReviewQueueItemFields
@@ -125,7 +128,11 @@ def repair(patient: Patient) -> Finding:
             **_counted(patient.orphans),
         )
     sleep(patient.for_stores.timeout)
+    # Among the assessments may be references to issues, which keep how many there are.
+    issues, mark = _collection(patient, IssueFields), uuid4().hex
+    issues.update_many({}, begun(mark))
     removed = {each.family.kind: _remove(patient, each) for each in patient.orphans}
+    issues.update_many({}, ended(mark))
     return ok(
         CHECK,
         "Removed: " + "; ".join(f"{count} {kind}" for kind, count in removed.items()) + ".",

@@ -242,6 +242,8 @@ def plain_fields(kind: Kind, stored: Stored) -> Fields:
     joined = {lookup.field for lookup in kind.lookups}
     fields |= {name: _json(stored.take(name)) for name in joined}
     stored.settle(**kind.constants)
+    for field in kind.declared.Settings.derived:
+        stored.take(field)  # readers keep it for each other
     if kind.name == "issue":
         fields |= stored.fields("name_lower", "rank")
         fields["category_keys"] = _json(stored.take("category_keys"))

@@ -3,7 +3,7 @@
 Round trips: get one; create three (the trace, the insert, the trace again: it may have been deleted), four if
 it overrides another; update two; delete two, three if it overrode another. An override marks the older
 assessment before it appears itself, and restores it before it goes: a killed call leaves what its repetition
-completes.
+completes. One that refers to an issue costs two more (``areas/issues/counts.py``).
 """
 
 from typing import NoReturn
@@ -15,6 +15,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.time import get_current_time_millis
 from pymongo.errors import DuplicateKeyError
 
+from genesis_flow.areas.issues.counts import changing_references, issues_in
 from genesis_flow.areas.traces.documents import AssessmentFields, TraceFields
 from genesis_flow.areas.traces.entities import (
     assessment_document,
@@ -50,15 +51,16 @@ class Assessments(Area):
             )
             if not result.matched_count:
                 _refuse_unknown(trace_id, assessment.overrides)
-        try:
-            await self._assessments.insert_one(document)
-        except DuplicateKeyError as error:
-            if not await self._was_created_by_this_call(document):
-                raise MlflowException(
-                    f"Failed to create assessment for trace '{trace_id}' due to a constraint violation.",
-                    INTERNAL_ERROR,
-                ) from error
-        await self._follow_trace(trace_id, document, trace)
+        async with changing_references(self.database, issues_in([document])):
+            try:
+                await self._assessments.insert_one(document)
+            except DuplicateKeyError as error:
+                if not await self._was_created_by_this_call(document):
+                    raise MlflowException(
+                        f"Failed to create assessment for trace '{trace_id}' due to a constraint violation.",
+                        INTERNAL_ERROR,
+                    ) from error
+            await self._follow_trace(trace_id, document, trace)
         return assessment_entity(document)
 
     async def _was_created_by_this_call(self, document: Document) -> bool:
@@ -120,33 +122,45 @@ class Assessments(Area):
             unchanged = {
                 "last_update_time": document["last_update_time"],
                 "metadata": document.get("metadata"),
+                "name": document["name"],
             }
-            if await self._replace_assessment(self._assessment(trace_id, assessment_id) | unchanged, fields):
+            query = self._assessment(trace_id, assessment_id) | unchanged
+            if await self._replace_assessment(query, document, fields):
                 stored = {field: value for field, value in (document | fields).items() if value is not None}
                 return assessment_entity(stored)
 
-    async def _replace_assessment(self, query: Document, fields: Document) -> bool:
+    async def _replace_assessment(self, query: Document, document: Document, fields: Document) -> bool:
         fixed = {field: value for field, value in fields.items() if value is not None}
         gone = dict.fromkeys(fields.keys() - fixed.keys(), "")
         change = {"$set": fixed, **({"$unset": gone} if gone else {})}
-        return bool((await self._assessments.update_one(query, change)).matched_count)
+        is_renamed = document["name"] != fields["name"]
+        issues = issues_in([document, document | fields]) if is_renamed else ()
+        async with changing_references(self.database, issues):
+            return bool((await self._assessments.update_one(query, change)).matched_count)
 
     @mutation
     async def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
         """Delete an assessment, if it is there; the one that it overrode counts again."""
+        query = self._assessment(trace_id, assessment_id)
+        while True:
+            found = await self._assessments.find_one(query, {"kind": 1, "name": 1, "overrides": 1})
+            async with changing_references(self.database, issues_in([found] if found else [])):
+                if found is None:
+                    return
+                # By its name: renamed meanwhile, it may refer to another issue.
+                named = query | {"name": found["name"]}
+                if await self._delete(named, found.get("overrides")):
+                    return
 
-        async def write(session: Session | None) -> None:
-            query = self._assessment(trace_id, assessment_id)
-            document = await self._assessments.find_one(query, {"overrides": 1}, session=session)
-            if document is None:
-                return
-            if overridden := document.get("overrides"):
+    async def _delete(self, query: Document, overridden: str | None) -> bool:
+        async def write(session: Session | None) -> bool:
+            if overridden:
                 await self._assessments.update_one(
                     scoped({"_id": overridden}), {"$set": {"valid": True}}, session=session
                 )
-            await self._assessments.delete_one(query, session=session)
+            return bool((await self._assessments.delete_one(query, session=session)).deleted_count)
 
-        await self.database.atomically(write)
+        return await self.database.atomically(write)
 
     async def _find_assessment(self, trace_id: str, assessment_id: str) -> Document:
         document = await self._assessments.find_one(self._assessment(trace_id, assessment_id))

@@ -8,11 +8,11 @@ says whose it is: of two deletions at once one goes on, so that none removes wha
 import uuid
 from collections.abc import Sequence
 
+from genesis_flow.areas.issues.counts import delete_assessments
 from genesis_flow.areas.traces.documents import (
     ERASED,
     ERASING,
     KNOWN,
-    AssessmentFields,
     SpanFields,
     SpanPayloadFields,
     TraceFields,
@@ -39,7 +39,7 @@ async def erase_traces(database: Database, trace_ids: Sequence[str]) -> int:
         prefixes = {"_id": spans_within(going)}
         await database.collection(SpanPayloadFields).delete_many(prefixes)
         await database.collection(SpanFields).delete_many(prefixes)
-        await database.collection(AssessmentFields).delete_many({"trace_id": {"$in": going}})
+        await delete_assessments(database, {"trace_id": {"$in": going}})
         await delete_followers(database, "traces", going)
         gone = await database.collection(TraceFields).delete_many({"_id": {"$in": going}, **mine})
         erased += gone.deleted_count
@@ -79,7 +79,7 @@ def within(experiment_id: int) -> Document:
 async def erase_assessments_of_runs(database: Database, run_ids: Sequence[str]) -> None:
     """Delete what evaluations that ran in these runs have found."""
     for some in portions(run_ids):
-        await database.collection(AssessmentFields).delete_many(scoped({"source_run": {"$in": some}}))
+        await delete_assessments(database, scoped({"source_run": {"$in": some}}))
 
 
 async def erase_traces_of_experiment(database: Database, experiment_id: int) -> None:

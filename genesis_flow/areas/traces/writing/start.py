@@ -25,6 +25,7 @@ from genesis_flow.areas.experiments.guards import (
     milliseconds,
     refuse_unknown_experiment,
 )
+from genesis_flow.areas.issues.counts import changing_references, issues_in
 from genesis_flow.areas.traces.documents import KNOWN, NOW, TOUCH, AssessmentFields, TraceFields
 from genesis_flow.areas.traces.entities import assessment_document, trace_info_entity
 from genesis_flow.areas.traces.shared import (
@@ -95,10 +96,12 @@ class TraceStart(TraceMemory, Area):
             documents = [
                 assessment_document(assessment, trace_id, trace) for assessment in trace_info.assessments
             ]
-            await self._write_assessments(documents)
-            _, by_trace = await asyncio.gather(
-                self._take_back_if_erased(trace_id, documents), assessments_of(self.database, [trace_id])
-            )
+            # What is written over may have been a reference to another issue.
+            async with changing_references(self.database, issues_in([*documents, *found])):
+                await self._write_assessments(documents)
+                _, by_trace = await asyncio.gather(
+                    self._take_back_if_erased(trace_id, documents), assessments_of(self.database, [trace_id])
+                )
             assessments = by_trace.get(trace_id, [])
         else:
             assessments = sorted(found, key=lambda each: (each["created_time"], each["_id"]))
