@@ -8,36 +8,23 @@ from pymongo.database import Database
 
 Check = Callable[[], None]
 
-_COLLECTION_WRITES = frozenset(
-    (
-        "aggregate",  # may end in $out or $merge
-        "aggregate_raw_batches",
-        "bulk_write",
-        "create_index",
-        "create_indexes",
-        "create_search_index",
-        "create_search_indexes",
-        "delete_many",
-        "delete_one",
-        "drop",
-        "drop_index",
-        "drop_indexes",
-        "drop_search_index",
-        "find_one_and_delete",
-        "find_one_and_replace",
-        "find_one_and_update",
-        "insert_many",
-        "insert_one",
-        "rename",
-        "replace_one",
-        "update_many",
-        "update_one",
-        "update_search_index",
-    )
-)
-_DATABASE_WRITES = frozenset(
-    ("aggregate", "command", "create_collection", "cursor_command", "drop_collection")
-)
+# What does not ask. All else of the driver does, also what a later version of it adds; ``aggregate`` may end
+# in ``$out`` or ``$merge``, and ``command`` may be any.
+_EITHER = {"codec_options", "name", "read_concern", "read_preference", "with_options", "write_concern"}
+READS: dict[type, set[str]] = {
+    Collection: _EITHER
+    | {"count_documents", "database", "distinct", "estimated_document_count", "find", "find_one", "full_name"}
+    | {"find_raw_batches", "index_information", "list_indexes", "list_search_indexes", "options"},
+    Database: _EITHER
+    | {"client", "dereference", "get_collection", "list_collection_names", "list_collections"}
+    | {"validate_collection"},
+}
+
+
+def _check(kind: type, fenced: Any, name: str) -> None:
+    # Other names are those of collections.
+    if not name.startswith("_") and name not in READS[kind] and hasattr(kind, name):
+        object.__getattribute__(fenced, "__dict__")["_fence_check"]()
 
 
 class FencedCollection(Collection[dict[str, Any]]):
@@ -46,8 +33,7 @@ class FencedCollection(Collection[dict[str, Any]]):
         self.__dict__["_fence_check"] = database.__dict__["_fence_check"]
 
     def __getattribute__(self, name: str) -> Any:
-        if name in _COLLECTION_WRITES:
-            object.__getattribute__(self, "__dict__")["_fence_check"]()
+        _check(Collection, self, name)
         return super().__getattribute__(name)
 
     def __getitem__(self, name: str) -> "FencedCollection":
@@ -58,15 +44,14 @@ class FencedCollection(Collection[dict[str, Any]]):
 
 
 class FencedDatabase(Database[dict[str, Any]]):
-    """``Database`` whose writes call ``check`` first, also through its collections."""
+    """``Database`` that calls ``check`` before whatever may write, also through its collections."""
 
     def __init__(self, plain: Database[dict[str, Any]], check: Check) -> None:
         super().__init__(plain.client, plain.name, plain.codec_options, plain.read_preference)
         self.__dict__["_fence_check"] = check
 
     def __getattribute__(self, name: str) -> Any:
-        if name in _DATABASE_WRITES:
-            object.__getattribute__(self, "__dict__")["_fence_check"]()
+        _check(Database, self, name)
         return super().__getattribute__(name)
 
     def __getitem__(self, name: str) -> FencedCollection:
