@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -179,6 +178,40 @@ async def test_one_of_two_traces_takes_no_spans(store: MongoDBStore, other: Mong
     with pytest.raises(MlflowException, match="archived"):
         await store.log_spans("0", [span(TWO, 9, 1), span(ONE, 9, 1)])
     assert [len(await spans_of(store, identifier)) for identifier in (ONE, TWO)] == [2, 2]
+
+
+async def test_a_call_that_is_refused_writes_nothing(
+    store: MongoDBStore, other: MongoDBStore, commands: CommandRecorder
+) -> None:
+    """Of traces that the store does not know it asks before it writes."""
+    await store.get_experiment("0")
+    await other.log_spans("0", plain(ONE))
+    await _archive(other)
+    for location, identifier in (("0", ONE), ("77", TWO)):
+        refused = pytest.raises(MlflowException, match=r"archived|No Experiment")
+        with commands.recording() as sent, refused:
+            await store.log_spans(location, [span(identifier, 1, 1)])
+        assert [name for name, _ in sent] == ["aggregate"]
+
+
+async def test_a_trace_that_another_store_made_and_deletes_meanwhile(
+    store: MongoDBStore, other: MongoDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts anew, with all the spans of the call."""
+    await other.log_spans("0", plain(ONE))
+    read = store._read
+
+    async def and_then_it_goes(*args: Any) -> Any:
+        found = await read(*args)
+        monkeypatch.undo()
+        await other.delete_traces("0", trace_ids=[ONE])
+        return found
+
+    monkeypatch.setattr(store, "_read", and_then_it_goes)
+    await store.log_spans("0", [span(ONE, 50, start=5)])
+    assert [each.span_id for each in (await store.get_trace(ONE)).data.spans] == [span(ONE, 50).span_id]
+    assert (await trace_of(store))["generation"] == 1
+    await assert_copies_are_right(store)
 
 
 async def test_a_trace_that_was_deleted_is_made_anew(store: MongoDBStore, other: MongoDBStore) -> None:
@@ -363,23 +396,11 @@ async def _call(client: MongoDBStore, dice: random.Random, identifier: str) -> A
             return len(await client.log_spans("0", [one]))
 
 
-def test_the_memory_is_bounded_and_may_be_used_by_threads() -> None:
+def test_the_memory_is_bounded() -> None:
     known = KnownTraces(100)
-    wrong: list[Any] = []
-
-    def work(name: int) -> None:
-        for number in range(20_000):
-            key = f"{name} {number}"
-            known.keep(key, {"experiment_id": number})
-            if (state := known.get(f"{name} {number - 40}")) not in (None, {"experiment_id": number - 40}):
-                wrong.append(state)
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-    assert 0 < len(known) <= 300
-    known.keep("last", {"experiment_id": 5})
-    assert known.get("last") == {"experiment_id": 5}
+    for number in range(1_000):
+        known.keep(str(number), {"experiment_id": number})
+        for kept in range(max(0, number - 99), number + 1):
+            assert known.get(str(kept)) == {"experiment_id": kept}
+        assert len(known) <= 200
+    assert known.get("0") is None

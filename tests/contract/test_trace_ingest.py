@@ -280,6 +280,30 @@ def test_bad_input(pair: Pair) -> None:
     assert pair.batch_get_trace_infos([]) == []
 
 
+@pytest.mark.parametrize("nowhere", [None, ""])
+def test_spans_for_no_experiment(pair: Pair, nowhere: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of new traces are dropped with a warning."""
+    spans = family(ONE)
+    assert len(pair.log_spans(nowhere, spans)) == len(spans)
+    assert [" be dropped" in each or " are dropped" in each for each in caplog.messages] == [True, True]
+    assert all(ONE in each for each in caplog.messages)
+    assert pair.refused("get_trace_info", ONE).error_code == "RESOURCE_DOES_NOT_EXIST"
+    pair.log_spans("0", spans[:1])
+    together = [span(TWO, 1), *spans]
+    if SINCE_3_18:
+        assert pair.refused("log_spans", nowhere, together).error_code == "INVALID_PARAMETER_VALUE"
+    else:
+        pair.log_spans(nowhere, together)
+    look(pair, ONE)
+    assert pair.refused("get_trace_info", TWO).error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+@pytest.mark.parametrize("wrong", ["-1", "abc", "1.5", 77])
+def test_spans_for_a_wrong_experiment(pair: Pair, wrong: str) -> None:
+    pair.refused("log_spans", wrong, family(ONE))
+    assert pair.refused("get_trace_info", ONE).error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
 def test_a_trace_that_is_not_complete_is_not_there(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 

@@ -1,12 +1,11 @@
 """Spans as they arrive: in any order, more than once, from several processes at the same time.
 
-Round trips of ``log_spans``, however many spans: two. While one command reads what is known of the traces and
-of the experiment, another inserts the spans, as if the traces were as this store last saw them, or new; then
-each trace is updated. Spans of one trace that this store wrote before (``remembered``) are not preceded by
-reading: they are inserted, and the trace is updated if it is as the store remembers it; else all is read and
-done as usual. Spans that are there already, or whose trace is not as expected, take one or two more. A trace
-that existed before and whose spans count tokens or cost takes two more: the sums are made anew from all its
-spans. Long contents wait for the reading, which is one more.
+Round trips of ``log_spans``, however many spans: three. What is known of the traces and of the experiment is
+read, the spans are written, and each trace is updated. Spans of one trace that this store wrote last
+(``remembered``) take two, as nothing is read: they are inserted, and the trace is updated if it is as the
+store remembers it; else all is read and done as usual. Spans that are there already take one more, and so do
+long contents. A trace that existed before and whose spans count tokens or cost takes two more: the sums are
+made anew from all its spans.
 
 Why the result does not depend on the order of arrival:
 
@@ -19,13 +18,15 @@ Why the result does not depend on the order of arrival:
 - What a client stated with ``start_trace`` stands against what spans suggest.
 
 Spans that are there already may belong to a trace that has been archived, so they are replaced only after
-reading that it has not. What was inserted for a trace that then turns out to take no spans is removed before
-the call fails. A trace that is being deleted takes none. One that was deleted while its spans came starts
-anew, with all of them written again: the deletion may have taken some.
+reading that it has not. A call that is refused has written nothing; only where the store relied on what it
+remembers are there spans to be removed before it fails. A trace that is being deleted takes none. One that
+was deleted while its spans came starts anew, with all of them written again: the deletion may have taken
+some.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterator
 from typing import NoReturn
 
 from mlflow.entities import Span
@@ -60,7 +61,7 @@ from genesis_flow.areas.traces.stated import STATED
 from genesis_flow.areas.traces.sums.departures import Place, departing
 from genesis_flow.areas.traces.sums.documents import HOUR
 from genesis_flow.areas.traces.writing.remembered import STATE, TEXTS, USER, TraceMemory, state_of
-from genesis_flow.areas.traces.writing.summary import TraceBatch, batches_of
+from genesis_flow.areas.traces.writing.summary import TraceBatch, batches_at_once, batches_of
 from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.documents.keys import children_of
 from genesis_flow.documents.plain import IDS_AT_ONCE, Document, portions
@@ -69,6 +70,10 @@ from genesis_flow.mongo.operation import Area, is_repetition, made_first, mutati
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.writes import only_duplicates
 
+_logger = logging.getLogger(__name__)
+
+# What no experiment has for its number.
+_NOWHERE = -1
 _OPEN = (None, TraceState.IN_PROGRESS.value, TraceState.STATE_UNSPECIFIED.value)
 # What is read of a trace before it changes.
 _BEFORE = dict.fromkeys((*STATE, "generation", "tokens_of", "cost_of"), 1)
@@ -87,51 +92,54 @@ class SpanIngest(TraceMemory, Area):
         """Log spans of any traces; a trace that is not there yet is made in the experiment ``location``."""
         if not spans:
             return []
-        trace_ids = {span.trace_id for span in spans}
-        number = experiment_number(location)
-        # MLflow prices tokens by a list that it asks the network for, now and then.
-        batches = await made_first(lambda: batches_of(spans))
-        known = self._known_states(trace_ids, number)
-        # Long contents wait until it is known that they are welcome.
-        if is_repetition() or any(batch.payloads for batch in batches):
-            await self._log(batches, number, await self._read(batches, number), None, replace=False)
+        batches = batches_at_once(spans)
+        if batches is None:
+            # MLflow prices tokens by a list that it asks the network for, now and then.
+            batches = await made_first(lambda: batches_of(spans))
+        if location in ("", None):
+            number = _NOWHERE
+            batches = await self._of_traces_that_are_there(batches)
         else:
-            await self._log_early(batches, number, known)
+            number = experiment_number(location)
+        if batches and not await self._log_to_own_trace(batches, number):
+            await self._log(batches, number)
         return spans
 
-    async def _log_early(self, batches: list[TraceBatch], number: int, known: dict[str, Document]) -> None:
-        """Insert spans before it is certain that they are welcome."""
-        for batch in batches:
-            _stamp(batch, known.get(batch.trace_id, {}), number)
-        # Of several traces none takes its spans before all are known to take theirs.
-        if len(batches) == len(known) == 1:
-            there = await self._insert_spans(batches)
-            if not there and not await self._update_traces(batches, known, number, None):
-                return
-            found = await self._read(batches, number)
-        else:
-            found, there = await asyncio.gather(self._read(batches, number), self._insert_spans(batches))
-        # One that was there and is not any more may have taken along what was inserted.
-        replace = bool(there) or any(_is_new(found[1].get(trace_id)) for trace_id in known)
-        await self._log(batches, number, found, there, replace=replace)
+    async def _of_traces_that_are_there(self, batches: list[TraceBatch]) -> list[TraceBatch]:
+        """Without the batches of traces that would have to be made, for which there is no place."""
+        _, states = await self._read(batches, _NOWHERE)
+        if dropped := {each.trace_id for each in batches if _is_new(states.get(each.trace_id))}:
+            _logger.warning(
+                "Spans of %d trace(s) that are not there yet are dropped, as no experiment is named in which "
+                "to make them: %s",
+                len(dropped),
+                dropped,
+            )
+        return [each for each in batches if each.trace_id not in dropped]
 
-    async def _log(
-        self,
-        waiting: list[TraceBatch],
-        number: int,
-        found: tuple[Document | None, dict[str, Document]],
-        there: set[str] | None,
-        *,
-        replace: bool,
-    ) -> None:
+    async def _log_to_own_trace(self, batches: list[TraceBatch], number: int) -> bool:
+        """Log spans of one trace that this store wrote last; False, and nothing done, if that cannot be."""
+        batch, state = batches[0], self._known_traces.get(batches[0].trace_id)
+        if len(batches) > 1 or state is None or is_repetition() or batch.payloads:
+            return False
+        if TRACES_KEEP_THEIR_EXPERIMENT and state.get("experiment_id", number) != number:
+            return False
+        _stamp(batch, state, number)
+        there = await self._insert_spans(batches)
+        if there or not await self._update_trace(batch, state, number, None):
+            await self._log(batches, number, there)
+        return True
+
+    async def _log(self, waiting: list[TraceBatch], number: int, there: set[str] | None = None) -> None:
         """Write spans, or write them right, and update their traces.
 
-        ``there`` has the ids that were taken when spans were inserted, if they were; ``replace`` says that
-        they must be written once more.
+        ``there`` has the ids that were taken when spans were inserted, if they were.
         """
-        are_new = there is None
+        are_new, replace = there is None, bool(there)
         for _ in range(_TRIES):
-            experiment, states = found
+            experiment, states = await self._read(waiting, number)
+            # One that is not there any more may have taken along what was written.
+            replace |= not are_new and any(_is_new(states.get(each.trace_id)) for each in waiting)
             try:
                 _refuse_unwelcome(waiting, states, number, experiment)
             except MlflowException:
@@ -143,27 +151,15 @@ class SpanIngest(TraceMemory, Area):
             outdated = [each for each in waiting if _stamp(each, states.get(each.trace_id, {}), number)]
             if replace or outdated:
                 await self._write_spans(waiting, are_new=are_new and not states)
-                are_new = False
+                are_new = replace = False
             waiting = await self._update_traces(waiting, states, number, experiment)
             if not waiting:
                 return
-            found = await self._read(waiting, number)
-            replace = any(_is_new(found[1].get(each.trace_id)) for each in waiting)
         raise MlflowException(
             f"Trace {waiting[0].trace_id} is changed by others all the time; its spans are logged but not "
             "summed up. Log them again.",
             TEMPORARILY_UNAVAILABLE,
         )
-
-    def _known_states(self, trace_ids: Iterable[str], number: int) -> dict[str, Document]:
-        """What this store remembers of the traces, as far as their spans may be welcome."""
-        found = {trace_id: self._known_traces.get(trace_id) for trace_id in trace_ids}
-        return {
-            trace_id: state
-            for trace_id, state in found.items()
-            if state is not None
-            and not (TRACES_KEEP_THEIR_EXPERIMENT and state.get("experiment_id", number) != number)
-        }
 
     async def _read(
         self, batches: list[TraceBatch], number: int

@@ -32,29 +32,23 @@ def state_of(trace: Document) -> Document:
 
 
 class KnownTraces:
-    """The states of the traces that were written last.
-
-    Any threads may use it at once, without a lock, which a forked child could inherit locked: states are
-    never changed, a dictionary takes and gives an entry in one step, and so is one generation put in the
-    place of another. Of threads that do this at once, one may make the others' newest entries forgotten.
-    """
+    """The states of the traces that were written last; those that were longest ago go first, many at once."""
 
     def __init__(self, size: int = _TRACES) -> None:
         self._size = size
-        self._recent_and_older: tuple[dict[str, Document], dict[str, Document]] = ({}, {})
+        self._recent: dict[str, Document] = {}
+        self._older: dict[str, Document] = {}
 
     def keep(self, trace_id: str, state: Document) -> None:
-        recent, _ = self._recent_and_older
-        recent[trace_id] = state
-        if len(recent) >= self._size:
-            self._recent_and_older = ({}, recent)
+        self._recent[trace_id] = state
+        if len(self._recent) >= self._size:
+            self._recent, self._older = {}, self._recent
 
     def get(self, trace_id: str) -> Document | None:
-        recent, older = self._recent_and_older
-        return recent.get(trace_id) or older.get(trace_id)
+        return self._recent.get(trace_id) or self._older.get(trace_id)
 
     def __len__(self) -> int:
-        return sum(map(len, self._recent_and_older))
+        return len(self._recent) + len(self._older)
 
 
 class TraceMemory(Area):

@@ -48,6 +48,14 @@ def stored_span(span: Span) -> Document:
     return shortened(span) if _COMPARED else translated(span)
 
 
+def certain_form(span: Span) -> Document | None:
+    """The dictionary of a span as it is to be stored, if that is certain without asking MLflow."""
+    if not _COMPARED:
+        return None
+    stored: Document = span.to_dict()
+    return stored if is_final(stored) else None
+
+
 def shortened(span: Span) -> Document:
     stored: Document = span.to_dict()
     return stored if is_final(stored) else translated(cast(Span, _Converted(stored)))

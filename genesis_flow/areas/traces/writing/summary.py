@@ -19,7 +19,7 @@ from mlflow.tracing.constant import (
 from mlflow.tracing.utils import TraceJSONEncoder
 
 from genesis_flow.areas.traces.spans import NANOSECONDS_PER_MILLISECOND, SpanCore, span_document, spelled
-from genesis_flow.areas.traces.writing.stored_span import stored_span
+from genesis_flow.areas.traces.writing.stored_span import certain_form, stored_span
 from genesis_flow.compat.previews import get_truncated_preview, without_nul
 from genesis_flow.compat.validation import validate_length_limit, validate_trace_tag
 from genesis_flow.documents.keys import stored_text
@@ -27,6 +27,8 @@ from genesis_flow.documents.plain import Document
 
 _logger = logging.getLogger(__name__)
 
+# A tenth of a millisecond each, for which the event loop can wait.
+_FEW = 50
 _ENCODER = TraceJSONEncoder(ensure_ascii=False)
 _STATUS = {code.to_otel_proto_status_code_name(): code.value for code in SpanStatusCode}
 
@@ -53,22 +55,38 @@ class TraceBatch:
         return any("usage" in span or "cost" in span for span in self.spans)
 
 
-def batches_of(spans: Iterable[Span]) -> list[TraceBatch]:
-    by_trace: dict[str, list[Span]] = {}
+def batches_at_once(spans: list[Span]) -> list[TraceBatch] | None:
+    """The batches, if that is little work for which MLflow need not be asked; it may ask the network."""
+    if len(spans) > _FEW:
+        return None
+    forms = []
     for span in spans:
-        by_trace.setdefault(span.trace_id, []).append(span)
+        form = certain_form(span)
+        if form is None:
+            return None
+        forms.append(form)
+    return _batches(zip(spans, forms, strict=True))
+
+
+def batches_of(spans: Iterable[Span]) -> list[TraceBatch]:
+    return _batches((span, stored_span(span)) for span in spans)
+
+
+def _batches(spans: Iterable[tuple[Span, Document]]) -> list[TraceBatch]:
+    by_trace: dict[str, list[tuple[Span, Document]]] = {}
+    for span, stored in spans:
+        by_trace.setdefault(span.trace_id, []).append((span, stored))
     return [_batch(trace_id, of_trace) for trace_id, of_trace in by_trace.items()]
 
 
-def _batch(trace_id: str, spans: list[Span]) -> TraceBatch:
-    batch = TraceBatch(trace_id)
+def _batch(trace_id: str, forms: list[tuple[Span, Document]]) -> TraceBatch:
+    batch, spans = TraceBatch(trace_id), [span for span, _ in forms]
     batch.start = min(span.start_time_ns for span in spans) // NANOSECONDS_PER_MILLISECOND
     ends = [span.end_time_ns for span in spans if span.end_time_ns is not None]
     batch.end = max(ends) // NANOSECONDS_PER_MILLISECOND if ends else None
     batch.tags = _resource_tags(spans)
     by_id: dict[str, Document] = {}
-    for span in spans:
-        stored = stored_span(span)
+    for span, stored in forms:
         attributes: dict[str, Any] = stored.get("attributes") or {}
         core = _core(span, stored)
         document, payloads = span_document(core, attributes, _ENCODER.encode(stored))
