@@ -1,10 +1,10 @@
 """What readers of trace metrics keep for each other: sums of traces by day.
 
 Everything here can be made again from the traces, so the collection may be dropped at any time, as a whole.
-ADR 13 says why an answer from sums is always that of the traces.
+ADR 25 says why an answer from sums is always that of the traces.
 
-Ids are ``workspace|experiment|metric`` for a head, the same with ``|day`` for the sums of a day, and
-``workspace|experiment||hour`` for the note that a trace has left an hour.
+Ids are ``workspace|experiment|metric`` for the document of whoever makes sums, the same with ``|day`` for the
+sums of a day, and ``workspace|experiment||hour`` for the note that a trace has left an hour.
 """
 
 from typing import Any
@@ -32,21 +32,17 @@ class TraceSumsFields(Declared):
     id: str = Field(
         alias="_id",
         description=(
-            "`workspace|experiment|metric` of a head, with `|day` of a day's sums; "
+            "`workspace|experiment|metric` of whoever makes sums, with `|day` of the sums of a day; "
             "`workspace|experiment||hour` of a note that traces left that hour; `workspace||` of one that "
             "speaks of all."
         ),
     )
-    began: Timestamp | None = Field(default=None, description="Head: when somebody last began to sum up.")
+    began: Timestamp | None = Field(
+        default=None, description="Maker's: when somebody last began to sum up, by the clock of the servers."
+    )
     made: Timestamp | None = Field(
-        default=None, description="Head: the `began` of the sums that it vouches for."
+        default=None, description="Day: the `began` of whoever made or confirmed these sums."
     )
-    until: int | None = Field(default=None, description="Head: the sums are of traces that began before.")
-    days: list[list[Any]] | None = Field(
-        default=None,
-        description="Head: the days that have traces, each with the `version` of its sums, or null if none.",
-    )
-    version: Timestamp | None = Field(default=None, description="Day: the `began` of whoever made the sums.")
     rows: list[dict[str, Any]] | None = Field(
         default=None,
         description=(
@@ -64,7 +60,7 @@ class TraceSumsFields(Declared):
         keep_nulls = False
 
 
-def head_key(workspace: str, experiment_id: int, metric: str) -> str:
+def maker_key(workspace: str, experiment_id: int, metric: str) -> str:
     return SEPARATOR.join((workspace, str(experiment_id), metric))
 
 
@@ -82,7 +78,7 @@ def note_for_all(workspace: str) -> str:
 
 
 def notes_of(workspace: str, experiment_id: int) -> dict[str, str]:
-    return children_of(head_key(workspace, experiment_id, ""))
+    return children_of(maker_key(workspace, experiment_id, ""))
 
 
 def note_everything(workspace: str) -> tuple[dict[str, Any], dict[str, Any]]:

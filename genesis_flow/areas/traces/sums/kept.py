@@ -1,19 +1,20 @@
-"""Answers to questions about many traces from sums by day that readers keep for each other; see ADR 13.
+"""Answers to questions about many traces from sums by day that readers keep for each other; see ADR 25.
 
 An answer takes two steps: the sums are read; then the server says which days have changed since and sums up,
 beside it, what the sums do not cover. Who has to ask the server for many traces keeps the sums afterwards.
 
-Why the sums are right: a head vouches for the sums of the days that it names, and for there being no traces
-on others, as of the moment ``made``. That is the time at which its maker began, by the clock of the servers;
-everything that was written before was there when it read. Whatever changes later says so, in the same command
-(``touched``) or beforehand (``left``): what says so from ``MARGIN_SECONDS`` before ``made`` on may be later.
+Why the sums are right: those of a day vouch for themselves, as of the moment ``made``. That is the time at
+which their maker began, by the clock of the servers; everything that was written before was there when it
+read. Whatever changes later says so, in the same command (``touched``) or beforehand (``left``): what says so
+from ``MARGIN_SECONDS`` before ``made`` on may be later. So it does not matter who else makes sums meanwhile:
+any that are there are right.
 """
 
 import asyncio
 import logging
 import time
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import pymongo
 from bson.timestamp import Timestamp
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation
-from pymongo import ReadPreference, ReturnDocument, WriteConcern
+from pymongo import ReadPreference, ReplaceOne, ReturnDocument, UpdateMany, WriteConcern
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
@@ -33,19 +34,19 @@ from genesis_flow.areas.traces.sums.documents import (
     KEEPABLE,
     TraceSumsFields,
     day_key,
-    head_key,
+    maker_key,
     note_for_all,
     notes_of,
     number_in,
 )
 from genesis_flow.areas.traces.sums.merging import (
-    Kept,
+    KeptDay,
     Range,
     Tallies,
     has_values,
-    kept_from,
     packed,
     regrouped,
+    split,
     tallied,
     tallied_values,
     tally_pipeline,
@@ -61,9 +62,11 @@ from genesis_flow.search.scan import all_of
 
 _logger = logging.getLogger(__name__)
 
+_NEVER = Timestamp(0, 0)
+
 # An answer for which fewer traces were read is quick enough.
 WORTH_KEEPING = 10_000
-# Traces of the last hour are still changing; sums of them would be outdated at once. They would not be wrong.
+# So long after its end a day is settled. Sums of one that still changes would be outdated at once, not wrong.
 SETTLED_SECONDS = 3_600
 # What has been touched since sums were made is read for every answer, so they are confirmed this often.
 REFRESH_SECONDS = 3_600
@@ -73,6 +76,8 @@ RETRY_SECONDS = 60
 MOST_CHANGES = 1_000
 # How much of a call may go into keeping sums; the next call goes on.
 _KEEPING_SECONDS = 10.0
+# So many days without traces between others have sums too: else each gap is asked of the traces.
+_MOST_EMPTY_DAYS = 31
 
 
 class _Waits:
@@ -119,8 +124,8 @@ class Question:
         return any(each.aggregation_type == AggregationType.PERCENTILE for each in self.aggregations)
 
     @property
-    def head(self) -> str:
-        return head_key(current_workspace(), self.experiment_id, self.name)
+    def maker(self) -> str:
+        return maker_key(current_workspace(), self.experiment_id, self.name)
 
     def of_experiment(self, *conditions: Document) -> Document:
         return scoped(all_of({"experiment_id": self.experiment_id}, *conditions))
@@ -130,8 +135,8 @@ async def answer(database: Database, question: Question) -> Tallies:
     """What is asked for, by group, from sums as far as there are any."""
     kept = await _kept(database, question)
     tallies, asked = await _answer_with(database, question, kept)
-    is_old = kept is not None and kept.made.time < time.time() - REFRESH_SECONDS
-    waits, making = _waits_of(database), f"{question.head} made"
+    is_old = any(day.made.time < time.time() - REFRESH_SECONDS for day in kept.values())
+    waits, making = _waits_of(database), f"{question.maker} made"
     if (asked >= WORTH_KEEPING or is_old) and waits.is_over(making):
         # Before it is tried: one of those who ask at once is enough.
         waits.begin(making, waits.state(making))
@@ -145,32 +150,25 @@ def can_be_asked(question: Question) -> bool:
     return all(isinstance(each, int) and each in INT64 for each in bounds)
 
 
-async def _answer_with(database: Database, question: Question, kept: Kept | None) -> tuple[Tallies, int]:
+async def _answer_with(
+    database: Database, question: Question, kept: dict[int, KeptDay]
+) -> tuple[Tallies, int]:
     """The answer, and the number of traces that were read for it."""
-    if kept is None:
-        return await _answer_without(database, question)
-    tallies: Tallies = {}
+    traces = database.collection(TraceFields)
     while True:
-        whole, ranges = kept.split(question.start, question.end, with_values=question.with_values)
+        tallies: Tallies = {}
+        whole, ranges = split(kept, question.start, question.end, with_values=question.with_values)
         changed, counts = await asyncio.gather(
-            _changed_days(database.collection(TraceFields), question, kept, limit=MOST_CHANGES),
+            _changed_days(traces, question, {day: kept[day].made for day in whole}, limit=MOST_CHANGES),
             asyncio.gather(*(_ask_traces(database, question, each, tallies) for each in ranges)),
         )
-        if changed is None:
-            return await _answer_without(database, question)
-        if changed <= kept.stale:
+        if not changed:
             break
-        kept.stale |= changed
-        tallies.clear()
+        kept = {day: kept[day] for day in kept.keys() - changed}
     for day in whole:
-        rows = regrouped(day, kept.rows[day], question.grouping)
+        rows = regrouped(day, kept[day].rows or [], question.grouping)
         unpacked(rows, tallies, with_values=question.with_values)
     return tallies, sum(counts)
-
-
-async def _answer_without(database: Database, question: Question) -> tuple[Tallies, int]:
-    tallies: Tallies = {}
-    return tallies, await _ask_traces(database, question, (question.start, question.end), tallies)
 
 
 async def _ask_traces(database: Database, question: Question, asked: Range, into: Tallies) -> int:
@@ -196,22 +194,22 @@ def _between(start: int | None, end: int | None) -> Document:
     return {"request_time": bounds} if bounds else {}
 
 
-async def _kept(database: Database, question: Question) -> Kept | None:
+async def _kept(database: Database, question: Question) -> dict[int, KeptDay]:
     """What readers have kept of this, if anything."""
     waits = _waits_of(database)
-    if not waits.is_over(question.head):
-        return None
+    if not waits.is_over(question.maker):
+        return {}
     # Others may ask at the same time, so not before it is known that there are none; and one of these may
     # have made some by then.
-    state = waits.state(question.head)
+    state = waits.state(question.maker)
     first = None if question.start is None else question.start // DAY
     last = None if question.end is None else question.end // DAY
     projection = None if question.with_values else {"rows.values": 0}
     sums = database.collection(TraceSumsFields)
     kept = await _read_sums(sums, question, _days_between(question, first, last), projection)
     if kept is None:
-        waits.begin(question.head, state)
-    return kept
+        waits.begin(question.maker, state)
+    return kept or {}
 
 
 def _days_between(question: Question, first: int | None, last: int | None) -> Document:
@@ -227,23 +225,29 @@ def _days_between(question: Question, first: int | None, last: int | None) -> Do
 
 async def _read_sums(
     sums: Collection, question: Question, days: Document, projection: Any, session: Session | None = None
-) -> Kept | None:
-    """The sums of these days that count, as far as notes say."""
+) -> dict[int, KeptDay] | None:
+    """The sums of these days that count, as far as notes say; None if nobody has made any."""
     workspace = current_workspace()
     ids = [
-        {"_id": {"$in": [question.head, note_for_all(workspace)]}},
+        {"_id": {"$in": [question.maker, note_for_all(workspace)]}},
         {"_id": notes_of(workspace, question.experiment_id)},
         {"_id": days},
     ]
     found = await sums.find({"$or": ids}, projection, batch_size=BATCH, session=session).to_list()
-    head = next((each for each in found if each["_id"] == question.head), None)
-    if head is None or "made" not in head:
+    by_id = {each["_id"]: each for each in found}
+    if by_id.pop(question.maker, None) is None:
         return None
-    trusted = _before(head["made"])
-    left = [each["_id"] for each in found if "left" in each and each["left"] >= trusted]
-    if note_for_all(workspace) in left:
-        return None
-    return kept_from(head, found, {number_in(each) * HOUR // DAY for each in left})
+    everything = by_id.pop(note_for_all(workspace), {}).get("left", _NEVER)
+    left: dict[int, Timestamp] = {}
+    for key, each in by_id.items():
+        if "left" in each:
+            day = number_in(key) * HOUR // DAY
+            left[day] = max(each["left"], left.get(day, _NEVER))
+    return {
+        day: KeptDay(each["made"], each.get("rows"))
+        for key, each in by_id.items()
+        if "made" in each and max(everything, left.get(day := number_in(key), _NEVER)) < _before(each["made"])
+    }
 
 
 def _before(made: Timestamp) -> Timestamp:
@@ -253,32 +257,32 @@ def _before(made: Timestamp) -> Timestamp:
 async def _changed_days(
     traces: Collection,
     question: Question,
-    kept: Kept,
+    made: Mapping[int, Timestamp],
     session: Session | None = None,
     *,
     limit: int = 2**31 - 1,
-) -> set[int] | None:
-    """The days on which a trace has been touched since the sums were made; None for ``limit`` traces."""
-    match = question.of_experiment(
-        {"touched": {"$gte": _before(kept.made)}}, _between(question.start, question.end), _until(kept)
-    )
+) -> set[int]:
+    """The days of which traces have been touched since their sums were made; all, if that many have."""
+    if not made:
+        return set()
+    since = {"touched": {"$gte": _before(min(made.values()))}}
+    match = question.of_experiment(since, _between(min(made) * DAY, (max(made) + 1) * DAY - 1))
     day = {"$floor": {"$divide": ["$request_time", DAY]}}
     pipeline: list[Document] = [
         {"$match": match},
         {"$limit": limit},
-        {"$group": {"_id": day, "n": {"$sum": 1}}},
+        {"$group": {"_id": day, "n": {"$sum": 1}, "last": {"$max": "$touched"}}},
     ]
     found = await (await traces.aggregate(pipeline, hint="touched", session=session)).to_list()
-    return None if sum(each["n"] for each in found) >= limit else {int(each["_id"]) for each in found}
+    if sum(each["n"] for each in found) >= limit:
+        return {*made}
+    last = {int(each["_id"]): each["last"] for each in found}
+    return {day for day in made.keys() & last.keys() if last[day] >= _before(made[day])}
 
 
 def _all_changing(made: Timestamp) -> Document:
     """The note that any trace may be changing, if it is not older than sums may be."""
     return {"_id": note_for_all(current_workspace()), "left": {"$gte": _before(made)}}
-
-
-def _until(kept: Kept) -> Document:
-    return {"request_time": {"$lt": kept.until}}
 
 
 async def _keep_if_possible(database: Database, question: Question) -> None:
@@ -288,11 +292,11 @@ async def _keep_if_possible(database: Database, question: Question) -> None:
             async with _maker(database, question) as maker:
                 await maker.run()
     except DuplicateKeyError:
-        _logger.debug("Somebody else has begun to sum up %s.", question.head)
+        _logger.debug("Somebody else has begun to sum up %s.", question.maker)
     except PyMongoError:
-        _logger.debug("The sums of %s are not kept.", question.head, exc_info=True)
+        _logger.debug("The sums of %s are not kept.", question.maker, exc_info=True)
     else:
-        _waits_of(database).end(question.head)
+        _waits_of(database).end(question.maker)
 
 
 @asynccontextmanager
@@ -325,29 +329,32 @@ class _Maker:
     async def run(self) -> None:
         question = self._question
         self._began = await self._begin()
-        everything = _days_between(question, None, None)
+        every_day = _days_between(question, None, None)
         whole = replace(question, start=None, end=None)
         if await self._sums.find_one(_all_changing(self._began), session=self._session):
             return
-        kept = await _read_sums(self._sums, whole, everything, {"rows": 0}, self._session)
-        days: dict[int, Timestamp | None] = {}
-        until: int | None = None
-        if kept is not None:
-            changed = await _changed_days(self._traces, whole, kept, self._session)
-            assert changed is not None  # there is no limit
-            stale = kept.stale | changed
-            days = dict(kept.days)
-            until = kept.until
-            for day in sorted(days.keys() | {day for day in stale if day * DAY < until}):
-                if day in stale or day not in kept.current:
-                    days[day] = await self._sum_up(day, min((day + 1) * DAY, until))
-        await self._vouch(days, await self._go_on(days, until))
+        kept = await _read_sums(self._sums, whole, every_day, {"rows": 0}, self._session) or {}
+        made = {day: each.made for day, each in kept.items()}
+        changed = await _changed_days(self._traces, whole, made, self._session)
+        current = {day: made[day] for day in made.keys() - changed}
+        outdated = {**every_day, "$nin": [self._key(day) for day in current]}
+        await self._sums.delete_many(
+            {"_id": outdated, "made": {"$not": {"$gte": self._began}}}, session=self._session
+        )
+        await self._confirm(current)
+        await self._go_on({*current})
+        # An experiment that was deleted meanwhile has taken its sums with it, but not what came behind that.
+        if await self._sums.find_one({"_id": question.maker}, {"_id": 1}, session=self._session) is None:
+            await self._sums.delete_many({"_id": every_day}, session=self._session)
+
+    def _key(self, day: int) -> str:
+        return day_key(current_workspace(), self._question.experiment_id, self._question.name, day)
 
     async def _begin(self) -> Timestamp:
         """Say so; raises DuplicateKeyError if somebody else did just now."""
         lately = Timestamp(max(int(time.time()) - RETRY_SECONDS, 0), 0)
         head = await self._sums.find_one_and_update(
-            {"_id": self._question.head, "began": {"$not": {"$gte": lately}}},
+            {"_id": self._question.maker, "began": {"$not": {"$gte": lately}}},
             {"$currentDate": {"began": {"$type": "timestamp"}}},
             upsert=True,
             return_document=ReturnDocument.AFTER,
@@ -357,49 +364,59 @@ class _Maker:
         began: Timestamp = head["began"]
         return began
 
-    async def _go_on(self, days: dict[int, Timestamp | None], until: int | None) -> int:
-        """Sum up the days that are not yet, the oldest first; up to when that was done."""
-        settled = (self._began.time - SETTLED_SECONDS) * 1000 // HOUR * HOUR
-        until = until if until is not None else INT64.start
-        while until < settled and time.monotonic() < self._deadline:
+    async def _confirm(self, current: Mapping[int, Timestamp]) -> None:
+        """Say of old sums that have been found right that they still are."""
+        days_of: dict[Timestamp, list[str]] = {}
+        for day, made in current.items():
+            if made.time < self._began.time - REFRESH_SECONDS / 2:
+                days_of.setdefault(made, []).append(self._key(day))
+        confirmed = [
+            UpdateMany({"_id": {"$in": keys}, "made": made}, {"$set": {"made": self._began}})
+            for made, keys in days_of.items()
+        ]
+        if confirmed:
+            await self._sums.bulk_write(confirmed, ordered=False, session=self._session)
+
+    async def _go_on(self, current: set[int]) -> None:
+        """Sum up the settled days that have no sums, the oldest first."""
+        settled = min((self._began.time - SETTLED_SECONDS) * 1000 // DAY, KEEPABLE.stop)
+        begin = KEEPABLE.start
+        while time.monotonic() < self._deadline:
             found = await self._traces.find_one(
-                self._question.of_experiment({"request_time": {"$gte": until, "$lt": settled}}),
+                self._question.of_experiment(_between(begin * DAY, settled * DAY - 1)),
                 {"_id": 0, "request_time": 1},
                 sort=[("request_time", 1)],
                 hint="metrics",
                 session=self._session,
             )
             if found is None:
-                return settled
-            day = found["request_time"] // DAY
-            end = min((day + 1) * DAY, settled)
-            days[day] = await self._sum_up(day, end, until, days.get(day))
-            until = end
-        return until
+                return
+            day = int(found["request_time"] // DAY)
+            if begin > KEEPABLE.start and day - begin <= _MOST_EMPTY_DAYS:
+                await self._keep({each: [] for each in range(begin, day)})
+            if day not in current:
+                await self._sum_up(day)
+            begin = day + 1
+            while begin in current:
+                begin += 1
 
-    async def _sum_up(
-        self, day: int, end: int, until: int | None = None, version: Timestamp | None = None
-    ) -> Timestamp | None:
-        """Keep the sums of a day up to ``end``; those up to ``until`` may be there in that version."""
-        if day not in KEEPABLE or time.monotonic() > self._deadline:
-            return None
-        question, start, tallies = self._question, day * DAY, Tallies()
-        key = day_key(current_workspace(), question.experiment_id, question.name, day)
-        if until is not None and version is not None:
-            earlier = await self._sums.find_one({"_id": key, "version": version}, session=self._session)
-            rows = (earlier or {}).get("rows")
-            if rows is not None and all("values" in row for row in rows if has_values(self._metric)):
-                unpacked(rows, tallies, with_values=has_values(self._metric))
-                start = until
-        await self._tally(_between(start, end - 1), tallies)
-        rows = packed(tallies, self._metric)
-        await self._sums.replace_one(
-            {"_id": key},
-            {"version": self._began} if rows is None else {"version": self._began, "rows": rows},
-            upsert=True,
-            session=self._session,
-        )
-        return self._began
+    async def _sum_up(self, day: int) -> None:
+        tallies: Tallies = {}
+        await self._tally(_between(day * DAY, (day + 1) * DAY - 1), tallies)
+        await self._keep({day: packed(tallies, self._metric)})
+
+    async def _keep(self, rows_of: Mapping[int, list[Document] | None]) -> None:
+        """Keep the sums of days; of one that has too many, that it has."""
+        writes: list[ReplaceOne[Document]] = [
+            ReplaceOne(
+                {"_id": self._key(day)},
+                {"made": self._began} if rows is None else {"made": self._began, "rows": rows},
+                upsert=True,
+            )
+            for day, rows in rows_of.items()
+        ]
+        if writes:
+            await self._sums.bulk_write(writes, ordered=False, session=self._session)
 
     async def _tally(self, time_range: Document, into: Tallies) -> None:
         match = self._question.of_experiment(time_range, self._metric.has_value)
@@ -412,17 +429,3 @@ class _Maker:
         )
         while some := await cursor.to_list(BATCH):
             add(some, self._finest, into)
-
-    async def _vouch(self, days: dict[int, Timestamp | None], until: int) -> None:
-        """Let readers use the sums, unless somebody else has begun meanwhile or the experiment is gone."""
-        await self._sums.update_one(
-            {"_id": self._question.head, "began": self._began},
-            {
-                "$set": {
-                    "made": self._began,
-                    "until": until,
-                    "days": [[day, days[day]] for day in sorted(days)],
-                }
-            },
-            session=self._session,
-        )

@@ -3,16 +3,16 @@
 import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import accumulate, repeat
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from bson.timestamp import Timestamp
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
 
-from genesis_flow.areas.traces.sums.documents import DAY, number_in
+from genesis_flow.areas.traces.sums.documents import DAY
 from genesis_flow.areas.traces.sums.metrics import DISTINCT_SESSIONS, Grouping, Metric, percentile
 from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.plain import Document
@@ -237,63 +237,32 @@ def regrouped(day: int, rows: Iterable[Document], grouping: Grouping) -> Iterato
             yield row | {"key": [*bucket, *asked]}
 
 
-@dataclass(slots=True)
-class Kept:
-    """The sums of an experiment and a metric, as of ``made``."""
+class KeptDay(NamedTuple):
+    """The sums of a day as of ``made``; without rows if there were too many to keep."""
 
     made: Timestamp
-    until: int
-    # Days that have traces; of those whose sums are there, their version.
-    days: dict[int, Timestamp | None]
-    # Those whose sums, if they can be kept, are of that version.
-    current: set[int]
-    # The sums that were read.
-    rows: dict[int, list[Document]]
-    # Days that have changed since.
-    stale: set[int]
-
-    def split(
-        self, start: int | None, end: int | None, *, with_values: bool
-    ) -> tuple[list[int], list[Range]]:
-        """The whole days that the sums answer, and the ranges, both ends included, that they do not."""
-        whole: list[int] = []
-        ranges: list[Range] = []
-        for day in sorted(self.days.keys() | self.stale):
-            first, last = day * DAY, min((day + 1) * DAY, self.until) - 1
-            low = first if start is None else max(first, start)
-            high = last if end is None else min(last, end)
-            if low > high:
-                continue
-            if (low, high) == (first, last) and self._has(day, with_values=with_values):
-                whole.append(day)
-            else:
-                _append(ranges, low, high)
-        if end is None or end >= self.until:
-            _append(ranges, self.until if start is None else max(start, self.until), end)
-        if len(ranges) > _MOST_RANGES:
-            return [], [(start, end)]
-        return whole, ranges
-
-    def _has(self, day: int, *, with_values: bool) -> bool:
-        if day in self.stale or day not in self.rows:
-            return False
-        return not with_values or all("values" in row for row in self.rows[day])
+    rows: list[Document] | None
 
 
-def _append(ranges: list[Range], low: int, high: int | None) -> None:
-    if ranges and ranges[-1][1] == low - 1:
-        ranges[-1] = (ranges[-1][0], high)
-    else:
-        ranges.append((low, high))
+def split(
+    kept: Mapping[int, KeptDay], start: int | None, end: int | None, *, with_values: bool
+) -> tuple[list[int], list[Range]]:
+    """The whole days that sums answer, and the ranges, both ends included, that they do not."""
+    whole: list[int] = []
+    ranges: list[Range] = []
+    low = start
+    for day in sorted(kept):
+        first, last = day * DAY, (day + 1) * DAY - 1
+        is_asked = (start is None or start <= first) and (end is None or last <= end)
+        if is_asked and _answers(kept[day].rows, with_values=with_values):
+            whole.append(day)
+            if low is None or low < first:
+                ranges.append((low, first - 1))
+            low = last + 1
+    if low is None or end is None or low <= end:
+        ranges.append((low, end))
+    return (whole, ranges) if len(ranges) <= _MOST_RANGES else ([], [(start, end)])
 
 
-def kept_from(head: Document, documents: Iterable[Document], stale: set[int]) -> Kept:
-    """What a head vouches for of the ``documents`` of days."""
-    days = {int(day): version for day, version in head["days"]}
-    current = {
-        day: each
-        for each in documents
-        if "version" in each and each["version"] == days.get(day := number_in(each["_id"]))
-    }
-    rows = {day: each["rows"] for day, each in current.items() if "rows" in each}
-    return Kept(head["made"], int(head["until"]), days, set(current), rows, stale)
+def _answers(rows: list[Document] | None, *, with_values: bool) -> bool:
+    return rows is not None and (not with_values or all("values" in row for row in rows))
