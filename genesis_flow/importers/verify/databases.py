@@ -38,13 +38,11 @@ from genesis_flow.importers.verify.histories import POINT, Point, rows_of
 from genesis_flow.importers.verify.leftovers import leftovers
 from genesis_flow.importers.verify.plain import plain_entities
 from genesis_flow.importers.verify.sql_values import (
-    BINARY,
     STATES,
-    TEXTS,
     TOKEN_USAGE,
-    WHOLE_COLUMNS,
     counts_of,
     number_of,
+    oddity,
     snapshot_of,
     unwrapped,
     whole_of,
@@ -191,17 +189,10 @@ class DatabaseSource:
     def _is_readable(self, table: str, row: Row) -> bool:
         """Whether texts are texts and times are numbers; what is not is named, and the row left out."""
         for column, value in row.items():
-            if isinstance(value, bytes) and (table, column) not in BINARY:
-                reason = f"its {column} is not UTF-8"
-            elif (table, column) in TEXTS or column not in WHOLE_COLUMNS:
-                continue
-            elif value is not None and not isinstance(value, int):
-                reason = f"its {column} is {value!r}, not a whole number"
-            else:
-                continue
-            key = {name: row[name] for name in row if name.endswith(("id", "uuid", "key", "name"))}
-            self.trouble(table, str(key), reason)
-            return False
+            if reason := oddity(table, column, value):
+                key = {name: row[name] for name in row if name.endswith(("id", "uuid", "key", "name"))}
+                self.trouble(table, str(key), f"its {column} is {reason}")
+                return False
         return True
 
     def _map(self, table: str, key: str, value: str, /, **where: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from genesis_flow.importers.verify.entities import json_value
 LARGEST = sys.float_info.max
 
 # Databases that check no types may hold anything in these columns.
-WHOLE_COLUMNS = {
+_WHOLE_COLUMNS = {
     "start_time",
     "end_time",
     "deleted_time",
@@ -35,13 +35,22 @@ _PARTS = [
     for table, columns in ((kind.table, kind.columns), *((rows.table, rows.columns) for rows in kind.rows))
     for each in columns
 ]
-BINARY = {(table, each.name) for table, each in _PARTS if each.letter in "yY"}
-TEXTS = {(table, each.name) for table, each in _PARTS if each.letter in "tT"} | {
+_BINARY = {(table, each.name) for table, each in _PARTS if each.letter in "yY"}
+_TEXTS = {(table, each.name) for table, each in _PARTS if each.letter in "tT"} | {
     (rows.table, rows.of_items[1]) for kind in PLAIN.values() for rows in kind.rows if rows.of_items
 }
 TOKEN_USAGE = "mlflow.trace.tokenUsage"
 # MLflow 2 named it so.
 STATES = {"TRACE_STATUS_UNSPECIFIED": "STATE_UNSPECIFIED"}
+
+
+def oddity(table: str, column: str, value: Any) -> str | None:
+    """What is wrong with a value that its column is not for."""
+    if isinstance(value, bytes):
+        return None if (table, column) in _BINARY else "not UTF-8"
+    if column not in _WHOLE_COLUMNS or (table, column) in _TEXTS or value is None or isinstance(value, int):
+        return None
+    return f"{value!r}, not a whole number"
 
 
 def whole_of(stored: Any) -> int:
