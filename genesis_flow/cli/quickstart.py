@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 # What the extra `server` asks for. The extra itself is not named: another project owns this project's name
 # on the public index, and a pip that does not find genesis-flow installed would fetch that one.
-SERVER_REQUIREMENT = "mlflow>=3.17,<4"
+SERVER_REQUIREMENTS = ("mlflow>=3.17,<4", "python-multipart>=0.0.18,<1")
+INSTALL_SERVER = "pip install " + " ".join(f'"{each}"' for each in SERVER_REQUIREMENTS)
 
 _COLUMNS = ("degree", "learning_rate", "validation_accuracy", "validation_loss", "train_loss")
 
@@ -139,7 +140,7 @@ def _what_next(directory: Path, best: "Run") -> list[str]:
         f"  a chart to look at: {best.info.artifact_uri}/loss.svg",
         "",
         "Look at it in MLflow's UI",
-        f'  pip install "{SERVER_REQUIREMENT}"',
+        f"  {INSTALL_SERVER}",
         f"  genesis-flow server --backend-store-uri {shlex.quote(uri)}",
         "",
         "Log from your own code",

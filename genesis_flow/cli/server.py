@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from genesis_flow.cli.quickstart import SERVER_REQUIREMENT
+from genesis_flow.cli.quickstart import INSTALL_SERVER
 from genesis_flow.compat.packages import is_whole
 
 
@@ -149,8 +149,7 @@ def require_server_packages() -> None:
     """A client installs mlflow-skinny, which has the command `mlflow server` but not what it runs."""
     if not is_whole():
         raise click.ClickException(
-            "The server needs the whole of MLflow, not only mlflow-skinny: "
-            f'pip install "{SERVER_REQUIREMENT}"'
+            f"The server needs the whole of MLflow, not only mlflow-skinny: {INSTALL_SERVER}"
         )
 
 

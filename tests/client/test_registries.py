@@ -3,11 +3,13 @@
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.entities.mcp_server import MCPStatus
 from mlflow.store.tracking.rest_store import RestStore
@@ -65,6 +67,35 @@ def test_functions_of_mlflow_genai(genesis_uri: str, monkeypatch: pytest.MonkeyP
         assert [each.name for each in mlflow.genai.search_mcp_servers(f"name = '{name}'")] == [name]
     finally:
         mlflow.set_tracking_uri(None)
+
+
+@since_3_18
+def test_a_folder_is_uploaded_as_a_skill(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server reads the upload with a library that MLflow does not install, and our extra does."""
+    from mlflow.cli.skills import commands
+
+    if find_spec("python_multipart") is None:
+        missing = "python-multipart is missing: pip install '.[server]'"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    folder, pulled = tmp_path / "folder", tmp_path / "pulled"
+    (folder / "more").mkdir(parents=True)
+    texts = {
+        "SKILL.md": "---\nname: uploaded\ndescription: Says hello.\n---\nHello.\n",
+        "more/words.txt": "hello",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+
+    def command(*words: str) -> None:
+        done = CliRunner().invoke(commands, list(words))
+        assert done.exit_code == 0, done.output
+
+    command("register", "--source", str(folder))
+    command("pull", "skills:/uploaded/1", "--destination", str(pulled))
+    assert {name: (pulled / name).read_text() for name in texts} == texts
 
 
 @since_3_18

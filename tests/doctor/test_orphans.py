@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,14 @@ def store(uri: str, raw: Raw) -> Iterator[MongoDBStore]:
     made = MongoDBStore(uri)
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long repairs would have waited for calls that may still be writing: none is, in most tests."""
+    seconds: list[float] = []
+    monkeypatch.setattr(orphans, "sleep", seconds.append)
+    return seconds
 
 
 def doctor(uri: str, tmp_path: Path, *options: str) -> Report:
@@ -123,6 +131,42 @@ def test_whatever_lacks_its_parent_is_removed(
     assert doctor(uri, tmp_path, "--deep").verdict("orphans") == "ok"
 
 
+def test_contents_that_no_version_of_an_mcp_server_has(
+    store: MongoDBStore, uri: str, raw: Raw, tmp_path: Path, waited: list[float]
+) -> None:
+    """As crashes leave them: made and never named, replaced and not removed, outliving their server."""
+    for name in ("com.example/kept", "com.example/gone"):
+        for version in ("1.0.0", "2.0.0"):
+            store.create_mcp_server_version({"name": name, "version": version})
+    store.delete_mcp_server_version("com.example/kept", "2.0.0")  # its number stays taken, with its content
+    assert doctor(uri, tmp_path).verdict("orphans") == "ok"
+    whole = {content["_id"] for content in raw.mcp_contents.find({"server": {"$regex": "kept$"}})}
+    kept = raw.mcp_contents.find_one({"_id": {"$regex": "kept.*1.0.0"}})
+    assert kept is not None
+    raw.mcp_contents.insert_many({**kept, "_id": f"{kept['_id']} {why}"} for why in ("unnamed", "replaced"))
+    raw.mcp_servers.delete_one({"name": "com.example/gone"})
+    found = doctor(uri, tmp_path)
+    assert (found.code, found.verdict("orphans")) == (0, "warn")
+    assert found.checks["orphans"]["details"] == {"contents that no version of an MCP server has": 4}
+    assert doctor(uri, tmp_path, "--repair").verdict("orphans") == "ok"
+    assert waited == [TIMEOUT]
+    assert {content["_id"] for content in raw.mcp_contents.find()} == whole
+    assert store.get_mcp_server_version("com.example/kept", "1.0.0").version == "1.0.0"
+
+
+async def test_the_content_of_a_version_that_is_being_made_stays(
+    uri: str, raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor looks when the content is there and the server does not name it yet, and repairs."""
+    async with AsyncStore(f"{uri}&appName=patient") as patient:
+        server_json = {"name": "com.example/new", "version": "1.0.0"}
+        making = patient.create_mcp_server_version(server_json)
+        report = await repaired_meanwhile(uri, tmp_path, monkeypatch, ("insert", "mcp_servers"), making)
+        removed = {"contents that no version of an MCP server has": 0}
+        assert report.checks["orphans"]["details"] == {"removed": removed}
+        assert (await patient.get_mcp_server_version("com.example/new", "1.0.0")).server_json == server_json
+
+
 def test_of_large_collections_some_are_looked_at(
     store: MongoDBStore, uri: str, raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,10 +183,10 @@ def test_of_large_collections_some_are_looked_at(
     assert raw.spans.count_documents({}) == 0
 
 
-async def test_children_of_a_trace_that_is_being_made_stay(
-    uri: str, raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The doctor looks when the spans are there and their trace is not yet, and repairs."""
+async def repaired_meanwhile(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: tuple[str, str], making: Awaitable[Any]
+) -> Report:
+    """The report of a doctor who looks just before the last command of a call, and repairs."""
     waited: list[float] = []
     waits, written = threading.Event(), threading.Event()
     reports: list[Report] = []
@@ -159,14 +203,23 @@ async def test_children_of_a_trace_that_is_being_made_stay(
         repairing.start()
         assert waits.wait(60)
 
+    with interrupted(*last, look) as interruption:
+        await making
+    assert interruption.error is None
+    written.set()
+    await asyncio.to_thread(repairing.join, 60)
+    assert waited == [TIMEOUT]
+    return reports[0]
+
+
+async def test_children_of_a_trace_that_is_being_made_stay(
+    uri: str, raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor looks when the spans are there and their trace is not yet, and repairs."""
     async with AsyncStore(f"{uri}&appName=patient") as patient:
-        with interrupted("findAndModify", "traces", look) as interruption:
-            await patient.log_spans("0", [span(trace_id(1), 1)])
-        assert interruption.error is None
-        written.set()
-        await asyncio.to_thread(repairing.join, 60)
-        assert reports[0].checks["orphans"]["details"] == {"removed": {"spans of traces that are gone": 0}}
-        assert waited == [TIMEOUT]
+        making = patient.log_spans("0", [span(trace_id(1), 1)])
+        report = await repaired_meanwhile(uri, tmp_path, monkeypatch, ("findAndModify", "traces"), making)
+        assert report.checks["orphans"]["details"] == {"removed": {"spans of traces that are gone": 0}}
         assert len((await patient.get_trace(trace_id(1))).data.spans) == 1
 
 

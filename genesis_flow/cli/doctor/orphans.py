@@ -1,4 +1,4 @@
-"""Documents whose parent is not there: what races and crashes have left of things that are deleted.
+"""Documents whose parent is not there, or does not name them: what races and crashes have left behind.
 
 No call reads them, and none would ever remove them. A part of each collection is looked at, chosen by chance
 if it is large; ``--deep`` looks at all. Some children are written before their parent, so what is removed
@@ -18,6 +18,7 @@ from genesis_flow.areas.evaluation.documents import DatasetRecordFields, Evaluat
 from genesis_flow.areas.issues.counts import begun, ended
 from genesis_flow.areas.issues.documents import IssueFields
 from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields
+from genesis_flow.areas.mcp.documents import MCPContentFields, MCPServerFields
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.reviews.documents import ReviewQueueFields, ReviewQueueItemFields
 from genesis_flow.areas.runs.documents import RunFields
@@ -48,6 +49,8 @@ class _Family:
     children: type[Declared]
     parents: type[Declared]
     parent_field: str | None = None
+    named_in: tuple[str, str] | None = None
+    """A list of the parent, and the field of its entries that names the children it has."""
 
     def parent_of(self, child: Document) -> str | int:
         """The id of the parent; those of experiments are numbers."""
@@ -55,6 +58,14 @@ class _Family:
             child[self.parent_field] if self.parent_field else child["_id"].partition(SEPARATOR)[0]
         )
         return parent
+
+    def without(self, parent: Document, children: list[str]) -> list[str]:
+        """Those that this parent does not have."""
+        if self.named_in is None:
+            return []
+        entries, field_name = self.named_in
+        named = {entry[field_name] for entry in parent.get(entries, ())}
+        return [child for child in children if child not in named]
 
 
 _CHILDREN = (
@@ -67,6 +78,13 @@ _CHILDREN = (
     _Family("assessments of traces that are gone", AssessmentFields, TraceFields, "trace_id"),
     _Family("records of evaluation datasets that are gone", DatasetRecordFields, EvaluationDatasetFields),
     _Family("items of review queues that are gone", ReviewQueueItemFields, ReviewQueueFields, "queue_id"),
+    _Family(
+        "contents that no version of an MCP server has",
+        MCPContentFields,
+        MCPServerFields,
+        "server",
+        named_in=("versions", "content"),
+    ),
 )
 
 # Items of queues go with their traces, and MLflow has items without one.
@@ -150,27 +168,33 @@ def _orphans(patient: Patient, family: _Family, everything: bool) -> Orphans:
     )
     found = Orphans(family)
     for portion in portions(some):
-        parents = {family.parent_of(child) for child in portion}
-        lost = _lost(patient, family, parents)
+        by_parent: dict[str | int, list[str]] = {}
         for child in portion:
-            if family.parent_of(child) in lost:
-                found.by_parent.setdefault(family.parent_of(child), []).append(child["_id"])
+            by_parent.setdefault(family.parent_of(child), []).append(child["_id"])
+        for parent, lost in _lost(patient, family, by_parent).items():
+            found.by_parent.setdefault(parent, []).extend(lost)
         if found.count >= _MOST:
             break
     return found
 
 
-def _lost(patient: Patient, family: _Family, parents: set[str | int]) -> set[str | int]:
-    there = _collection(patient, family.parents).find({"_id": {"$in": list(parents)}}, {"_id": 1})
-    return parents - {parent["_id"] for parent in there}
+def _lost(
+    patient: Patient, family: _Family, by_parent: dict[str | int, list[str]]
+) -> dict[str | int, list[str]]:
+    """Those of the children whose parent is not there, or does not name them."""
+    fields = {"_id": 1, **({".".join(family.named_in): 1} if family.named_in else {})}
+    lost = dict(by_parent)
+    for parent in _collection(patient, family.parents).find({"_id": {"$in": list(by_parent)}}, fields):
+        if rest := family.without(parent, lost.pop(parent["_id"])):
+            lost[parent["_id"]] = rest
+    return lost
 
 
 def _remove(patient: Patient, orphans: Orphans) -> int:
     children, removed = _collection(patient, orphans.family.children), 0
     for parents in portions(orphans.by_parent):
-        lost = _lost(patient, orphans.family, set(parents))
-        orphaned = (child for parent in lost for child in orphans.by_parent[parent])
-        for ids in portions(orphaned):
+        lost = _lost(patient, orphans.family, {parent: orphans.by_parent[parent] for parent in parents})
+        for ids in portions(child for rest in lost.values() for child in rest):
             removed += children.delete_many({"_id": {"$in": ids}}).deleted_count
     return removed
 
