@@ -92,11 +92,10 @@ def _shared(original: Function) -> Function:
     """One who has told MLflow of a Redis has a tracker that is shared already."""
 
     def get_budget_tracker() -> Any:
-        from mlflow.tracking._tracking_service.utils import _get_store
+        # Imported here: the gateway needs packages of the server.
+        from genesis_flow.compat.budgets import InMemoryBudgetTracker, store_of_calls
 
-        from genesis_flow.compat.budgets import InMemoryBudgetTracker
-
-        tracker, store = original(), _get_store()
+        tracker, store = original(), store_of_calls()
         if not isinstance(tracker, InMemoryBudgetTracker) or not isinstance(store, MongoDBStore):
             return tracker
         return _shared_budgets(store)
@@ -106,7 +105,6 @@ def _shared(original: Function) -> Function:
 
 @functools.lru_cache(maxsize=1)
 def _shared_budgets(store: MongoDBStore) -> Any:
-    # Imported here: the gateway needs packages of the server.
     from genesis_flow.plugins.budgets import SharedBudgets
 
     return SharedBudgets(store)
