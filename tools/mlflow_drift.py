@@ -183,7 +183,7 @@ def our_hooks() -> list[Any]:
 def broken_hooks(rows: list[Any], tree: MlflowTree) -> Iterator[Finding]:
     """Replacements whose place is not what they were written for: their feature would be off."""
     for row in rows:
-        if getattr(row, "may_lack", False) and tree.path_of(row.module) is None:
+        if row.may_lack and tree.path_of(row.module) is None:
             continue
         found = _parameters(tree, row.module, row.name)
         if found is None:

@@ -19,7 +19,7 @@ _TAKEN = frozenset({"ManagedSessionMaker", "_get_managed_session_maker", "_get_s
 _WORDS = (*_ASKED, *_TAKEN, "SqlAlchemy")
 
 _SCHEMES = "gives SQL's schemes to SQL's store; ours stand beside them, by entry points"
-_JOBS = "background jobs, which have hooks of their own or are turned off by genesis-flow server"
+_JOBS = "background jobs, which have hooks of their own"
 _RESOLVED = "replaced by a hook: mlflow.server.gateway_api takes the function from here"
 _WORKSPACES = "workspaces are kept by SQL alone"
 _URIS = "tells SQL's schemes from others: who asks it is judged"
