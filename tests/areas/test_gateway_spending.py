@@ -27,6 +27,7 @@ from tests.commands import recorder
 
 # A window that ends in none of our lives.
 AGES = BudgetDuration(BudgetDurationUnit.DAYS, 40_000)
+DAY = 24 * 3_600_000
 ENDPOINT = "e-1"
 COST = 0.25
 
@@ -186,13 +187,12 @@ async def test_a_budget_of_another_aim_is_counted_anew(
 
 async def test_windows_end_and_clocks_differ(store: AsyncStore, other: AsyncStore) -> None:
     """A counter of an earlier window is worth nothing; one of a later window is of who is ahead."""
-    hour = BudgetDuration(BudgetDurationUnit.HOURS, 1)
-    await made_budget(store, 1.0, duration=hour)
+    await made_budget(store, 1.0)
     await count(store, "one", 1.0)
     assert await asked(other) is not None
     counters = store.database.collection(BudgetFields)
     for step, seen in ((-2, 0.0), (2, 1.0)):
-        await counters.update_one({}, {"$inc": {"spent.start": step * 3_600_000}})
+        await counters.update_one({}, {"$inc": {"spent.start": step * AGES.value * DAY}})
         assert await spent(other) == [seen]
         await count(other, f"at {step}", 0.5)
         (document,) = await counters.find({}).to_list()

@@ -184,6 +184,7 @@ class BudgetFields(GatewayFields):
 
     class Settings(CollectionSettings):
         name = "gateway_budgets"
+        derived = ("spent",)
         keep_nulls = False
 
 
