@@ -6,9 +6,10 @@
     python tools/mlflow_drift.py --newest               the newest one there
     python tools/mlflow_drift.py --newest --record      keep this one as what others are compared with
 
-It looks at the names that we import, the arguments of those that are functions, the groups of entry points
-and the environment variables that we rely on, the methods of MLflow's stores, the revisions of its databases
-and the routes of its server. It compares with tools/mlflow_recorded.json, or with what `--against` names.
+It looks at the names that we import, the functions that hooks replace, the arguments of those that are
+functions, the groups of entry points and the environment variables that we rely on, the methods of MLflow's
+stores, the revisions of its databases and the routes of its server. It compares with
+tools/mlflow_recorded.json, or with what `--against` names.
 
 Exit code 0: nothing differs. 1: something has to be read. 2: something of ours would fail.
 """
@@ -170,6 +171,48 @@ def broken_groups(tree: MlflowTree, root: Path = ROOT) -> Iterator[Finding]:
         yield Finding("entry points are not looked for", group, "(pyproject.toml)")
 
 
+def our_hooks() -> list[Any]:
+    """The rows of the tables in genesis_flow/plugins/hooks.py."""
+    # Imported here: it takes MLflow, the installed one, which is only told of by its names.
+    from genesis_flow.plugins import hooks
+
+    tables = [table for table in vars(hooks).values() if isinstance(table, tuple)]
+    return [row for table in tables for row in table if isinstance(row, hooks.Hook)]
+
+
+def broken_hooks(rows: list[Any], tree: MlflowTree) -> Iterator[Finding]:
+    """Replacements whose place is not what they were written for: their feature would be off."""
+    for row in rows:
+        if row.may_lack and tree.path_of(row.module) is None:
+            continue
+        found = _parameters(tree, row.module, row.name)
+        if found is None:
+            what = "is gone"
+        elif found != row.parameters:
+            what = (
+                f"takes {', '.join(found) or 'nothing'} instead of {', '.join(row.parameters) or 'nothing'}"
+            )
+        else:
+            continue
+        yield Finding("hook does not fit", f"{row.module}.{row.name}", f"{what}, so {row.feature} are off")
+
+
+def _parameters(tree: MlflowTree, module: str, name: str) -> tuple[str, ...] | None:
+    """Those of a function, of a method (`Class.method`), or of what makes a class."""
+    first, _, method = name.partition(".")
+    place = tree.find(module, first)
+    node: ast.stmt | None = place[1] if place else None
+    made = isinstance(node, ast.ClassDef) and not method
+    if isinstance(node, ast.ClassDef):
+        wanted = method or "__init__"
+        node = next((each for each in node.body if getattr(each, "name", None) == wanted), None)
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return None
+    spec = node.args
+    every = (*spec.posonlyargs, *spec.args, spec.vararg, *spec.kwonlyargs, spec.kwarg)
+    return tuple(each.arg for each in every if each is not None)[made:]
+
+
 def our_variables(root: Path = ROOT) -> set[str]:
     """MLflow's environment variables that our files name."""
     texts = (path.read_text(encoding="utf-8") for folder in OURS for path in (root / folder).rglob("*.py"))
@@ -261,7 +304,11 @@ def main(arguments: list[str] | None = None) -> int:
             place = options.place or installed()
         tree = MlflowTree(place)
         now = survey(tree, groups)
-        broken = [*broken_imports(groups, tree), *broken_groups(tree)]
+        broken = [
+            *broken_imports(groups, tree),
+            *broken_groups(tree),
+            *broken_hooks(our_hooks(), tree),
+        ]
     if options.record:
         RECORDED.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
         print(f"MLflow {now['version']} is what the next ones are compared with.")

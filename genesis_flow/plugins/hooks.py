@@ -8,7 +8,6 @@ read in MLflow's source: to look at a place must not import it.
 import functools
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +23,7 @@ _logger = logging.getLogger("genesis_flow")
 
 GATEWAY = "the AI gateway's calls"
 JOBS = "background jobs"
-# How often a worker looks at what others have spent. MLflow's ten minutes let each worker spend a budget.
-REFRESH_VARIABLE = "MLFLOW_GATEWAY_BUDGET_REFRESH_INTERVAL"
-REFRESH_SECONDS = 5
+BUDGETS = "budgets that all workers share"
 
 Function = Callable[..., Any]
 
@@ -91,6 +88,28 @@ class _Guarded:
         return self._found
 
 
+def _shared(original: Function) -> Function:
+    """One who has told MLflow of a Redis has a tracker that is shared already."""
+
+    def get_budget_tracker() -> Any:
+        # Imported here: the gateway needs packages of the server.
+        from genesis_flow.compat.budgets import InMemoryBudgetTracker, store_of_calls
+
+        tracker, store = original(), store_of_calls()
+        if not isinstance(tracker, InMemoryBudgetTracker) or not isinstance(store, MongoDBStore):
+            return tracker
+        return _shared_budgets(store)
+
+    return get_budget_tracker
+
+
+@functools.lru_cache(maxsize=1)
+def _shared_budgets(store: MongoDBStore) -> Any:
+    from genesis_flow.plugins.budgets import SharedBudgets
+
+    return SharedBudgets(store)
+
+
 HOOKS = (
     Hook("mlflow.server.gateway_api", "_validate_store", ("store",), GATEWAY, _validated),
     Hook("mlflow.server.gateway_api", "get_endpoint_config", ("endpoint_name", "store"), GATEWAY, _resolved),
@@ -101,6 +120,8 @@ HOOKS = (
         GATEWAY,
         _guarded,
     ),
+    Hook("mlflow.gateway.budget", "get_budget_tracker", (), BUDGETS, _shared),
+    Hook("mlflow.server.handlers", "get_budget_tracker", (), BUDGETS, _shared),
 )
 
 _UTILS = "mlflow.server.jobs.utils"
@@ -136,7 +157,6 @@ JOB_HOOKS = (
 
 def apply_hooks(hooks: tuple[Hook, ...] = HOOKS) -> None:
     """Put the replacements in; of a feature all, or none."""
-    os.environ.setdefault(REFRESH_VARIABLE, str(REFRESH_SECONDS))
     for hook in _fitting(hooks):
         importlib.import_module(hook.module)
         _apply(hook)

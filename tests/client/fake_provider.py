@@ -1,17 +1,22 @@
-"""A provider on loopback that speaks OpenAI's protocol and answers at once."""
+"""A provider on loopback that speaks the protocols of OpenAI, Anthropic and Gemini, and answers at once."""
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+Content = dict[str, Any]
+PROMPT_TOKENS, ANSWER_TOKENS = 7, 3
+_KEYS = ("authorization", "x-api-key", "x-goog-api-key")
 
 
 class Provider(ThreadingHTTPServer):
     """Notes the keys and the models of all calls. The model ``broken`` fails."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -27,31 +32,42 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        model = asked["model"]
-        self.server.calls.append((self.headers["authorization"], model))
+        path = self.path.partition("?")[0]
+        is_gemini = path.startswith("/v1beta/models/")
+        model = path.rpartition("/")[2].partition(":")[0] if is_gemini else asked["model"]
+        self.server.calls.append((next(filter(None, map(self.headers.get, _KEYS)), ""), model))
         if model == "broken":
             self._send(500, {"error": {"message": "the provider is broken"}})
-        elif self.path.endswith("/embeddings"):
+        elif path.endswith("/embeddings"):
             data = [{"object": "embedding", "index": 0, "embedding": [0.5, 1.0]}]
-            self._send(200, {"object": "list", "data": data, "model": model, "usage": _usage(7, 0)})
+            self._send(200, {"object": "list", "data": data, "model": model, "usage": _usage(0)})
+        elif is_gemini:
+            self._answer(path.endswith(":streamGenerateContent"), _gemini)
+        elif path.endswith("/messages"):
+            self._answer(asked.get("stream", False), lambda words: _anthropic(model, words))
         elif asked.get("stream"):
-            self._stream(model)
+            self._stream([*(_chunk(model, *word) for word in (("po", None), ("ng", "stop"))), "[DONE]"])
         else:
             message = {"role": "assistant", "content": _answer(asked)}
             choice = {"index": 0, "finish_reason": "stop", "message": message}
-            self._send(200, {**_completion(model), "choices": [choice], "usage": _usage(7, 3)})
+            self._send(200, {**_completion(model), "choices": [choice], "usage": _usage(ANSWER_TOKENS)})
 
-    def _stream(self, model: str) -> None:
+    def _answer(self, streams: bool, make: Callable[[list[str] | None], list[Content]]) -> None:
+        """The one answer that ``make`` gives for no words, or its events for the words of a stream."""
+        if streams:
+            self._stream(make(["po", "ng"]))
+        else:
+            self._send(200, make(None)[0])
+
+    def _stream(self, events: list[Content | str]) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
-        for word, reason in (("po", None), ("ng", "stop")):
-            choice = {"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": reason}
-            chunk = {**_completion(model), "object": "chat.completion.chunk", "choices": [choice]}
-            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-        self.wfile.write(b"data: [DONE]\n\n")
+        for event in events:
+            text = event if isinstance(event, str) else json.dumps(event)
+            self.wfile.write(f"data: {text}\n\n".encode())
 
-    def _send(self, status: int, content: dict[str, Any]) -> None:
+    def _send(self, status: int, content: Content) -> None:
         body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
@@ -63,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         """The calls are kept, not printed."""
 
 
-def _answer(asked: dict[str, Any]) -> str:
+def _answer(asked: Content) -> str:
     """A judge is asked for JSON, and refuses what speaks of dynamite."""
     text = json.dumps(asked["messages"])
     if "response_format" in asked or "rationale" in text:
@@ -73,16 +89,65 @@ def _answer(asked: dict[str, Any]) -> str:
     return "pong"
 
 
-def _completion(model: str) -> dict[str, Any]:
+def _completion(model: str) -> Content:
     return {"id": "c1", "object": "chat.completion", "created": 1, "model": model}
 
 
-def _usage(prompt: int, completion: int) -> dict[str, int]:
+def _chunk(model: str, word: str, reason: str | None) -> Content:
+    choice = {"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": reason}
+    return {**_completion(model), "object": "chat.completion.chunk", "choices": [choice]}
+
+
+def _usage(answer: int) -> dict[str, int]:
     return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
+        "prompt_tokens": PROMPT_TOKENS,
+        "completion_tokens": answer,
+        "total_tokens": PROMPT_TOKENS + answer,
     }
+
+
+def _anthropic(model: str, words: list[str] | None) -> list[Content]:
+    message: Content = {"id": "m1", "type": "message", "role": "assistant", "model": model}
+    if words is None:
+        usage = {"input_tokens": PROMPT_TOKENS, "output_tokens": ANSWER_TOKENS}
+        content = [{"type": "text", "text": "pong"}]
+        return [{**message, "content": content, "stop_reason": "end_turn", "usage": usage}]
+    return [
+        {
+            "type": "message_start",
+            "message": {
+                **message,
+                "content": [],
+                "usage": {"input_tokens": PROMPT_TOKENS, "output_tokens": 1},
+            },
+        },
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}}
+            for word in words
+        ),
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": {"output_tokens": ANSWER_TOKENS},
+        },
+        {"type": "message_stop"},
+    ]
+
+
+def _gemini(words: list[str] | None) -> list[Content]:
+    usage = {
+        "promptTokenCount": PROMPT_TOKENS,
+        "candidatesTokenCount": ANSWER_TOKENS,
+        "totalTokenCount": PROMPT_TOKENS + ANSWER_TOKENS,
+    }
+    answers: list[Content] = [
+        {"candidates": [{"index": 0, "content": {"role": "model", "parts": [{"text": word}]}}]}
+        for word in words or ["pong"]
+    ]
+    answers[-1]["usageMetadata"] = usage
+    return answers
 
 
 @contextmanager

@@ -201,6 +201,19 @@ def test_a_rollback_takes_all_of_it(source: Source, job: Job) -> None:
     assert job.rollback(outcome.journal).removed == {}
 
 
+def test_what_calls_spend_of_a_budget_is_no_change_of_it(
+    source: Source, job: Job, store: MongoDBStore
+) -> None:
+    outcome = job.run(source.uri)
+    endpoints = [each.endpoint_id for each in store.list_gateway_endpoints()]
+    for endpoint in endpoints:
+        store._count_gateway_cost(f"a call of {endpoint}", 0.5, endpoint, "default", "ann")
+    spent = [window.cumulative_spend for window in store._gateway_budget_windows()]
+    assert any(spent), "the calls have been counted"
+    assert check(job.uri, source.uri).outcome.differences == []
+    assert job.rollback(outcome.journal).kept == []
+
+
 def test_a_rollback_keeps_what_people_use(source: Source, job: Job, store: MongoDBStore) -> None:
     outcome = job.run(source.uri)
     endpoint = store.get_gateway_endpoint(name="own experiment")

@@ -78,6 +78,9 @@ async def budgets(call: Call) -> None:
     await call("list_budget_policies_across_workspaces")
     await call("update_budget_policy", budget, budget_amount=2.0)
     await call("sum_gateway_trace_cost", 0, 1)
+    await call("_count_gateway_cost", "a call", 0.5, "e-1", "default", "ann")
+    await call("_exceeded_gateway_budget", "e-1", "default", "ann")
+    await call("_gateway_budget_windows")
     await call("delete_budget_policy", doomed)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from genesis_flow.plugins.hooks import HOOKS, Hook
 from tools import mlflow_drift as drift
 from tools.mlflow_tree import MlflowTree
 
@@ -153,6 +154,46 @@ def test_changes_that_have_to_be_read(tmp_path: Path) -> None:
         "route: /mlflow/things/put is new",
         "route: /mlflow/things/get is gone",
     }
+
+
+HOOKED = """
+from mlflow.other import handed_on
+
+def plain(store): ...
+
+class Made:
+    def __init__(self, uri): ...
+
+    def method(self, a, *, b=1): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "parameters", "told"),
+    [
+        ("hooked", "plain", ("store",), None),
+        ("hooked", "Made", ("uri",), None),
+        ("hooked", "Made.method", ("self", "a", "b"), None),
+        ("hooked", "handed_on", (), None),
+        ("hooked", "plain", ("store", "more"), "takes store instead of store, more, so calls are off"),
+        ("hooked", "handed_on", ("store",), "takes nothing instead of store, so calls are off"),
+        ("hooked", "Made.gone", ("self",), "is gone, so calls are off"),
+        ("hooked", "gone", (), "is gone, so calls are off"),
+        ("missing", "plain", ("store",), "is gone, so calls are off"),
+    ],
+)
+def test_hooks_whose_place_has_changed(
+    module: str, name: str, parameters: tuple[str, ...], told: str | None, tmp_path: Path
+) -> None:
+    tree = package(tmp_path, hooked=HOOKED, other="def handed_on(): ...")
+    row = Hook(f"mlflow.{module}", name, parameters, "calls", lambda original: original)
+    assert [each.what for each in drift.broken_hooks([row], tree)] == ([told] if told else [])
+
+
+def test_all_hooks_are_looked_at() -> None:
+    rows = drift.our_hooks()
+    assert set(HOOKS) <= set(rows)
+    assert list(drift.broken_hooks(rows, MlflowTree(drift.installed()))) == []
 
 
 def test_nothing_changed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from genesis_flow.areas.gateway.guardrails import GatewayGuardrails
 from genesis_flow.areas.gateway.models import GatewayModels
 from genesis_flow.areas.gateway.resolving import GatewayCalls
 from genesis_flow.areas.gateway.secrets import GatewaySecrets
+from genesis_flow.areas.gateway.spending import GatewaySpending
 from genesis_flow.mongo.declaration import AreaDeclaration
 
 AREA = AreaDeclaration(
@@ -35,5 +36,6 @@ AREA = AreaDeclaration(
         GatewayBudgets,
         GatewayGuardrails,
         GatewayCalls,
+        GatewaySpending,
     ),
 )

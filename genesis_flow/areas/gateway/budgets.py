@@ -21,6 +21,7 @@ from pymongo import ASCENDING
 from genesis_flow.areas.experiments.guards import validate_max_results
 from genesis_flow.areas.gateway import entities as told
 from genesis_flow.areas.gateway.documents import BudgetFields
+from genesis_flow.areas.gateway.remembered import forget
 from genesis_flow.areas.gateway.shared import change_of, missing, new, require_endpoint
 from genesis_flow.areas.traces.documents import (
     AUTH_USERNAME_PATH,
@@ -32,6 +33,7 @@ from genesis_flow.core.errors import invalid
 from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import BATCH, Collection
+from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation
 from genesis_flow.mongo.scoping import scoped
 
@@ -73,7 +75,9 @@ class GatewayBudgets(Area):
         )
         # Nothing of it is unique but its id.
         refusal = entities.taken(f"The budget {document['_id']} is there already")
-        return told.budget_policy(await entities.insert(self._budgets, document, refusal))
+        made = await entities.insert(self._budgets, document, refusal)
+        forget(self.database)
+        return told.budget_policy(made)
 
     @operation
     async def get_budget_policy(self, budget_policy_id: str) -> GatewayBudgetPolicy:
@@ -121,6 +125,7 @@ class GatewayBudgets(Area):
                 update["$unset"] = {"target_value": ""}
             changed = await self._budgets.update_one(scoped({"_id": budget_policy_id, **aim}), update)
             if changed.matched_count:
+                forget(self.database)
                 return await self.get_budget_policy(budget_policy_id)
             # Its aim has changed since it was read.
 
@@ -130,6 +135,7 @@ class GatewayBudgets(Area):
         gone = (await self._budgets.delete_one(scoped({"_id": budget_policy_id}))).deleted_count
         if not gone and not is_repetition():
             raise _unknown(budget_policy_id)()
+        forget(self.database)
 
     @operation
     async def list_budget_policies(
@@ -156,20 +162,39 @@ class GatewayBudgets(Area):
         username: str | None = None,
     ) -> float:
         """What calls of endpoints have cost, by their traces that began from one time to before the other."""
-        traces = self.database.collection(TraceFields)
-        query: Document = {
-            # Comparisons in the place of KNOWN and of existence, which an index alone could not answer.
-            "experiment_id": {"$gte": 0},
-            # Not scoped: a budget may be for all workspaces.
-            **({} if workspace is None else {"workspace": workspace}),
-            GATEWAY_ENDPOINT_PATH: {"$gte": ""} if endpoint_id is None else endpoint_id,
-            "request_time": {"$gte": start_time_ms, "$lt": end_time_ms},
-            **({} if username is None else {AUTH_USERNAME_PATH: username}),
-        }
-        total = {"$group": {"_id": None, "cost": {"$sum": f"${TOTAL_COST_PATH}"}}}
-        cursor = await traces.aggregate([{"$match": query}, total])
-        found = await cursor.to_list()
-        return float(found[0]["cost"]) if found else 0.0
+        return await cost_of_traces(
+            self.database,
+            start_time_ms,
+            end_time_ms,
+            workspace=workspace,
+            endpoint_id=endpoint_id,
+            username=username,
+        )
+
+
+async def cost_of_traces(
+    database: Database,
+    start_time_ms: int,
+    end_time_ms: int,
+    *,
+    workspace: str | None = None,
+    endpoint_id: str | None = None,
+    username: str | None = None,
+) -> float:
+    traces = database.collection(TraceFields)
+    query: Document = {
+        # Comparisons in the place of KNOWN and of existence, which an index alone could not answer.
+        "experiment_id": {"$gte": 0},
+        # Not scoped: a budget may be for all workspaces.
+        **({} if workspace is None else {"workspace": workspace}),
+        GATEWAY_ENDPOINT_PATH: {"$gte": ""} if endpoint_id is None else endpoint_id,
+        "request_time": {"$gte": start_time_ms, "$lt": end_time_ms},
+        **({} if username is None else {AUTH_USERNAME_PATH: username}),
+    }
+    total = {"$group": {"_id": None, "cost": {"$sum": f"${TOTAL_COST_PATH}"}}}
+    cursor = await traces.aggregate([{"$match": query}, total])
+    found = await cursor.to_list()
+    return float(found[0]["cost"]) if found else 0.0
 
 
 def _unknown(budget_policy_id: str) -> entities.Refusal:

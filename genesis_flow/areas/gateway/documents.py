@@ -159,6 +159,15 @@ class BindingFields(GatewayFields):
         goes_with = {"endpoint_id": "gateway_endpoints"}
 
 
+class SpentOfBudget(BaseModel):
+    """What calls have spent of a budget in its latest window."""
+
+    aim: str = Field(description="The budget's scope, target and duration that it was counted for.")
+    start: int = Field(description="When the window began.")
+    cost: float = Field(description="What was spent: at first the sum over the traces, then what calls cost.")
+    calls: list[str] = Field(description="The latest calls that were counted, so that none counts twice.")
+
+
 class BudgetFields(GatewayFields):
     """How much may be spent in a window of time, and what happens then."""
 
@@ -169,9 +178,13 @@ class BudgetFields(GatewayFields):
     target_scope: str = Field(description="`GLOBAL`, `WORKSPACE`, `ENDPOINT` or `USER`.")
     target_value: str | None = Field(default=None, description="Which endpoint or user.")
     action: str = Field(description="`REJECT` or `ALERT`.")
+    spent: SpentOfBudget | None = Field(
+        default=None, description="What was spent, once a call has cost something."
+    )
 
     class Settings(CollectionSettings):
         name = "gateway_budgets"
+        derived = ("spent",)
         keep_nulls = False
 
 

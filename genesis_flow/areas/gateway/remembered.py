@@ -1,55 +1,54 @@
-"""What calls of endpoints remember for a second: the documents, encrypted as they are.
+"""What calls of endpoints remember for a second: endpoints, encrypted as they are, and budgets.
 
 So a change reaches all workers within that second, and the process that made it at once.
 """
 
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, TypeVar
 
-from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database
-from genesis_flow.mongo.scoping import current_workspace
+
+T = TypeVar("T")
 
 SECONDS = 1.0
 _MOST = 1_000
 
 
-class _Endpoints:
-    """The endpoints of one database that were called within the last second."""
+class _Looked:
+    """What was found in one database within the last second."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str, str], tuple[float, Document]] = {}
+        self.found: dict[Hashable, tuple[float, Any]] = {}
         # Counts the changes: what was read before one must not be remembered after it.
         self.changes = 0
 
 
-_remembered: "weakref.WeakKeyDictionary[Database, _Endpoints]" = weakref.WeakKeyDictionary()
+_remembered: "weakref.WeakKeyDictionary[Database, _Looked]" = weakref.WeakKeyDictionary()
 
 
-async def remembered(
-    database: Database, name: str, look: Callable[[], Awaitable[Document | None]]
-) -> Document | None:
-    """The endpoint of that name, as it is or was within the last second."""
-    endpoints = _remembered.setdefault(database, _Endpoints())
-    key = (current_workspace(), name)
-    known = endpoints.found.get(key)
+async def remembered(database: Database, key: Hashable, look: Callable[[], Awaitable[T]]) -> T:
+    """What ``look`` finds under that key, as it is or was within the last second. None is not remembered."""
+    looked = _remembered.setdefault(database, _Looked())
+    known = looked.found.get(key)
     if known is not None and time.monotonic() - known[0] < SECONDS:
-        return known[1]
-    began, changes = time.monotonic(), endpoints.changes
-    document = await look()
-    if document is None:
-        endpoints.found.pop(key, None)
-    elif changes == endpoints.changes:
-        if len(endpoints.found) >= _MOST:
-            endpoints.found.clear()
-        endpoints.found[key] = (began, document)
-    return document
+        found: T = known[1]
+        return found
+    began, changes = time.monotonic(), looked.changes
+    found = await look()
+    if found is None:
+        looked.found.pop(key, None)
+    elif changes == looked.changes:
+        if len(looked.found) >= _MOST:
+            looked.found.clear()
+        looked.found[key] = (began, found)
+    return found
 
 
 def forget(database: Database) -> None:
-    """Have the next call of each endpoint look anew: something that it may use was changed."""
-    endpoints = _remembered.get(database)
-    if endpoints is not None:
-        endpoints.changes += 1
-        endpoints.found.clear()
+    """Have the next call look anew: something that it may use was changed."""
+    looked = _remembered.get(database)
+    if looked is not None:
+        looked.changes += 1
+        looked.found.clear()

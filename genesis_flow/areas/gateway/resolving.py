@@ -15,6 +15,7 @@ from genesis_flow.areas.gateway.shared import missing
 from genesis_flow.compat import crypto
 from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.operation import Area, operation
+from genesis_flow.mongo.scoping import current_workspace
 
 if TYPE_CHECKING:
     from mlflow.entities.gateway_guardrail import GatewayGuardrailConfig
@@ -32,7 +33,7 @@ class GatewayCalls(Area):
             found = await read(self.database, EndpointFields, {"name": name}, *CALLED)
             return found[0] if found else None
 
-        document = await remembered(self.database, name, look)
+        document = await remembered(self.database, ("endpoint", current_workspace(), name), look)
         if document is None:
             raise missing("GatewayEndpoint", name=name)()
         if crypto.is_derived():
