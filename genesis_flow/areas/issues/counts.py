@@ -33,13 +33,12 @@ from pymongo.errors import PyMongoError
 
 from genesis_flow.areas.issues.documents import IssueFields
 from genesis_flow.areas.traces.documents import AssessmentFields
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.operation import call_token, drawn_once
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.writes import until_done
-
-Document = dict[str, Any]
 
 _logger = logging.getLogger(__name__)
 
