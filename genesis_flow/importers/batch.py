@@ -239,16 +239,19 @@ class BatchWriter:
             unit.blocks.setdefault(write.owner[1], set()).add(key)
         if unit.verdicts[write.owner] is Verdict.NEW:
             return InsertOne(RawBSONDocument(encoded))
-        if write.merge is not None and (found := existing.get((write.collection, key))) is not None:
+        if (found := existing.get((write.collection, key))) is not None:
+            if write.merge is None:
+                return _updating(write, found)
             joined = write.merge(found, write.document)
             return None if joined == found else ReplaceOne({"_id": key}, joined)
         return ReplaceOne({"_id": key}, RawBSONDocument(encoded), upsert=True)
 
     def _existing(self, group: Iterable[tuple[UnitState, Write, bytes]]) -> dict[tuple[str, Any], Document]:
-        """The documents that new ones are joined with."""
+        """The documents that new ones are joined with, or that hold more than comes from the source."""
         wanted: dict[str, list[Any]] = {}
         for unit, write, _ in group:
-            if write.merge is not None and unit.verdicts[write.owner] is not Verdict.NEW:
+            meets = write.merge is not None or bool(write.declared.Settings.derived)
+            if meets and unit.verdicts[write.owner] is not Verdict.NEW:
                 wanted.setdefault(write.collection, []).append(write.document["_id"])
         return {
             (collection, found["_id"]): found
@@ -305,6 +308,16 @@ class BatchWriter:
             "reason": _storable(problem.reason),
             "size": problem.size,
         }
+
+
+def _updating(write: Write, found: Document) -> UpdateOne:
+    """What stores keep in a document for their readers stays, also what they change just now."""
+    new = {name: value for name, value in write.document.items() if name != "_id"}
+    gone = found.keys() - write.document.keys() - set(write.declared.Settings.derived)
+    change: Document = {"$set": new}
+    if gone:
+        change["$unset"] = dict.fromkeys(sorted(gone), "")
+    return UpdateOne({"_id": write.document["_id"]}, change)
 
 
 def _joining(write: Write) -> UpdateOne:

@@ -44,7 +44,7 @@ async def test_round_trips(store: MongoDBStore, commands: CommandRecorder) -> No
     assert [name for name, _ in sent] == ["insert", "aggregate", "update", "findAndModify"]
     with commands.recording() as sent:
         await store.log_spans("0", [span(ONE, 12, 1, start=20), span(TWO, 12, 1, start=20)])
-    assert [name for name, _ in sent] == ["aggregate", "insert", "findAndModify", "findAndModify"]
+    assert [name for name, _ in sent] == ["aggregate", "update", "findAndModify", "findAndModify"]
     with commands.recording() as sent:
         await store.start_trace(stated(trace_id(3)))
     assert [name for name, _ in sent] == ["aggregate", "findAndModify"]
