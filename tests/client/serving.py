@@ -46,6 +46,6 @@ def mlflow_server(
 
 def answers(address: str) -> bool:
     try:
-        return requests.get(f"{address}/health", timeout=2).ok
-    except requests.ConnectionError:
+        return requests.get(f"{address}/health", timeout=10).ok
+    except (requests.ConnectionError, requests.Timeout):  # or it is slow, on a busy machine
         return False

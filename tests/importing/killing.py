@@ -15,6 +15,7 @@ from genesis_flow.importers import loader
 from genesis_flow.importers.engine import Options, run_import
 from genesis_flow.migrate import command
 from genesis_flow.migrate.config import MigrateConfig, load_config
+from genesis_flow.stores.areas import DECLARED
 
 # Children are forked from a server process that has no threads and no clients yet.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -137,6 +138,8 @@ _VOLATILE = {
     "traces": {"touched"},
     # Notes for readers who keep sums: when traces changed, by the server's clock.
     "trace_sums": None,
+    # Who counted, or was about to change what is counted.
+    **{each.Settings.name: set(each.Settings.derived) for each in DECLARED if each.Settings.derived},
 }
 
 
