@@ -18,6 +18,7 @@ from genesis_flow.areas.issues.documents import IssueFields
 from genesis_flow.areas.labels.documents import LabelSchemaFields
 from genesis_flow.areas.reviews.documents import ReviewQueueFields, ReviewQueueItemFields, item_key
 from genesis_flow.areas.traces.documents import AssessmentFields
+from genesis_flow.kit import entities
 from tests.areas.explain import Query, profiled
 from tests.commands import CommandRecorder
 from tests.mongod import Mongod
@@ -354,3 +355,19 @@ async def test_pages_stay_right_while_people_work(store: AsyncStore) -> None:
     first = await store.list_review_queue_items(queue, max_results=7)
     with pytest.raises(MlflowException, match="another search"):
         await store.list_review_queue_items(queue, status="complete", page_token=first.token)
+
+
+async def test_a_list_that_is_read_while_another_makes_the_default_question(
+    store: MongoDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = await store.create_experiment("raced")
+    made = await store.list_label_schemas(experiment)
+    real, before = entities.page, [([], None)]
+
+    async def page(*arguments: Any) -> Any:
+        return before.pop() if before else await real(*arguments)
+
+    monkeypatch.setattr(entities, "page", page)
+    listed = await store.list_label_schemas(experiment)
+    assert [schema.schema_id for schema in listed] == [schema.schema_id for schema in made]
+    assert len(listed) == 1

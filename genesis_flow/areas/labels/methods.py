@@ -109,7 +109,9 @@ class LabelSchemas(Area):
             self._schemas.find_one(scoped({**query, "name": _default_name()}), {"_id": 1}),
             page(),
         )
-        if default is None and await self._made_default(number):
+        # The page may have been read before another made the default question, which was then found here.
+        is_late = default is not None and not found and page_token is None
+        if is_late or (default is None and await self._made_default(number)):
             found, token = await page()
         return PagedList([label_schema_entity(document) for document in found], token)
 
