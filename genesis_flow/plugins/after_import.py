@@ -2,11 +2,12 @@
 
 MLflow imports its plugins in every process that it starts: the server, its workers, Huey's consumers, the
 executor's runner, each job. There is no other place that all of them come by. A process that loads none of
-these modules pays one look into a set for each import, and loads nothing.
+these modules pays one look into a set for each import; one that was given no URI of ours loads nothing.
 """
 
 import importlib.abc
 import importlib.machinery
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -55,6 +56,19 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
 
 def _loaded(name: str) -> None:
+    if not _may_need_hooks():
+        return
     from genesis_flow.plugins.hooks import apply_loaded_hooks
 
     apply_loaded_hooks(name)
+
+
+def _may_need_hooks() -> bool:
+    """Whether a URI of ours is in the command line or the environment, where servers have them.
+
+    Without this each command of MLflow on another store would load ours: 0.4 seconds.
+    """
+    from genesis_flow.core.uri import SCHEMES
+
+    given = (*sys.argv, *os.environ.values())
+    return any(f"{scheme}:" in text for text in given for scheme in SCHEMES)

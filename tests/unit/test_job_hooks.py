@@ -1,6 +1,7 @@
 """Background jobs: MLflow's classes and functions make ours of our URIs, and stay what they are for SQL."""
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow.compat.jobs import JobStatus, JobUpdateStatus
 from genesis_flow.compat.source import parameters_of
-from genesis_flow.plugins import after_import, job_hooks
+from genesis_flow.plugins import job_hooks
+from genesis_flow.plugins.hooks import apply_loaded_hooks
 from genesis_flow.sync.jobs import MongoDBJobLockManager, MongoDBJobStore
 
 URI = "mongodb://localhost:1/nowhere"
@@ -33,19 +35,42 @@ print(hasattr(utils._for_each_unfinished_job, "replaces"), hasattr(lock_manager.
 """
 
 
-def test_a_process_that_loads_the_runner_has_the_hooks() -> None:
+# A command of MLflow, and what a server of it loads.
+LOADS_A_COMMAND = """
+import sys
+import mlflow.cli
+import mlflow.server.jobs.utils
+print("genesis_flow.plugins.after_import" in sys.modules, "genesis_flow.plugins.hooks" in sys.modules)
+"""
+
+
+def printed(program: str, uri: str) -> list[str]:
+    environment = {name: value for name, value in os.environ.items() if "mongodb:" not in value}
     done = subprocess.run(
-        [sys.executable, "-c", LOADS_THE_RUNNER], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        env=environment | {"MLFLOW_BACKEND_STORE_URI": uri},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["MongoDBJobStore", "MongoDBJobStore", "True", "True"]
+    return done.stdout.split()
+
+
+def test_a_process_that_loads_the_runner_has_the_hooks() -> None:
+    assert printed(LOADS_THE_RUNNER, URI) == ["MongoDBJobStore", "MongoDBJobStore", "True", "True"]
+
+
+@pytest.mark.parametrize(("uri", "loaded"), [("sqlite:///x", "False"), (URI, "True")])
+def test_commands_on_another_store_load_none(uri: str, loaded: str) -> None:
+    assert printed(LOADS_A_COMMAND, uri) == ["True", loaded]
 
 
 @pytest.fixture(autouse=True)
 def hooks() -> None:
-    after_import.install()
     for name in ("mlflow.server.jobs.lock_manager", "mlflow.server.jobs.utils"):
         importlib.import_module(name)
+        apply_loaded_hooks(name)
 
 
 def test_sql_stays_sql(tmp_path: Path) -> None:
