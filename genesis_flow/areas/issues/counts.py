@@ -47,6 +47,11 @@ KIND = "issue"
 MARK_MILLISECONDS = 30 * 60 * 1000
 # The update of issues whose number must not count any more.
 COUNT_ANEW: Document = {"$unset": {"counted": ""}, "$inc": {"changes": 1}}
+# Stages that make, of references, the number of ``traces`` of each issue.
+TRACES_BY_ISSUE: list[Document] = [
+    {"$group": {"_id": {"name": "$name", "trace_id": "$trace_id"}}},
+    {"$group": {"_id": "$_id.name", "traces": {"$sum": 1}}},
+]
 _AT_ONCE = 1_000
 
 
@@ -145,8 +150,4 @@ async def _count(database: Database, issue_ids: list[str]) -> dict[str, int]:
 
 def references_of(issue_ids: list[str]) -> list[Document]:
     """The pipeline that counts the traces of issues, from the index alone."""
-    return [
-        {"$match": scoped({"kind": KIND, "name": {"$in": issue_ids}})},
-        {"$group": {"_id": {"name": "$name", "trace_id": "$trace_id"}}},
-        {"$group": {"_id": "$_id.name", "traces": {"$sum": 1}}},
-    ]
+    return [{"$match": scoped({"kind": KIND, "name": {"$in": issue_ids}})}, *TRACES_BY_ISSUE]

@@ -14,7 +14,7 @@ from pymongo.errors import PyMongoError
 
 from genesis_flow.areas.experiments.documents import ExperimentFields
 from genesis_flow.areas.experiments.guards import ACTIVE, DELETED, ERASED
-from genesis_flow.areas.issues.counts import COUNT_ANEW, KIND
+from genesis_flow.areas.issues.counts import COUNT_ANEW, KIND, TRACES_BY_ISSUE
 from genesis_flow.areas.issues.documents import IssueFields
 from genesis_flow.areas.metrics.documents import MetricHeadFields
 from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields
@@ -193,13 +193,7 @@ def _metrics_of_active_runs(runs: Any, heads: Any, settings: Settings) -> Leftov
 def _miscounted_issues(issues: Any, assessments: Any) -> Leftover:
     """What no crash leaves, but a dump that is not of one moment, or a hand that deletes assessments."""
     found = Leftover("issues that keep a wrong number of traces")
-    rows = assessments.aggregate(
-        [
-            {"$match": {"kind": KIND}},
-            {"$group": {"_id": {"issue": "$name", "trace": "$trace_id"}}},
-            {"$group": {"_id": "$_id.issue", "traces": {"$sum": 1}}},
-        ]
-    )
+    rows = assessments.aggregate([{"$match": {"kind": KIND}}, *TRACES_BY_ISSUE])
     traces = {row["_id"]: row["traces"] for row in rows}
     for issue in issues.find({"counted": True}, {"traces": 1}):
         if issue["traces"] != traces.get(issue["_id"], 0):
