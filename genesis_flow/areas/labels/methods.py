@@ -110,7 +110,8 @@ class LabelSchemas(Area):
             page(),
         )
         # The page may have been read before another made the default question, which was then found here.
-        is_late = default is not None and not found and page_token is None
+        is_whole = token is None and page_token is None
+        is_late = default is not None and is_whole and default["_id"] not in {each["_id"] for each in found}
         if is_late or (default is None and await self._made_default(number)):
             found, token = await page()
         return PagedList([label_schema_entity(document) for document in found], token)

@@ -68,7 +68,7 @@ def orphans(snapshot: Snapshot, phase: str) -> Iterator[Problem]:
 
 
 def _orphans_in_part(snapshot: Snapshot, phase: str) -> Iterator[Problem]:
-    """The same of tables whose rows are parts of one kind, and things of another."""
+    """Rows left out of tables whose rows are parts of one kind, and things of another."""
     for kind in PLAIN.values():
         if kind.but is None or PHASE_OF[kind.name] != phase or not snapshot.has(kind.table):
             continue

@@ -23,8 +23,9 @@ class Write:
     root is, and goes when its root goes. ``root`` is the document itself unless named.
 
     ``merge(existing, new)`` joins the document with one of an earlier run of the import; without it the new
-    document replaces the earlier. ``shared`` documents (datasets) have many owners: the fields of
-    ``add_to_sets`` are joined, everything else stays as it is.
+    document replaces the earlier, but for what stores keep in it for their readers (``Settings.derived``).
+    ``shared`` documents (datasets) have many owners: the fields of ``add_to_sets`` are joined, the rest stays
+    as it is.
     """
 
     declared: type[Declared]
