@@ -353,15 +353,15 @@ class _Maker:
     async def _begin(self) -> Timestamp:
         """Say so; raises DuplicateKeyError if somebody else did just now."""
         lately = Timestamp(max(int(time.time()) - RETRY_SECONDS, 0), 0)
-        head = await self._sums.find_one_and_update(
+        maker = await self._sums.find_one_and_update(
             {"_id": self._question.maker, "began": {"$not": {"$gte": lately}}},
             {"$currentDate": {"began": {"$type": "timestamp"}}},
             upsert=True,
             return_document=ReturnDocument.AFTER,
             session=self._session,
         )
-        assert head is not None  # an upsert
-        began: Timestamp = head["began"]
+        assert maker is not None  # an upsert
+        began: Timestamp = maker["began"]
         return began
 
     async def _confirm(self, current: Mapping[int, Timestamp]) -> None:
