@@ -203,7 +203,7 @@ class Jobs(Area):
 
     @mutation
     async def retry_or_fail_job(self, job_id: str, error: str) -> int | None:
-        """Let a job wait for another try, or end it after the last; the number of the try, None if there is none."""
+        """Let a job wait for another try, or end it after the last; gives the number of the try, or None."""
         from genesis_flow.compat.jobs import most_retries, retry_delay_seconds
 
         before = await self._found(job_id)
