@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from parts import DEEP, OWN_UPDATE, SEARCHES
+from parts import DEEP, FIRST_POINT, LAST_LINE, OWN_UPDATE, SEARCHES
 from processes import BARE, OURS, PLUGIN, SQLITE
 
 # What counts as flat: medians of the same call differ by this much from run to run.
@@ -133,6 +133,12 @@ def _threads(figures: Figures) -> Found:
         yield ("", rates[OURS] / rates[PLUGIN])
 
 
+def _ends(figures: Figures) -> Found:
+    ends = {row["store"]: row["p50"] for row in figures.of("start", "start") if row["step"] == LAST_LINE}
+    if OURS in ends and BARE in ends:
+        yield ("", (ends[OURS] - ends[BARE]) * 1000)
+
+
 def _lost(figures: Figures) -> Found:
     for row in figures.of("threads", "throughput"):
         if row["store"] == OURS and row["threads"] == 64:
@@ -170,13 +176,14 @@ def _pages(figures: Figures) -> Found:
 
 
 BARS = (
-    Bar("create_run, to mlflow-mongodb", _to("create_run", PLUGIN), most=1),
+    Bar("create_run, to mlflow-mongodb", _to("create_run", PLUGIN), most=0.9),
     Bar("log_param, to bare PyMongo", _to("log_param", BARE), most=1.3),
     Bar("set_tag, to bare PyMongo", _to("set_tag", BARE), most=1.3),
     Bar("log_metric, to bare PyMongo", _to("log_metric", BARE), most=1.4),
     Bar("log_metric, to mlflow-mongodb", _to("log_metric", PLUGIN), most=0.5),
     Bar("log_metric, more than bare PyMongo", _facade, most=0.3, unit=" ms"),
-    Bar(f"{BATCH}, to mlflow-mongodb", _to(BATCH, PLUGIN), most=0.5),
+    Bar(f"{FIRST_POINT}, to bare PyMongo", _to(FIRST_POINT, BARE), most=1.6),
+    Bar(f"{BATCH}, to mlflow-mongodb", _to(BATCH, PLUGIN), most=0.4),
     Bar("get_run, to mlflow-mongodb", _to("get_run", PLUGIN), most=1),
     Bar("newest 100 runs, to mlflow-mongodb", _newest_to_plugin, most=0.5),
     Bar("newest 100", _milliseconds("search newest 100"), most=45, unit=" ms"),
@@ -212,6 +219,7 @@ BARS = (
         lambda figures: figures.growth("keys", "log_batch 1,000 new keys", 0, 20_000),
         most=FLAT,
     ),
+    Bar(f"{LAST_LINE}, more than without a store", _ends, most=50, unit=" ms"),
     Bar("16 threads: calls a second, to mlflow-mongodb", _threads, least=3),
     Bar("64 threads: calls lost", _lost, most=0, unit=""),
     Bar("history: points a second, to mlflow-mongodb", _history, least=10),

@@ -21,6 +21,8 @@ SPANS = 10
 PAGES = (1, 10, 100)
 # PyMongo sends the update that log_metric consists of: the difference is what the store's own code takes.
 OWN_UPDATE = "log_metric beside its own update"
+# In a run that was just made.
+FIRST_POINT = "first point of a metric by log_metric"
 # As an agent that answers one question after the other logs it, and as a server that many agents log to.
 TRACE = ("trace of 10 spans", "trace of 10 spans back to back")
 
@@ -150,6 +152,7 @@ class Operations:
             return find
 
         return {
+            FIRST_POINT: fresh_run,
             "log_batch 50 params": fresh_run,
             "log_batch 200 metrics, 50 params, 20 tags": fresh_run,
             "log_batch 1,000 new keys": few_keys,
@@ -193,6 +196,7 @@ class Operations:
                 ("log_metric", "log_metric back to back", OWN_UPDATE),
                 lambda: self.log_point(self.run, next_step()),
             ),
+            FIRST_POINT: lambda: store.log_metric(self.fresh, Metric("loss", 1.0, START, 0)),
             "log_param": lambda: store.log_param(self.run, Param(f"p{next_step() % 100}", "value")),
             "set_tag": lambda: store.set_tag(self.run, RunTag(f"t{next_step() % 100}", f"{self.step}")),
             "update_run_info": lambda: store.update_run_info(self.run, RunStatus.RUNNING, None, "a run"),
@@ -360,7 +364,14 @@ class Bare:
         def insert() -> None:
             self.collection.insert_one({"value": 1, "tags": {"a": "b"}})
 
-        updates = ("log_metric", "log_metric back to back", "log_param", "set_tag", "update_run_info")
+        updates = (
+            "log_metric",
+            "log_metric back to back",
+            FIRST_POINT,
+            "log_param",
+            "set_tag",
+            "update_run_info",
+        )
         return {
             "create_run": insert,
             **dict.fromkeys(updates, update),

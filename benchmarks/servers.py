@@ -95,6 +95,22 @@ def postgresql(folder: Path) -> Iterator[str | None]:
         subprocess.run([*control, "-m", "fast", "stop"], cwd=data, **options)
 
 
+def process_of(uri: str) -> int | None:
+    """The process of the server behind a URI; a file has none."""
+    if uri.startswith("sqlite:"):
+        return None
+    with pymongo.MongoClient(uri) as client:
+        return int(client.admin.command("serverStatus")["pid"])
+
+
+def processor_seconds(pid: int | None) -> float:
+    """That a process has used until now."""
+    if pid is None:
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def disk_of(kind: str, uri: str) -> int:
     """Bytes of a store's data and indexes."""
     if kind == "sqlite":

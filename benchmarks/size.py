@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pymongo
 from mlflow.entities import Metric, Param, RunTag
@@ -40,12 +41,24 @@ def numbers(count: int, points: int) -> list[Metric]:
     ]
 
 
-def disk(client: "pymongo.MongoClient[dict[str, object]]") -> int:
-    """Bytes of all collections and indexes, after a checkpoint."""
+class Bytes(NamedTuple):
+    documents: float
+    indexes: float
+
+    @property
+    def all(self) -> float:
+        return self.documents + self.indexes
+
+
+def disk(client: "pymongo.MongoClient[dict[str, object]]") -> Bytes:
+    """Bytes of all collections and of all indexes, after a checkpoint."""
     client.admin.command("fsync")
     database = client["mlflow"]
     names = [each["name"] for each in database.list_collections() if each["type"] == "collection"]
-    return sum(int(database.command("collStats", name)["totalSize"]) for name in names)
+    stats = [database.command("collStats", name) for name in names]
+    return Bytes(
+        sum(int(each["storageSize"]) for each in stats), sum(int(each["totalIndexSize"]) for each in stats)
+    )
 
 
 def measure(runs: int, traces: int) -> dict[str, float]:
@@ -55,24 +68,32 @@ def measure(runs: int, traces: int) -> dict[str, float]:
         experiment = store.create_experiment("size")
         with pymongo.MongoClient[dict[str, object]](embedded.status(directory).uri) as client:
 
-            def cost(make: Callable[[int], None], times: int) -> float:
+            def cost(make: Callable[[int], None], times: int) -> Bytes:
                 before = disk(client)
                 for number in range(times):
                     make(number)
-                return (disk(client) - before) / times
+                return Bytes(*((now - then) / times for now, then in zip(disk(client), before, strict=True)))
 
             operations = Operations(store, None)
             operations.prepare()
-            log_trace = operations.calls()["trace of 10 spans"]
+            make_trace = operations.before()["trace of 10 spans"]
+            log_made = operations.calls()["trace of 10 spans"]
+
+            def log_trace(_: int) -> None:
+                make_trace()
+                log_made()
+
             few = cost(lambda _: log_run(store, experiment, numbers(10, 1)), runs)
             long = cost(lambda _: log_run(store, experiment, numbers(1, POINTS)), runs // 5)
             single = cost(lambda _: log_run(store, experiment, numbers(1, 1)), runs // 5)
-            trace = cost(lambda _: log_trace(), traces)
+            trace = cost(log_trace, traces)
         embedded.stop(directory, force=True)
     return {
-        "bytes of a run with 20 params, 8 tags and 10 metrics": round(few),
-        "bytes of a point in a history of 1,000": round((long - single) / (POINTS - 1), 1),
-        "bytes of a trace with ten spans": round(trace),
+        "bytes of a run with 20 params, 8 tags and 10 metrics": round(few.all),
+        "of these in indexes": round(few.indexes),
+        "bytes of a point in a history of 1,000": round((long.all - single.all) / (POINTS - 1), 1),
+        "bytes of a trace with ten spans": round(trace.all),
+        "of these in its indexes": round(trace.indexes),
     }
 
 

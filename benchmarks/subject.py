@@ -175,6 +175,19 @@ def first_call(kind: str, uri: str, artifacts: str, experiment: str = "") -> Non
     store.get_experiment(experiment)
 
 
+def last_line(kind: str, uri: str) -> None:
+    """A program that logs and leaves the end of its run to MLflow; that of pymongo only imports MLflow."""
+    import mlflow
+
+    if kind != "pymongo":
+        mlflow.set_tracking_uri(uri)
+        mlflow.start_run()
+        mlflow.log_param("p", "1")
+        for step in range(5):
+            mlflow.log_metric("loss", 1.0, step=step)
+    print(time.time(), flush=True)
+
+
 def import_only(kind: str) -> None:
     if kind == "pymongo":
         importlib.import_module("pymongo")
@@ -191,6 +204,8 @@ def main() -> None:
         import_only(kind)
     elif what == "first-call":
         first_call(kind, uri, artifacts, *rest)
+    elif what == "last-line":
+        last_line(kind, uri)
     else:
         serve(kind, uri, artifacts)
 

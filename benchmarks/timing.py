@@ -16,6 +16,7 @@ CALLS = {
     "log_metric": 10,
     "log_metric beside its own update": 10,
     "log_metric back to back": 10,
+    "first point of a metric by log_metric": 10,
     "log_param": 10,
     "set_tag": 10,
     "update_run_info": 10,

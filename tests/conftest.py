@@ -1,5 +1,6 @@
 """Fixtures: one mongod for the session, a fresh database for each test."""
 
+import gc
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,11 @@ from tests.commands import CommandRecorder, recorder
 from tests.emptied import EmptiedDatabase
 from tests.forgetting import forgotten
 from tests.mongod import Mongod, running_mongod
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: collections of garbage, of which some tests ask for many, pass it over."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from playwright.sync_api import Browser, Page, Response, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Response, sync_playwright
 
 CHROMIUM_VARIABLE = "GENESIS_FLOW_CHROMIUM"
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -50,6 +50,8 @@ class Window:
 
     address: str
     page: Page
+    has_login: bool = False
+    shares_profile: bool = False
     calls: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -60,24 +62,62 @@ class Window:
         self.page.goto(f"{self.address}/#{path}", wait_until="domcontentloaded")
         return self.page
 
+    def turn(self, path: str) -> Page:
+        """Open another page of the interface that is loaded already, as a click does."""
+        if not self.page.url.startswith(self.address):
+            return self.go(path)
+        self.page.evaluate("path => { location.hash = path }", path)
+        return self.page
+
     def note(self, response: Response) -> None:
         path = response.url.removeprefix(self.address)
         if "/ajax-api/" in path or "/get-artifact" in path:
             self.calls.append(path)
-        if response.status >= 400 and _ANSWERED_404_WITHOUT_USERS not in path:
+        if response.status >= 400 and (self.has_login or _ANSWERED_404_WITHOUT_USERS not in path):
             self.refused.append(f"{response.status} {response.request.method} {path}")
 
     def close(self) -> None:
-        self.page.context.close()
+        self.page.close() if self.shares_profile else self.page.context.close()
 
 
-def open_window(browser: Browser, address: str, *, width: int = 1500, height: int = 900) -> Window:
-    context = browser.new_context(viewport={"width": width, "height": height}, timezone_id="UTC")
+def open_profile(
+    browser: Browser, *, width: int = 1500, height: int = 900, login: tuple[str, str] | None = None
+) -> BrowserContext:
+    """What pages share: their cache, in which the interface is compiled, and what they remember."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        timezone_id="UTC",
+        http_credentials=login and {"username": login[0], "password": login[1]},
+    )
     context.set_default_timeout(_PATIENCE_MILLISECONDS)
     lines = (f"localStorage.setItem({key!r}, {value!r})" for key, value in _SETTINGS.items())
     # Only where there is a storage: about:blank has none.
     context.add_init_script(f"if (location.protocol !== 'about:') {{ {'; '.join(lines)} }}")
-    window = Window(address, context.new_page())
+    return context
+
+
+def open_window(
+    browser: Browser,
+    address: str,
+    *,
+    width: int = 1500,
+    height: int = 900,
+    login: tuple[str, str] | None = None,
+) -> Window:
+    """A window with a profile of its own."""
+    context = open_profile(browser, width=width, height=height, login=login)
+    return _window(Window(address, context.new_page(), has_login=login is not None))
+
+
+def open_another(profile: BrowserContext, address: str) -> Window:
+    """A window that shares the cache of earlier ones, and remembers nothing of them."""
+    page = profile.new_page()
+    kinds = {"origin": address, "storageTypes": "cookies,indexeddb,local_storage"}
+    profile.new_cdp_session(page).send("Storage.clearDataForOrigin", kinds)
+    return _window(Window(address, page, shares_profile=True))
+
+
+def _window(window: Window) -> Window:
     window.page.on("response", window.note)
     window.page.on("pageerror", lambda error: window.errors.append(str(error)))
     return window

@@ -4,7 +4,7 @@
     python tools/gen_sync.py --check    write nothing; exit 1 and name the files that are not up to date
 
 An area is a class that derives from ``Area``; its operations are the methods that
-``@operation``, ``@mutation`` or ``@long_mutation`` decorates.
+``@operation``, ``@mutation``, ``@long_mutation`` or ``@heartbeat`` decorates.
 """
 
 import argparse
@@ -31,9 +31,9 @@ GENERATED = "sync/_generated"
 
 AREA = "Area"
 # The decorators that make a method an operation, and what runs such a method in the facade.
-OPERATIONS = {"operation": "_run", "mutation": "_run", "long_mutation": "_run_long"}
+OPERATIONS = {"operation": "_run", "mutation": "_run", "heartbeat": "_run", "long_mutation": "_run_long"}
 # What makes an operation one that callers run themselves.
-DIRECT = "direct"
+DIRECT = {"direct": "_run_direct", "direct_read": "_run_direct_read"}
 # What every async store has; the facade has its own.
 LIFE_CYCLE = ("open", "opened", "close")
 
@@ -140,7 +140,7 @@ def _runner(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:
     """The facade's method that runs ``function``, if that is an operation."""
     names = {_last_name(decorator) or "" for decorator in function.decorator_list}
     runner = next((OPERATIONS[name] for name in names if name in OPERATIONS), None)
-    return "_run_direct" if runner and DIRECT in names else runner
+    return next((DIRECT[name] for name in names if runner and name in DIRECT), runner)
 
 
 def _check_annotated(source: Source, function: ast.AsyncFunctionDef, where: str) -> None:

@@ -172,11 +172,12 @@ def broken_groups(tree: MlflowTree, root: Path = ROOT) -> Iterator[Finding]:
 
 
 def our_hooks() -> list[Any]:
-    """The rows of the tables in genesis_flow/plugins/hooks.py."""
+    """The rows of the tables in genesis_flow/plugins/hooks.py and model_hooks.py."""
     # Imported here: it takes MLflow, the installed one, which is only told of by its names.
-    from genesis_flow.plugins import hooks
+    from genesis_flow.plugins import hooks, model_hooks
 
-    tables = [table for table in vars(hooks).values() if isinstance(table, tuple)]
+    held = [*vars(hooks).values(), *vars(model_hooks).values()]
+    tables = [table for table in held if isinstance(table, tuple)]
     return [row for table in tables for row in table if isinstance(row, hooks.Hook)]
 
 
@@ -206,6 +207,8 @@ def _parameters(tree: MlflowTree, module: str, name: str) -> tuple[str, ...] | N
     if isinstance(node, ast.ClassDef):
         wanted = method or "__init__"
         node = next((each for each in node.body if getattr(each, "name", None) == wanted), None)
+        if node is None and made:
+            return ()  # it has that of another class
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return None
     spec = node.args

@@ -2,9 +2,13 @@
 
 Starts `genesis-flow server` and MLflow's own server on SQLite, each with a team's data and MLflow's demo, and
 prints what each refuses. Exit code 1 if ours refuses more. Needs the extra `dev` and Debian's chromium.
+
+With `--login` both ask for users and have workspaces, and the walk is the admin's; with `--workspaces` they
+have workspaces alone.
 """
 
 import json
+import os
 import re
 import sys
 import time
@@ -29,6 +33,9 @@ DEMO_EXPERIMENT = "MLflow Demo"
 _DEMO_PATH = "/ajax-api/3.0/mlflow/demo/generate"
 _SECONDS_FOR_THE_DEMO = 300
 _TABS = 3
+ADMIN = ("admin", "a password of this walk")
+_WITH_WORKSPACES = ("--enable-workspaces",)
+_WITH_LOGIN = ("--app-name", "basic-auth", *_WITH_WORKSPACES)
 _QUIET_SECONDS = 1.0
 _MOST_SECONDS = 60
 # How the interface declares an address; all of them are in its scripts.
@@ -139,9 +146,9 @@ def addresses(names: Mapping[str, str]) -> Iterator[str]:
             yield address.format_map(names) + shown_as
 
 
-def make_demo(address: str) -> None:
+def make_demo(address: str, login: tuple[str, str] | None = None) -> None:
     """What the button "Start Demo" does."""
-    requests.post(address + _DEMO_PATH, json={}, timeout=_SECONDS_FOR_THE_DEMO).raise_for_status()
+    requests.post(address + _DEMO_PATH, json={}, auth=login, timeout=_SECONDS_FOR_THE_DEMO).raise_for_status()
 
 
 def look_up(uri: str, demo: Demo) -> dict[str, str]:
@@ -178,7 +185,13 @@ def main() -> int:
     if executable is None:
         print("No Chromium: apt-get install chromium fonts-dejavu-core", file=sys.stderr)
         return 1
-    ours, theirs = (walk_a_site(executable, sql=sql) for sql in (False, True))
+    given = set(sys.argv[1:])
+    if wrong := given - {"--login", "--workspaces"}:
+        print(f"No such option: {' '.join(sorted(wrong))}", file=sys.stderr)
+        return 2
+    login = ADMIN if "--login" in given else None
+    options: tuple[str, ...] = _WITH_LOGIN if login else _WITH_WORKSPACES if given else ()
+    ours, theirs = (walk_a_site(executable, options, sql=sql, login=login) for sql in (False, True))
     for pattern in ours:
         for refused in sorted({*ours[pattern], *theirs[pattern]}):
             sides = [side for side, seen in (("ours", ours), ("SQLite", theirs)) if refused in seen[pattern]]
@@ -188,13 +201,24 @@ def main() -> int:
     return int(more > 0)
 
 
-def walk_a_site(executable: str, *, sql: bool) -> dict[str, set[str]]:
+def walk_a_site(
+    executable: str, options: tuple[str, ...], *, sql: bool, login: tuple[str, str] | None
+) -> dict[str, set[str]]:
     """What was refused or went wrong, by address; placeholders stand for the ids of a site."""
-    with running_server(sql=sql) as (address, uri), chromium(executable) as browser:
-        demo = fill(uri)
-        make_demo(address)
-        names = look_up(uri, demo)
-        seen = walk(browser, address, list(addresses(names)))
+    variables = {}
+    if login is not None:
+        variables = {"MLFLOW_AUTH_ADMIN_PASSWORD": login[1], "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this walk"}
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = login
+    with (
+        running_server(*options, sql=sql, variables=variables) as (address, uri),
+        chromium(executable) as browser,
+    ):
+        # Programs that are no server know nothing of workspaces: the server is asked.
+        asked = address if options else uri
+        demo = fill(asked)
+        make_demo(address, login)
+        names = look_up(asked, demo)
+        seen = walk(browser, address, list(addresses(names)), login)
     return {
         without_ids(path, names): {without_ids(text, names) for text in (*found.refused, *found.errors)}
         for path, found in seen.items()
@@ -218,8 +242,8 @@ class Tab:
     spoke: float = 0.0
 
     @classmethod
-    def open(cls, browser: Browser, address: str) -> "Tab":
-        tab = cls(open_window(browser, address))
+    def open(cls, browser: Browser, address: str, login: tuple[str, str] | None = None) -> "Tab":
+        tab = cls(open_window(browser, address, login=login))
         tab.window.page.on("request", tab._asks)
         for event in ("requestfinished", "requestfailed"):
             tab.window.page.on(event, tab._has_answer)
@@ -240,14 +264,18 @@ class Tab:
         self.window.errors.clear()
         self.waiting.clear()
         self.spoke = time.monotonic()
-        return self.window.go(path)
+        return self.window.turn(path)
 
     def settle(self) -> None:
-        """Wait until all calls were answered and no other followed."""
+        """Wait until all calls were answered and no other followed.
+
+        A page that asks nothing may just not have begun to.
+        """
         deadline = time.monotonic() + _MOST_SECONDS
         while time.monotonic() < deadline:
             self.window.page.wait_for_timeout(100)
-            if self.window.calls and not self.waiting and time.monotonic() - self.spoke > _QUIET_SECONDS:
+            patience = _QUIET_SECONDS if self.window.calls else 3 * _QUIET_SECONDS
+            if not self.waiting and time.monotonic() - self.spoke > patience:
                 return
         raise TimeoutError(f"{self.window.page.url} still waits for {[r.url for r in self.waiting]}")
 
@@ -260,8 +288,10 @@ class Seen:
     errors: tuple[str, ...]
 
 
-def walk(browser: Browser, address: str, paths: list[str]) -> dict[str, Seen]:
-    tabs = [Tab.open(browser, address) for _ in range(_TABS)]
+def walk(
+    browser: Browser, address: str, paths: list[str], login: tuple[str, str] | None = None
+) -> dict[str, Seen]:
+    tabs = [Tab.open(browser, address, login) for _ in range(_TABS)]
     seen = {}
     for begin in range(0, len(paths), _TABS):
         busy = list(zip(tabs, paths[begin : begin + _TABS], strict=False))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,7 +69,9 @@ def main() -> int:
 
 
 @contextmanager
-def running_server(*, sql: bool = False) -> Iterator[tuple[str, str]]:
+def running_server(
+    *options: str, sql: bool = False, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, str]]:
     """Its address and the URI of its store, or those of MLflow on SQLite; nothing of it stays."""
     folder = Path(tempfile.mkdtemp(prefix="genesis-flow-screenshots-"))
     with socket.socket() as probe:
@@ -78,9 +80,9 @@ def running_server(*, sql: bool = False) -> Iterator[tuple[str, str]]:
     uri = f"sqlite:///{folder}/mlflow.db" if sql else f"genesis://{folder}/data"
     program = ["mlflow", "server", "--default-artifact-root", f"file://{folder}/artifacts", "--workers", "1"]
     command = [sys.executable, "-m", *(program if sql else ("genesis_flow.cli", "server"))]
-    command += ["--backend-store-uri", uri, "--port", str(port)]
+    command += ["--backend-store-uri", uri, "--port", str(port), *options]
     started = "Application startup complete" if sql else "MLflow is at"
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **(variables or {})}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:

@@ -65,11 +65,11 @@ class Account:
             sas, source = Secret(parts["sharedaccesssignature"]), ENV_CONNECTION_STRING
         elif parts.get("usedevelopmentstorage", "").lower() == "true":
             source = ENV_CONNECTION_STRING
-        elif found := _value(environ, ENV_KEY):
-            _check_key(found, ENV_KEY)
-            key, source = Secret(found), ENV_KEY
-        elif found := _value(environ, ENV_SAS):
-            sas, source = Secret(found), ENV_SAS
+        elif value := _value(environ, ENV_KEY):
+            _check_key(value, ENV_KEY)
+            key, source = Secret(value), ENV_KEY
+        elif value := _value(environ, ENV_SAS):
+            sas, source = Secret(value), ENV_SAS
         else:
             identity = tuple(environ.get(name) for name in _IDENTITY_VARIABLES)
             source = DEFAULT_CREDENTIAL
@@ -150,7 +150,7 @@ def _hide_tokens_in_logs() -> None:
     """At DEBUG, urllib3 logs the path of each request with its query, and so the signature of a SAS."""
     for name in ("urllib3.connectionpool", "azure.core.pipeline.policies.http_logging_policy"):
         logger = logging.getLogger(name)
-        if not any(isinstance(found, RedactingFilter) for found in logger.filters):
+        if not any(isinstance(filter_there, RedactingFilter) for filter_there in logger.filters):
             logger.addFilter(RedactingFilter())
 
 
@@ -165,11 +165,11 @@ def _connection_parts(text: str) -> dict[str, str]:
             f"{ENV_CONNECTION_STRING} is malformed: it is a list of name=value with semicolons between them. "
             "Copy it from the account's page in the Azure portal, and quote it for the shell."
         )
-    found = {name.strip().lower(): value for name, _, value in parts}
-    if "accountkey" in found and "accountname" not in found:
+    named = {name.strip().lower(): value for name, _, value in parts}
+    if "accountkey" in named and "accountname" not in named:
         # Azure's library would go on without credentials.
         raise invalid(_NO_ACCOUNT)
-    return found
+    return named
 
 
 def _url(uri: AzureUri, environ: Mapping[str, str]) -> str:

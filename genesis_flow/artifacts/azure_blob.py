@@ -88,16 +88,16 @@ class AzureArtifactRepository(PresignedUrls, ArtifactRepository):
         directory = self.blob_name(path)
         prefix = f"{directory}/" if directory else ""
         start = len(self.place.path) + 1 if self.place.path else 0
-        found: dict[str, FileInfo] = {}
+        by_path: dict[str, FileInfo] = {}
         with self.errors("list", path):
             for item in self.container.walk_blobs(prefix, timeout=self.timeout):
                 relative = item.name[start:].rstrip("/")
                 if isinstance(item, BlobPrefix):
-                    found[relative] = FileInfo(relative, True, None)
+                    by_path[relative] = FileInfo(relative, True, None)
                 # With a hierarchical namespace a directory is an empty blob too.
-                elif item.name != prefix and relative not in found:
-                    found[relative] = FileInfo(relative, False, item.size)
-        return [found[name] for name in sorted(found)]
+                elif item.name != prefix and relative not in by_path:
+                    by_path[relative] = FileInfo(relative, False, item.size)
+        return [by_path[name] for name in sorted(by_path)]
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Delete a file, or a directory with all that is in it; without a path everything."""

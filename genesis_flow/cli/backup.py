@@ -106,12 +106,12 @@ def _write(
 
 def _described(database: Database[Document]) -> Iterator[Document]:
     """What there is besides documents."""
-    for found in database.list_collections():
-        name = found["name"]
+    for collection in database.list_collections():
+        name = collection["name"]
         if name.startswith("system."):
             continue
-        described = {"name": name, "type": found["type"], "options": found["options"]}
-        if found["type"] == "collection":
+        described = {"name": name, "type": collection["type"], "options": collection["options"]}
+        if collection["type"] == "collection":
             described["indexes"] = [
                 index for index in database[name].list_indexes() if index["name"] != "_id_"
             ]

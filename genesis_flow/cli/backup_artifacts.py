@@ -15,7 +15,7 @@ _PIECE = 16 * 2**20
 
 @dataclass
 class Files:
-    """What there is of artifacts; equal for equal files of the same names."""
+    """A summary of artifacts; equal for equal files of the same names."""
 
     files: int = 0
     bytes: int = 0

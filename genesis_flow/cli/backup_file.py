@@ -55,7 +55,7 @@ class BackupError(GenesisFlowError):
 
 @dataclass
 class Content:
-    """What there is of one collection; equal for equal documents."""
+    """A summary of one collection; equal for equal documents."""
 
     documents: int = 0
     bytes: int = 0
@@ -239,13 +239,13 @@ class Reader:
         # The end of the archive follows; reading it checks the compression's own sum.
         while self._packed.read(2**16):
             pass
-        found = asdict(self.contents())
+        contents = asdict(self.contents())
         wrong = sorted(
             name
-            for name in {*found["collections"], *manifest["collections"]}
-            if found["collections"].get(name) != manifest["collections"].get(name)
+            for name in {*contents["collections"], *manifest["collections"]}
+            if contents["collections"].get(name) != manifest["collections"].get(name)
         )
-        if found["artifacts"] != manifest.get("artifacts"):
+        if contents["artifacts"] != manifest.get("artifacts"):
             wrong.append("the artifacts")
         if wrong:
             raise self._damaged(f"its checksums do not fit what it holds of {', '.join(wrong)}")

@@ -72,9 +72,9 @@ def status(context: click.Context, directory: Path, as_json: bool) -> None:
       genesis-flow db status
       genesis-flow db status --json /srv/tracking
     """
-    found = embedded.status(directory)
-    _report(found, as_json)
-    context.exit(0 if found.running else NOT_RUNNING)
+    status = embedded.status(directory)
+    _report(status, as_json)
+    context.exit(0 if status.running else NOT_RUNNING)
 
 
 @db.command()

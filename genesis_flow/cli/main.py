@@ -25,11 +25,38 @@ _COMMANDS = {
         "genesis_flow.cli.doctor.command:doctor",
         "Check a database and everything around it, and say what to do.",
     ),
+    "config": (
+        "genesis_flow.cli.config:config",
+        "Show every setting, its value, and where it came from.",
+    ),
+    "usage": (
+        "genesis_flow.cli.usage.command:usage",
+        "Count what there is: whose, of which day, and how large.",
+    ),
     "conformance": (
         "genesis_flow.cli.conformance.command:conformance",
         "Try out on a server what genesis_flow asks of it.",
     ),
-    "gateway": ("genesis_flow.cli.gateway:gateway", "Give the AI gateway's secrets another passphrase."),
+    "models": (
+        "genesis_flow.cli.models:models",
+        "Verify that models are what was logged; seal and sign them.",
+    ),
+    "load": (
+        "genesis_flow.cli.load.command:load",
+        "Measure what a server does for several clients at once.",
+    ),
+    "gateway": (
+        "genesis_flow.cli.gateway:gateway",
+        "Encrypt the AI gateway's secrets anew; export what it has.",
+    ),
+    "workspaces": (
+        "genesis_flow.cli.workspaces:workspaces",
+        "Say what is in which workspace, and move it to another one.",
+    ),
+    "plugins": (
+        "genesis_flow.cli.plugins:plugins",
+        "List the plugins for frameworks, and try one out.",
+    ),
     "db": (
         "genesis_flow.cli.db:db",
         "Start, stop, look at, back up, restore an embedded MongoDB.",

@@ -3,6 +3,7 @@
 import click
 
 from genesis_flow.cli.migrate_import import ConfiguredImports, import_command
+from genesis_flow.cli.migrate_shard import shard_command
 from genesis_flow.cli.migrate_shared import (
     EXIT_CODES,
     Commands,
@@ -14,6 +15,7 @@ from genesis_flow.cli.migrate_shared import (
     plain,
     target_options,
 )
+from genesis_flow.cli.migrate_users import import_users_command
 from genesis_flow.migrate import command
 from genesis_flow.migrate.batches import span
 from genesis_flow.migrate.config import MigrateConfig
@@ -167,15 +169,15 @@ def status(context: click.Context, as_json: bool) -> None:
     Example:
       genesis-migrate status --json | jq .steps
     """
-    found = command.status(config_of(context))
-    lines = [f"Database  {found.database}", f"Current   {found.current or 'nothing applied'}"]
+    status = command.status(config_of(context))
+    lines = [f"Database  {status.database}", f"Current   {status.current or 'nothing applied'}"]
     lines += [
-        f"  {step.version}  {step.state:<13} {step.name}  {step.detail}".rstrip() for step in found.steps
+        f"  {step.version}  {step.state:<13} {step.name}  {step.detail}".rstrip() for step in status.steps
     ]
-    lines += [f"Problem   {problem}" for problem in found.problems]
-    if found.lock:
-        lines.append(f"Lock      held by {found.lock.describe()}")
-    answer(plain(found), lines, as_json)
+    lines += [f"Problem   {problem}" for problem in status.problems]
+    if status.lock:
+        lines.append(f"Lock      held by {status.lock.describe()}")
+    answer(plain(status), lines, as_json)
 
 
 @cli.command()
@@ -212,12 +214,12 @@ def show(context: click.Context, revision: str, as_json: bool) -> None:
     Example:
       genesis-migrate show head
     """
-    found = command.show(config_of(context, database=False), revision)
-    lines = [f"{found['version']}_{found['name']}", *found["description"].splitlines(), ""]
+    step = command.show(config_of(context, database=False), revision)
+    lines = [f"{step['version']}_{step['name']}", *step["description"].splitlines(), ""]
     for label in ("file", "checksum", "reversible", "loses", "compatible", "rights"):
-        value = found[label]
+        value = step[label]
         lines.append(f"{label:<11} {', '.join(value) if isinstance(value, list) else value}".rstrip())
-    answer(found, lines, as_json)
+    answer(step, lines, as_json)
 
 
 @cli.command()
@@ -267,10 +269,10 @@ def check(context: click.Context, as_json: bool) -> None:
 
     config = config_of(context)
     findings = command.check(config, DECLARED)
-    lines = [f"{found.kind:<9} {found.what}: {found.detail}" for found in findings]
-    drift = any(found.kind != "note" for found in findings)
+    lines = [f"{finding.kind:<9} {finding.what}: {finding.detail}" for finding in findings]
+    drift = any(finding.kind != "note" for finding in findings)
     verdict = "The server differs from what the documents declare." if drift else "No difference."
-    answer([plain(found) for found in findings], [*lines, verdict], as_json)
+    answer([plain(finding) for finding in findings], [*lines, verdict], as_json)
     context.exit(DRIFT if drift else OK)
 
 
@@ -327,6 +329,8 @@ def validate(context: click.Context, files_only: bool, as_json: bool) -> None:
 
 
 cli.add_command(import_command)
+cli.add_command(shard_command)
+cli.add_command(import_users_command)
 
 
 def _tell(

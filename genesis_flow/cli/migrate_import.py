@@ -185,13 +185,24 @@ def options_of(asked: dict[str, Any]) -> "Options":
 
 
 def _import(config: MigrateConfig, source: str, asked: dict[str, Any], as_json: bool, quiet: bool) -> int:
-    from genesis_flow.importers import engine
+    from genesis_flow.importers.engine import import_parts
     from genesis_flow.importers.report import lines_of, plain_of
 
-    run = engine.analyze if asked["analyze"] else engine.run_import
-    outcome = run(config, source, options_of(asked), progress_of(config, quiet))
-    answer(plain_of(outcome), lines_of(outcome), as_json)
-    return exit_code(outcome)
+    outcomes = import_parts(
+        config,
+        source,
+        options_of(asked),
+        lambda: progress_of(config, quiet),
+        analyzes=asked["analyze"],
+    )
+    _answer([plain_of(each) for each in outcomes], [lines_of(each) for each in outcomes], as_json)
+    return max(exit_code(each) for each in outcomes)
+
+
+def _answer(reports: list[dict[str, Any]], parts: list[list[str]], as_json: bool) -> None:
+    """One report, as ever; several where the workspaces of the source are kept."""
+    lines = [line for part in parts for line in ("", *part)][1:]
+    answer(reports[0] if len(reports) == 1 else {"workspaces": reports}, lines, as_json)
 
 
 def exit_code(outcome: "Outcome") -> int:
@@ -250,14 +261,15 @@ class ConfiguredImports:
 
 
 def _verify(config: MigrateConfig, source: str, asked: dict[str, Any], as_json: bool) -> int:
-    from genesis_flow.importers.verify.command import verify_import
+    from genesis_flow.importers.verify.command import verify_parts
 
     def tell(kind: str, done: int) -> None:
         config.report(f"{kind.replace('_', ' ')}: {done:,} compared")
 
-    verified = verify_import(config, source, options_of(asked).filters, tell)
-    answer(verified.plain(), verified.lines(), as_json)
-    return int(verified.exit_code)
+    parts = verify_parts(config, source, options_of(asked).filters, tell)
+    _answer([each.plain() for each in parts], [each.lines() for each in parts], as_json)
+    codes = [each.exit_code for each in parts]
+    return 1 if 1 in codes else max(codes)
 
 
 def _rollback(config: MigrateConfig, journal: str, as_json: bool, *, force: bool) -> int:
@@ -281,10 +293,14 @@ def _list(config: MigrateConfig, as_json: bool) -> None:
     found = journals(config)
     lines = [
         f"{each['journal']:<32} {_state(each['state']):<31} {_moment(each['last_update_time'])}  "
-        f"{each['source']}"
+        f"{each['source']}{_of_workspace(each)}"
         for each in found
     ]
     answer(found, lines or ["Nothing was imported into this database."], as_json)
+
+
+def _of_workspace(journal: dict[str, Any]) -> str:
+    return "" if journal["workspace"] == "default" else f" (workspace {journal['workspace']})"
 
 
 def _state(state: str) -> str:

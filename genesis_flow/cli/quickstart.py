@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from genesis_flow.cli.sweep import Sweep
 
-# What the extra `server` asks for. The extra itself is not named: another project owns this project's name
+# The extra `server` asks for it. The extra itself is not named: another project owns this project's name
 # on the public index, and a pip that does not find genesis-flow installed would fetch that one.
-SERVER_REQUIREMENTS = ("mlflow>=3.17,<4", "python-multipart>=0.0.18,<1")
+SERVER_REQUIREMENTS = ("mlflow[auth]>=3.17,<4", "python-multipart>=0.0.18,<1")
 INSTALL_SERVER = "pip install " + " ".join(f'"{each}"' for each in SERVER_REQUIREMENTS)
 
 _COLUMNS = ("degree", "learning_rate", "validation_accuracy", "validation_loss", "train_loss")

@@ -10,6 +10,13 @@ import click
 from genesis_flow.cli.quickstart import INSTALL_SERVER
 from genesis_flow.compat.packages import is_whole
 
+WORKSPACES_VARIABLE = "MLFLOW_ENABLE_WORKSPACES"
+# What the server's processes look up by the scheme of the store's URI.
+_STORES = (
+    *("mlflow.tracking_store", "mlflow.model_registry_store", "mlflow.workspace_provider"),
+    "mlflow.scorer_store",
+)
+
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "max_content_width": 100},
@@ -85,6 +92,29 @@ from genesis_flow.compat.packages import is_whole
     "share the jobs of a database. `huey` takes 8 to 9 processes of 250 MB, is for one server, and is what "
     "detects issues with keys of the gateway. `off`, the default, takes nothing.",
 )
+@click.option(
+    "--jobs-user",
+    "jobs_user",
+    envvar="GENESIS_FLOW_JOBS_USER",
+    metavar="NAME",
+    help="With a login: the user of MLflow as whom judges and issue detection by schedule call endpoints of "
+    "the AI gateway, and whose permissions count for it. Without a name the gateway refuses them.",
+)
+@click.option(
+    "--enable-workspaces/--disable-workspaces",
+    "workspaces",
+    envvar="MLFLOW_ENABLE_WORKSPACES",
+    default=None,
+    help="Whether teams share the server, each in a workspace of its own that others do not see. Off unless "
+    "given.",
+)
+@click.option(
+    "--workspace-store-uri",
+    "workspace_store",
+    envvar="MLFLOW_WORKSPACE_STORE_URI",
+    metavar="URI",
+    help="Who keeps the list of workspaces, if not the backend store.",
+)
 @click.option("--static-prefix", "static_prefix", envvar="MLFLOW_STATIC_PREFIX", default="", hidden=True)
 @click.argument("others", metavar="[MLFLOW OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -100,6 +130,8 @@ def server(context: click.Context, /, **options: Any) -> None:
       genesis-flow server                        an embedded MongoDB in ./genesis-data
       genesis-flow server --backend-store-uri mongodb://db/mlflow --host 0.0.0.0 --workers 4
       genesis-flow server --port 8080 --static-prefix /mlflow --expose-prometheus metrics
+      genesis-flow server --app-name basic-auth  asks for logins; users are kept in the same database.
+                                                 MLFLOW_AUTH_ADMIN_PASSWORD is that of the first admin
 
     \b
     Exit codes:
@@ -107,6 +139,7 @@ def server(context: click.Context, /, **options: Any) -> None:
       1  could not start, or ended by itself
       2  a wrong option
     """
+    from genesis_flow.cli.server_login import login_told
     from genesis_flow.cli.server_plan import Wishes, make_plan  # imports MLflow: --help need not wait
     from genesis_flow.cli.server_process import run
     from genesis_flow.core.settings import Settings
@@ -120,7 +153,7 @@ def server(context: click.Context, /, **options: Any) -> None:
     refuse_rivals(settings)
     require_free_port(wishes.host, wishes.port)
     click.echo(f"Opening {settings.store_uri}")
-    open_store(settings)
+    open_store(settings, wishes.workspaces)
     if not plan.has_health_endpoints:
         click.echo("With these options there is no /genesis/live and /genesis/ready, only /health.", err=True)
     if plan.jobs == "off":
@@ -128,7 +161,13 @@ def server(context: click.Context, /, **options: Any) -> None:
             "Background jobs are off (judges by schedule, evaluation runs, issue detection, archival): "
             "--jobs executor runs them, in about 500 MB."
         )
-    context.exit(run(plan))
+    elif plan.login and not wishes.jobs_user:
+        click.echo(
+            "Judges and issue detection by schedule have no user, and the AI gateway refuses them: "
+            "--jobs-user names one."
+        )
+    with login_told(plan, settings) as told:
+        context.exit(run(told))
 
 
 def refuse_rivals(settings: Any) -> None:
@@ -137,7 +176,7 @@ def refuse_rivals(settings: Any) -> None:
     from genesis_flow.plugins.entrypoints import rivals
 
     scheme = scheme_of(settings.credential_free_uri.reveal())
-    for group in ("mlflow.tracking_store", "mlflow.model_registry_store"):
+    for group in _STORES:
         if found := rivals(group, scheme):
             raise click.ClickException(
                 f"{', '.join(found)} also claims {scheme}:// for {group}, and might serve some processes of "
@@ -168,10 +207,16 @@ def require_free_port(host: str, port: int) -> None:
         ) from error
 
 
-def open_store(settings: Any) -> None:
+def open_store(settings: Any, workspaces: bool | None) -> None:
     """Connect, and bring an empty database to the newest schema, before any process of MLflow starts."""
+    from mlflow.utils.workspace_context import ServerWorkspaceContext
+    from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+
     from genesis_flow.sync.tracking import MongoDBStore
 
+    if workspaces is not None:  # MLflow's processes are told by an option
+        os.environ[WORKSPACES_VARIABLE] = str(workspaces).lower()
     store = MongoDBStore.from_settings(settings)
-    store.search_experiments(max_results=1)  # a call as those to come: their patience, and their words
+    with ServerWorkspaceContext(DEFAULT_WORKSPACE_NAME):
+        store.search_experiments(max_results=1)  # a call as those to come: their patience, and their words
     store.close()  # an embedded server stays in use by this process

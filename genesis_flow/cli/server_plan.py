@@ -10,6 +10,7 @@ import click
 
 from genesis_flow.core.settings import (
     ENV_COSMOS_URI,
+    ENV_JOBS_USER,
     ENV_TRACKING_URI,
     ENV_URI,
     Embedded,
@@ -18,6 +19,7 @@ from genesis_flow.core.settings import (
 from genesis_flow.core.uri import SCHEMES, scheme_of
 
 APP_NAME = "genesis-flow"
+LOGIN_APP = "basic-auth"
 JOBS_VARIABLE = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 ENGINE_VARIABLE = "MLFLOW_SERVER_JOB_EXECUTION_ENGINE"
 LEASE_VARIABLE = "MLFLOW_SERVER_JOB_LEASE_TTL"
@@ -25,14 +27,20 @@ ROLLUPS_VARIABLE = "MLFLOW_SQL_TRACE_ROLLUPS_ENABLED"
 HUEY, EXECUTOR, OFF = "huey", "executor", "off"
 # The jobs of a killed server shall run elsewhere within a minute.
 LEASE_SECONDS = 30
-# What reads a variable as true in MLflow.
+# How the server's own traces, those of the gateway's calls, are handed to the store: of a second, or so many
+# spans, at once. MLflow's 5 spans and 5 s cost each call three times as many commands, and show it later.
+_TOGETHER = {
+    "MLFLOW_ASYNC_TRACE_LOGGING_MAX_SPAN_BATCH_SIZE": "100",
+    "MLFLOW_ASYNC_TRACE_LOGGING_MAX_INTERVAL_MILLIS": "1000",
+}
+# Texts that MLflow reads as true in a variable.
 _TRUE = ("true", "1")
 GATEWAY_VARIABLE = "MLFLOW_GATEWAY_URI"
 # One process answers a person at a laptop; each more takes its 250 MB and seconds of start.
 EMBEDDED_WORKERS = 1
 
-# Options that make `mlflow server` run another application or another kind of server than uvicorn.
-_OWN_APPLICATION = ("--app-name", "--gunicorn-opts", "--waitress-opts", "--dev")
+# Options that make `mlflow server` run another kind of server than uvicorn.
+_OTHER_SERVERS = ("--gunicorn-opts", "--waitress-opts", "--dev")
 _OTHER_SERVER_VARIABLES = ("MLFLOW_GUNICORN_OPTS",)
 _SECRET_OPTIONS = ("tlsCertificateKeyFilePassword=", "AWS_SESSION_TOKEN:")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -54,6 +62,9 @@ class Wishes:
     workers: int | None = None
     static_prefix: str = ""
     jobs: str | None = None
+    jobs_user: str | None = None
+    workspaces: bool | None = None
+    workspace_store: str | None = None
     others: tuple[str, ...] = ()
 
 
@@ -72,6 +83,8 @@ class Plan:
     has_health_endpoints: bool
     jobs: str
     """What runs background jobs."""
+    login: bool = False
+    """Whether it asks for a user and a password."""
 
 
 def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) -> Plan:
@@ -85,9 +98,11 @@ def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) ->
         *("--host", wishes.host, "--port", str(wishes.port)),
         *_option("--workers", _workers(wishes, settings)),
         *_option("--static-prefix", wishes.static_prefix),
+        *_workspace_options(wishes, settings, environ),
     ]
     extended = not runs_another_application(wishes.others, environ)
-    if extended:
+    login = app_of(wishes.others) == LOGIN_APP
+    if extended and not login:
         options += ["--app-name", APP_NAME]
     host = _EVERYWHERE.get(wishes.host, wishes.host)
     scheme = (
@@ -99,6 +114,9 @@ def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) ->
     jobs = _jobs(wishes, environ)
     environment = _environment(settings, environ)
     _set_jobs(environment, jobs)
+    _set_user_of_jobs(environment, wishes, login=login, jobs=jobs)
+    for name, value in _TOGETHER.items():
+        environment.setdefault(name, value)
     if scheme == "http":
         # Judges whose model is an endpoint of the gateway call this server; they would take the store's URI.
         environment.setdefault(GATEWAY_VARIABLE, address)
@@ -110,18 +128,38 @@ def make_plan(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) ->
         health=f"{wishes.static_prefix}/health",
         has_health_endpoints=extended,
         jobs=jobs,
+        login=login,
     )
 
 
 def runs_another_application(others: Sequence[str], environ: Mapping[str, str]) -> bool:
     """Whether MLflow is told to run what our endpoints cannot be added to."""
-    return any(text.split("=")[0] in _OWN_APPLICATION for text in others) or any(
-        environ.get(name) for name in _OTHER_SERVER_VARIABLES
+    return (
+        app_of(others) not in (None, LOGIN_APP)
+        or any(text.split("=")[0] in _OTHER_SERVERS for text in others)
+        or any(environ.get(name) for name in _OTHER_SERVER_VARIABLES)
     )
+
+
+def app_of(others: Sequence[str]) -> str | None:
+    """The application that MLflow is told to run."""
+    name = None
+    for text, after in zip(others, (*others[1:], ""), strict=False):
+        option, equals, value = text.partition("=")
+        if option == "--app-name":
+            name = value if equals else after
+    return name
 
 
 def _option(name: str, value: object | None) -> list[str]:
     return [] if value in (None, "") else [name, str(value)]
+
+
+def _workspace_options(wishes: Wishes, settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    if not wishes.workspaces:
+        return ["--disable-workspaces"] if wishes.workspaces is False else []
+    keeper = _same_login(wishes.workspace_store, settings, environ)
+    return ["--enable-workspaces", *_option("--workspace-store-uri", keeper)]
 
 
 def _workers(wishes: Wishes, settings: Settings) -> int | None:
@@ -197,7 +235,7 @@ def _environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, st
 
 
 def _jobs(wishes: Wishes, environ: Mapping[str, str]) -> str:
-    """What shall run background jobs. Without a word none: they take more memory than the server itself."""
+    """The runner of background jobs. Without a word none: they take more memory than the server itself."""
     if environ.get(ROLLUPS_VARIABLE, "").lower() in _TRUE:
         raise click.UsageError(
             f"{ROLLUPS_VARIABLE} is for SQL databases: unset it. Sums of traces are kept here without it."
@@ -217,9 +255,22 @@ def _set_jobs(environment: dict[str, str], jobs: str) -> None:
     environment.setdefault(LEASE_VARIABLE, str(LEASE_SECONDS))
 
 
+def _set_user_of_jobs(environment: dict[str, str], wishes: Wishes, *, login: bool, jobs: str) -> None:
+    environment.pop(ENV_JOBS_USER, None)
+    if not wishes.jobs_user:
+        return
+    if not login or jobs == OFF:
+        raise click.UsageError(
+            "--jobs-user is for a server with a login that runs jobs: give --app-name basic-auth and --jobs "
+            "too, or leave it out."
+        )
+    environment[ENV_JOBS_USER] = wishes.jobs_user
+
+
 # Given to MLflow as options instead.
 _MLFLOW_URIS = (
     "MLFLOW_BACKEND_STORE_URI",
     "MLFLOW_REGISTRY_STORE_URI",
     "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+    "MLFLOW_WORKSPACE_STORE_URI",
 )

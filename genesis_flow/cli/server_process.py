@@ -2,18 +2,22 @@
 
 import http.client
 import os
+import shutil
 import signal
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
 from genesis_flow.cli.server_plan import Plan
+from genesis_flow.core.settings import ENV_QUEUES_NOTE
 
 _POLL_SECONDS = 0.1
 _PROBE_SECONDS = 1.0
@@ -23,10 +27,11 @@ STOP_SECONDS = 15.0
 
 def run(plan: Plan) -> int:
     """Until the server ends or somebody stops it; the exit code for the command."""
-    with _stop_requests() as stop:
+    with tempfile.TemporaryDirectory(prefix="genesis-flow-server-") as folder, _stop_requests() as stop:
+        note = Path(folder, "queues")
         process = subprocess.Popen(
             plan.command,
-            env=dict(plan.environment),
+            env={**plan.environment, ENV_QUEUES_NOTE: str(note)},
             stdin=subprocess.DEVNULL,
             # A group of its own: Ctrl-C reaches us alone, and we stop all of them in order.
             start_new_session=True,
@@ -35,6 +40,7 @@ def run(plan: Plan) -> int:
             _watch(process, plan, stop)
         finally:
             _end_group(process, stop)
+            _remove_queues(note)
     if stop.count:
         click.echo("Stopped.")
         return 0
@@ -43,6 +49,12 @@ def run(plan: Plan) -> int:
         err=True,
     )
     return 1
+
+
+def _remove_queues(note: Path) -> None:
+    """MLflow's queues of jobs, which hold keys of providers; a server that had to be killed leaves them."""
+    if note.exists():
+        shutil.rmtree(note.read_text(), ignore_errors=True)
 
 
 class _StopRequests:
@@ -69,10 +81,10 @@ def _stop_requests() -> Iterator[_StopRequests]:
 
 
 def _watch(process: "subprocess.Popen[bytes]", plan: Plan, stop: _StopRequests) -> None:
-    told = False
+    is_announced = False
     while process.poll() is None and not stop.asked.wait(_POLL_SECONDS):
-        if not told and _answers(plan):
-            told = True
+        if not is_announced and _answers(plan):
+            is_announced = True
             click.echo(f"MLflow is at {plan.address} (Ctrl-C stops it)")
 
 
@@ -81,7 +93,7 @@ def _answers(plan: Plan) -> bool:
     where = urlsplit(plan.address)
     connection: http.client.HTTPConnection
     if where.scheme == "https":
-        # Only whether something answers matters; what browsers think of the certificate is theirs.
+        # Only whether something answers matters; the certificate is a matter of browsers.
         context = ssl._create_unverified_context()
         connection = http.client.HTTPSConnection(
             plan.host, where.port, timeout=_PROBE_SECONDS, context=context

@@ -100,11 +100,11 @@ def _train_one(choice: Choice, seed: int) -> list[float]:
 def _search(experiment_id: str, query: str = "", order_by: list[str] | None = None) -> list[Run]:
     """All pages of a search."""
     client = mlflow.MlflowClient()
-    found: list[Run] = []
+    runs: list[Run] = []
     token: str | None = None
     while True:
         page: Any = client.search_runs([experiment_id], query, order_by=order_by, page_token=token)
-        found += page
+        runs += page
         token = page.token
         if not token:
-            return found
+            return runs

@@ -40,10 +40,10 @@ class Measurement:
 def choices(count: int) -> list[Choice]:
     """The first ``count`` combinations to try; the first four are worth comparing."""
     rates = (0.03, 0.3, 0.1, 0.01, 0.003, 0.001)
-    found = [
+    combinations = [
         Choice(degree, rate) for pair in (rates[:2], rates[2:]) for degree in (1, 3, 2, 4) for rate in pair
     ]
-    return found[:count]
+    return combinations[:count]
 
 
 MOST_CHOICES = len(choices(1000))

@@ -1,4 +1,4 @@
-"""What is installed of MLflow, and what was tested. Loads nothing of MLflow."""
+"""The MLflow that is installed, and those that were tested. Loads nothing of MLflow."""
 
 import re
 from importlib.metadata import PackageNotFoundError, version

@@ -1,4 +1,4 @@
-"""What MLflow checks in its newer registries. Icons have had names of their own for MCP servers only."""
+"""Checks of MLflow in its newer registries. Icons have had names of their own for MCP servers only."""
 
 from typing import Any
 

@@ -2,7 +2,9 @@
 
 import ast
 import functools
+import sys
 from pathlib import Path
+from types import FunctionType
 
 import mlflow
 
@@ -21,13 +23,27 @@ def parameters_of(module: str, name: str) -> tuple[str, ...]:
         return _elsewhere(tree, module, name)
     if isinstance(defined, ast.ClassDef):
         inner = method or "__init__"
-        found = next(
+        function = next(
             (node for node in defined.body if isinstance(node, _Defined) and node.name == inner), None
         )
-        if not isinstance(found, ast.FunctionDef):
+        if function is None and not method:
+            return ()  # it has that of another class
+        if not isinstance(function, ast.FunctionDef):
             raise LookupError(f"{module} has no {first}.{inner}")
-        return _named(found)[0 if method else 1 :]
+        return _named(function)[0 if method else 1 :]
     return _named(defined)
+
+
+def parameters_of_loaded(module: str, name: str) -> tuple[str, ...] | None:
+    """Parameters of a plain method whose module is loaded, which needs not be read; None of anything else."""
+    first, _, method = name.partition(".")
+    function = vars(getattr(sys.modules.get(module), first, object)).get(method) if method else None
+    function = getattr(function, "replaces", function)
+    if not isinstance(function, FunctionType) or hasattr(function, "__wrapped__"):
+        return None
+    code = function.__code__
+    several = bool(code.co_flags & 4) + bool(code.co_flags & 8)
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + several]
 
 
 def _elsewhere(tree: ast.Module, module: str, name: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Where MLflow finds stores. Loads most of a client, so import it in the function that needs it."""
 
+import os
 from typing import Any
 
 from mlflow.store.artifact.artifact_repository_registry import (
@@ -16,6 +17,7 @@ __all__ = [
     "get_store_registry",
     "parse_model_uri",
     "scorer_store_registry",
+    "server_tracking_store",
     "tracking_store_registry",
 ]
 
@@ -27,3 +29,11 @@ def scorer_store_registry() -> Any:
     except ImportError:
         return None
     return _scorer_store_registry
+
+
+def server_tracking_store() -> Any:
+    """The tracking store of this process of a server; none if it passes on artifacts only."""
+    from mlflow.server import ARTIFACTS_ONLY_ENV_VAR
+    from mlflow.server.handlers import _get_tracking_store
+
+    return None if os.environ.get(ARTIFACTS_ONLY_ENV_VAR) else _get_tracking_store()

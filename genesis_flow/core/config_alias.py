@@ -11,7 +11,7 @@ _log = logging.getLogger(__name__)
 
 
 class MongoDBConfig:
-    """What a store opened now would use; new code reads :class:`genesis_flow.core.settings.Settings`."""
+    """Settings of a store that is opened now; new code reads :class:`genesis_flow.core.settings.Settings`."""
 
     @staticmethod
     def get_connection_config() -> dict[str, Any]:

@@ -6,52 +6,25 @@ import configparser
 import difflib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from genesis_flow.core.errors import invalid
-from genesis_flow.core.redact import mask
+from genesis_flow.core.options import OPTIONS
+from genesis_flow.core.options import as_boolean as as_boolean
 
 FILE_NAME = "mlflow.conf"
 CONF_VARIABLE = "GENESIS_FLOW_CONF"
 
-TRACKING_KEYS = (
-    "uri",
-    "default_artifact_root",
-    "collection_prefix",
-    "max_pool_size",
-    "server_selection_timeout",
-    "timeout",
-    "open_timeout",
-    "profile",
-    "username",
-    "password_file",
-)
-SECURITY_KEYS = ("audit", "enable_input_validation", "enable_secure_model_loading", "max_param_value_length")
-PLUGINS_KEYS = ("auto_discover", "enable_builtin", "plugin_paths")
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "tracking": TRACKING_KEYS,
-    "security": SECURITY_KEYS,
-    "plugins": PLUGINS_KEYS,
+    section: tuple(option.name for option in OPTIONS if option.section == section)
+    for section in ("tracking", "security", "plugins")
 }
-_BOOLEAN_KEYS = (
-    ("security", "audit"),
-    ("security", "enable_input_validation"),
-    ("security", "enable_secure_model_loading"),
-    ("plugins", "auto_discover"),
-    ("plugins", "enable_builtin"),
+_BOOLEAN_KEYS = tuple(
+    (option.section, option.name) for option in OPTIONS if option.section and option.kind == "boolean"
 )
-
-# What a reader of the file would expect to happen, and does not: said once, so that nobody relies on it.
-_WITHOUT_EFFECT: Mapping[tuple[str, str, bool], str] = {
-    ("security", "enable_input_validation", False): "input is always validated, as MLflow does",
-    ("security", "enable_secure_model_loading", True): (
-        "genesis_flow does not load models; MLflow's own switch is MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false"
-    ),
-    ("plugins", "auto_discover", False): "MLflow itself discovers plugins by their entry points",
-}
 
 _log = logging.getLogger(__name__)
 
@@ -89,20 +62,25 @@ def locate(environ: Mapping[str, str], explicit: Path | None = None) -> Path | N
 
 def load(path: Path | None) -> ConfigFile:
     """Read and check the file; unknown names are warned about, bad values refused."""
-    if path is None:
-        return ConfigFile()
-    config = ConfigFile(path, _read(path))
+    config, notes = inspect(path)
+    for note in notes:
+        _warn_once(note)
     for section, key in _BOOLEAN_KEYS:
-        _check_boolean(config, section, key)
-    if paths := config.get("plugins", "plugin_paths"):
-        _warn_once(
-            f"{config.source('plugins', 'plugin_paths')} has no effect: put {paths!r} on PYTHONPATH, "
-            "or install the plugin; MLflow finds plugins by their entry points."
-        )
+        if text := config.get(section, key):
+            as_boolean(text, config.source(section, key))
     return config
 
 
-def _read(path: Path) -> dict[tuple[str, str], str]:
+def inspect(path: Path | None) -> tuple[ConfigFile, list[str]]:
+    """The file, and what is to be said of names in it that are unknown."""
+    if path is None:
+        return ConfigFile(), []
+    notes: list[str] = []
+    config = ConfigFile(path, _read(path, notes))
+    return config, notes
+
+
+def _read(path: Path, notes: list[str]) -> dict[tuple[str, str], str]:
     # Values may hold '%', so no interpolation; and no section feeds its values to the others.
     parser = configparser.ConfigParser(interpolation=None, default_section="\0", delimiters="=")
     problem = ""
@@ -127,7 +105,9 @@ def _read(path: Path) -> dict[tuple[str, str], str]:
     values = {}
     for section in parser.sections():
         for key, value in parser.items(section):
-            if _is_known(path, section, key):
+            if problem := _unknown(section, key):
+                notes.append(f"{path}: {problem}")
+            else:
                 values[section, key] = value.strip()
     return values
 
@@ -138,42 +118,21 @@ def _line_number(exc: configparser.ParsingError) -> int:
     return single if single is not None else exc.errors[0][0]
 
 
-def _is_known(path: Path, section: str, key: str) -> bool:
+def _unknown(section: str, key: str) -> str:
+    """What to say of a key that has no meaning."""
     if section not in KEYS:
-        _warn_once(f"{path}: the section [{section}] is unknown and ignored.{_closest(section, KEYS)}")
-        return False
+        return f"the section [{section}] is unknown and ignored.{closest(section, KEYS)}"
     if not re.fullmatch(r"\w+", key):
         # A password that a typing error made a key is not repeated.
-        _warn_once(f"{path}: in [{section}] a key that is not a name is ignored: correct or remove it.")
-        return False
+        return f"in [{section}] a key that is not a name is ignored: correct or remove it."
     if key not in KEYS[section]:
-        _warn_once(
-            f"{path}: the key {key!r} in [{section}] is unknown and ignored.{_closest(key, KEYS[section])}"
-        )
-        return False
-    return True
+        return f"the key {key!r} in [{section}] is unknown and ignored.{closest(key, KEYS[section])}"
+    return ""
 
 
-def _closest(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+def closest(name: str, known: Collection[str]) -> str:
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
     return f" Did you mean {matches[0]!r}?" if matches else ""
-
-
-def _check_boolean(config: ConfigFile, section: str, key: str) -> None:
-    text = config.get(section, key)
-    if text is None:
-        return
-    value = as_boolean(text, config.source(section, key))
-    if reason := _WITHOUT_EFFECT.get((section, key, value)):
-        _warn_once(f"{config.source(section, key)} = {text} has no effect: {reason}.")
-
-
-def as_boolean(text: str, source: str) -> bool:
-    """``true``, ``false`` and their usual synonyms."""
-    value = configparser.ConfigParser.BOOLEAN_STATES.get(text.lower())
-    if value is None:
-        raise invalid(f"{source} must be true or false, not {mask(text)!r}.")
-    return value
 
 
 @lru_cache(maxsize=256)

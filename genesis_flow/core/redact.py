@@ -16,7 +16,10 @@ MASK = "***"
 _DATABASE_SCHEMES = frozenset(
     ("mongodb", "genesis", "postgres", "postgresql", "mysql", "mariadb", "mssql", "oracle", "redis")
 )
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+# What comes before the scheme is part of the match, so that a long word without one is read once.
+_SCHEME = re.compile(r"(?<![A-Za-z0-9+.\-])[0-9+.\-]*+(?P<name>[A-Za-z][A-Za-z0-9+.\-]*+)://")
+# Up to the first colon and no later one: each would be another look for an "@".
+_USER_AND_PASSWORD = re.compile(r"[^\s/?#@:]*:[^\s/@]*@")
 # A slash short: people have to see what they typed. With an "@" the word may also be a user's name.
 _ONE_SLASH = re.compile(r"(genesis|mongodb(?:\+srv)?)(:/)([^/@][^@]*)", re.IGNORECASE)
 _SEPARATORS = frozenset(" \t\n\r\f\v\"'`([{<=,;|")
@@ -104,10 +107,10 @@ def mask(text: str) -> str:
 
 def _mask_line(line: str) -> str:
     starts = [
-        match.start()
-        for index, match in enumerate(_SCHEME.finditer(line))
+        start
+        for index, start in enumerate(match.start("name") for match in _SCHEME.finditer(line))
         # Inside a URI, "x://" belongs to an odd password unless something separates it from what came before.
-        if index == 0 or line[match.start() - 1] in _SEPARATORS
+        if index == 0 or line[start - 1] in _SEPARATORS
     ]
     if not starts:
         return line
@@ -119,7 +122,8 @@ def _mask_piece(piece: str) -> str:
     """Mask one URI together with the words that follow it up to the next URI."""
     scheme, separator, rest = piece.partition("://")
     if scheme.lower().partition("+")[0] not in _DATABASE_SCHEMES:
-        return scheme + separator + re.sub(r"^[^\s/?#@]*:[^\s/@]*@", f"{MASK}@", rest)
+        login = _USER_AND_PASSWORD.match(rest)
+        return scheme + separator + (f"{MASK}@{rest[login.end() :]}" if login else rest)
     if "@" in rest:
         return scheme + separator + _mask_authority(scheme, rest)
     uri = re.split(r"\s", rest, maxsplit=1)[0].rstrip("\"'`)]}>.,;:")

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genesis_flow.core import configfile, credentials
-from genesis_flow.core.configfile import ConfigFile, as_boolean
+from genesis_flow.core import configfile, credentials, options
+from genesis_flow.core.configfile import ConfigFile
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.redact import Secret, mask, mask_uri
+from genesis_flow.core.strict import StrictInput
 from genesis_flow.core.uri import (
     EMBEDDED_DATABASE,
     SCHEMES,
@@ -29,15 +30,21 @@ from genesis_flow.core.uri import (
 ENV_TRACKING_URI = "MLFLOW_TRACKING_URI"
 ENV_URI = "GENESIS_FLOW_MONGODB_URI"
 ENV_COSMOS_URI = "GENESIS_FLOW_COSMOS_DB_URI"
+# Between the processes of `genesis-flow server`: the file that says where MLflow keeps queues of jobs.
+ENV_QUEUES_NOTE = "_GENESIS_FLOW_QUEUES"
+# From the runner of a job to the process of it: the job and the name of this run of it.
+ENV_JOB_RUN = "_GENESIS_FLOW_JOB_RUN"
+# For jobs of a server with a login that nobody made: MLflow's user as whom they call the gateway.
+ENV_JOBS_USER = "GENESIS_FLOW_JOBS_USER"
 ENV_ARTIFACT_ROOT = "GENESIS_FLOW_ARTIFACT_ROOT"
 ENV_SERVER_ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
+ENV_MLFLOW_ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
 ENV_PREFIX = "MONGODB_COLLECTION_PREFIX"
 ENV_POOL = "MONGODB_MAX_POOL_SIZE"
 ENV_SELECTION = "MONGODB_SERVER_SELECTION_TIMEOUT"
 ENV_TIMEOUT = "GENESIS_FLOW_TIMEOUT"
 ENV_PROFILE = "GENESIS_FLOW_PROFILE"
 ENV_OPEN_TIMEOUT = "GENESIS_FLOW_OPEN_TIMEOUT"
-ENV_AUDIT = "GENESIS_FLOW_AUDIT"
 
 DEFAULT_POOL_SIZE = 64
 DEFAULT_SELECTION_MS = 30_000
@@ -87,6 +94,7 @@ class Server:
     """For the client: without user name, password, prefix and the options that Settings holds."""
     hosts: str
     is_cosmos: bool
+    read_preference: str = "primary"
 
 
 Target = Embedded | Server
@@ -94,7 +102,7 @@ Target = Embedded | Server
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a store has to know; safe to print, since passwords are masked everywhere."""
+    """All that a store has to know; safe to print, since passwords are masked everywhere."""
 
     store_uri: str
     target: Target
@@ -116,6 +124,8 @@ class Settings:
     app_name: str = APP_NAME
     max_param_value_length: int = MAX_PARAM_VALUE_LENGTH
     audit: bool = False
+    strict_input: StrictInput | None = None
+    """What arguments are held against beyond MLflow's own checks; see docs/strict-input.md."""
     portable: bool = False
     """Send only what Azure Cosmos DB for MongoDB (RU) knows as well; see docs/azure.md."""
     credential_free_uri: Secret = field(default=Secret(""), repr=False)
@@ -134,7 +144,7 @@ class Settings:
         """Read every source; the precedence is the table in ``docs/configuration.md``."""
         environ = os.environ if environ is None else environ
         file = configfile.load(configfile.locate(environ, conf))
-        return _Resolution(environ, file).settings(uri, artifact_root)
+        return Resolution(environ, file).settings(uri, artifact_root)
 
     def client_options(
         self, embedded_uri: str | None = None, *, patient: bool = False
@@ -165,6 +175,11 @@ class Settings:
         return embedded_uri, given
 
     @property
+    def reads_elsewhere(self) -> bool:
+        """Whether the URI has searches and histories read from other members than the primary."""
+        return isinstance(self.target, Server) and self.target.read_preference != "primary"
+
+    @property
     def cache_key(self) -> str:
         """Equal for settings that can share a client in this process; holds nothing secret."""
         place = f"embedded:{self.target.directory}" if isinstance(self.target, Embedded) else None
@@ -183,7 +198,7 @@ class Settings:
         return variables
 
 
-class _Resolution:
+class Resolution:
     """One pass over the sources, noting for each setting where its value came from."""
 
     def __init__(self, environ: Mapping[str, str], conf: ConfigFile) -> None:
@@ -192,18 +207,19 @@ class _Resolution:
         self.sources: dict[str, str] = {}
 
     def settings(self, uri: str | None, artifact_root: str | None) -> Settings:
-        text = self._store_uri(uri)
+        text = self.uri(uri)
         origin = self.sources["store_uri"]
         parsed = parse(text, origin)
-        root = self._artifact_root(artifact_root, parsed)
-        prefix = self._prefix(parsed)
+        root = self.artifact_root(artifact_root, parsed)
+        prefix = self.prefix(parsed)
         common: dict[str, Any] = {
             "store_uri": mask_uri(text),
             "prefix": prefix,
             "artifact_root": root,
-            "open_timeout": self._seconds("open_timeout", ENV_OPEN_TIMEOUT, DEFAULT_OPEN_TIMEOUT),
-            "max_param_value_length": self._max_param_value_length(),
-            "audit": self._audit(),
+            "open_timeout": self.open_timeout(),
+            "max_param_value_length": self.option("max_param_value_length"),
+            "audit": self.option("audit"),
+            "strict_input": self._strict_input(),
             "sources": self.sources,
         }
         if isinstance(parsed, GenesisUri):
@@ -223,7 +239,7 @@ class _Resolution:
 
     def _server(self, parsed: MongoUri, common: dict[str, Any], origin: str) -> Settings:
         self.sources["database"] = f"URI ({origin})"
-        portable = self._portable(parsed)
+        portable = self.portable(parsed)
         username, password = credentials.resolve(parsed, self.environ, self.conf, self.sources, origin)
         # Without authSource the user is looked up in the database that the URI names, so it has to stay;
         # otherwise two databases of one server share a client.
@@ -232,9 +248,11 @@ class _Resolution:
         return Settings(
             **common,
             **self._limits(parsed),
-            **self._durability(parsed, portable),
+            **self.durability(parsed, portable),
             portable=portable,
-            target=Server(client_uri, parsed.hosts, parsed.is_cosmos),
+            target=Server(
+                client_uri, parsed.hosts, parsed.is_cosmos, parsed.option("readPreference") or "primary"
+            ),
             database=parsed.database,
             username=username,
             password=password,
@@ -242,20 +260,20 @@ class _Resolution:
             credential_free_uri=Secret(parsed.render(with_database=True) + _fragment(common["prefix"])),
         )
 
-    def _store_uri(self, argument: str | None) -> str:
+    def uri(self, argument: str | None) -> str:
         if argument and argument.strip():
-            return self._found("store_uri", argument.strip(), "argument")
+            return self._resolved("store_uri", argument.strip(), "argument")
         tracking = self.environ.get(ENV_TRACKING_URI, "").strip()
         if scheme_of(tracking) in SCHEMES:
-            return self._found("store_uri", tracking, f"environment {ENV_TRACKING_URI}")
+            return self._resolved("store_uri", tracking, f"environment {ENV_TRACKING_URI}")
         for name in (ENV_URI, ENV_COSMOS_URI):
             if value := self.environ.get(name, "").strip():
-                return self._found("store_uri", value, f"environment {name}")
+                return self._resolved("store_uri", value, f"environment {name}")
         if value := self.conf.get("tracking", "uri") or "":
-            return self._found("store_uri", value, self.conf.source("tracking", "uri"))
-        return self._found("store_uri", "genesis://", "default")
+            return self._resolved("store_uri", value, self.conf.source("tracking", "uri"))
+        return self._resolved("store_uri", "genesis://", "default")
 
-    def _artifact_root(self, argument: str | None, parsed: GenesisUri | MongoUri) -> str:
+    def artifact_root(self, argument: str | None, parsed: GenesisUri | MongoUri) -> str:
         from mlflow.utils.uri import resolve_uri_if_local
 
         default = DEFAULT_ARTIFACT_ROOT
@@ -268,6 +286,7 @@ class _Resolution:
                 (argument, "argument"),
                 (self.environ.get(ENV_SERVER_ARTIFACT_ROOT), f"environment {ENV_SERVER_ARTIFACT_ROOT}"),
                 (self.environ.get(ENV_ARTIFACT_ROOT), f"environment {ENV_ARTIFACT_ROOT}"),
+                (self.environ.get(ENV_MLFLOW_ARTIFACT_ROOT), f"environment {ENV_MLFLOW_ARTIFACT_ROOT}"),
                 (
                     self.conf.get("tracking", "default_artifact_root"),
                     self.conf.source("tracking", "default_artifact_root"),
@@ -279,52 +298,50 @@ class _Resolution:
         self.sources["artifact_root"] = source
         return str(resolve_uri_if_local(root))
 
-    def _prefix(self, parsed: GenesisUri | MongoUri) -> str:
+    def prefix(self, parsed: GenesisUri | MongoUri) -> str:
         if parsed.prefix is not None:
-            return self._found("prefix", parsed.prefix, "URI")
+            return self._resolved("prefix", parsed.prefix, "URI")
         text, source = self._environment_or_conf(ENV_PREFIX, "collection_prefix")
-        return self._found("prefix", normalize_prefix(text or "", source), source)
+        return self._resolved("prefix", normalize_prefix(text or "", source), source)
 
     def _limits(self, parsed: MongoUri | None) -> dict[str, Any]:
-        def option(name: str) -> str | None:
-            return parsed.option(name) if parsed else None
-
-        pool = self._number(
-            "max_pool_size", "maxPoolSize", option("maxPoolSize"), ENV_POOL, DEFAULT_POOL_SIZE
-        )
-        selection = self._number(
-            "server_selection_timeout",
-            "serverSelectionTimeoutMS",
-            option("serverSelectionTimeoutMS"),
-            ENV_SELECTION,
-            DEFAULT_SELECTION_MS,
-        )
-        if (timeout_ms := option("timeoutMS")) is not None:
-            self.sources["timeout"] = "URI timeoutMS"
-            timeout = _positive(timeout_ms, "URI option timeoutMS", "milliseconds") / 1000
-        else:
-            timeout = self._seconds("timeout", ENV_TIMEOUT, DEFAULT_TIMEOUT)
-        given = {name: option(name) for name in WATCHING}
+        given = {name: parsed.option(name) if parsed else None for name in WATCHING}
         watching = tuple((name, int(float(value))) for name, value in given.items() if value is not None)
         return {
-            "max_pool_size": pool,
-            "server_selection_timeout": selection / 1000,
-            "timeout": timeout,
+            "max_pool_size": self.pool_size(parsed),
+            "server_selection_timeout": self.selection_ms(parsed) / 1000,
+            "timeout": self.timeout(parsed),
             "watching": watching,
         }
 
-    def _portable(self, parsed: MongoUri) -> bool:
+    def pool_size(self, parsed: MongoUri | None) -> int:
+        return self._number("max_pool_size", "maxPoolSize", parsed, ENV_POOL, DEFAULT_POOL_SIZE)
+
+    def selection_ms(self, parsed: MongoUri | None) -> int:
+        option = "serverSelectionTimeoutMS"
+        return self._number("server_selection_timeout", option, parsed, ENV_SELECTION, DEFAULT_SELECTION_MS)
+
+    def timeout(self, parsed: MongoUri | None) -> float:
+        if parsed is None or (in_ms := parsed.option("timeoutMS")) is None:
+            return self._seconds("timeout", ENV_TIMEOUT, DEFAULT_TIMEOUT)
+        self.sources["timeout"] = "URI timeoutMS"
+        return _positive(in_ms, "URI option timeoutMS", "milliseconds") / 1000
+
+    def open_timeout(self) -> float:
+        return self._seconds("open_timeout", ENV_OPEN_TIMEOUT, DEFAULT_OPEN_TIMEOUT)
+
+    def portable(self, parsed: MongoUri) -> bool:
         text, source = self._environment_or_conf(ENV_PROFILE, "profile")
         if text is not None and text.lower() not in PROFILES:
             raise invalid(
                 f"{source.removeprefix('environment ')} must be one of {', '.join(PROFILES)}, not {text!r}."
             )
         wanted = parsed.is_cosmos_ru if text is None else text.lower() == "portable"
-        return self._found(
+        return self._resolved(
             "portable", wanted, source if text is not None or not wanted else "host of the URI"
         )
 
-    def _durability(self, parsed: MongoUri, portable: bool) -> dict[str, Any]:
+    def durability(self, parsed: MongoUri, portable: bool) -> dict[str, Any]:
         """Acknowledged means durable: by a majority, or else in the journal unless the user refuses it."""
         text = parsed.option("w")
         concern: str | int = "majority" if text is None else int(text) if text.isdigit() else text
@@ -354,25 +371,23 @@ class _Resolution:
             "max_idle_time_ms": max_idle,
         }
 
-    def _max_param_value_length(self) -> int:
-        text = self.conf.get("security", "max_param_value_length")
-        source = self.conf.source("security", "max_param_value_length")
-        if text is None:
-            return self._found("max_param_value_length", MAX_PARAM_VALUE_LENGTH, "default")
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PARAM_VALUE_LENGTH:
-            raise invalid(
-                f"{source} must be a whole number from 1 to {MAX_PARAM_VALUE_LENGTH}, MLflow's own limit, "
-                f"not {text!r}."
-            )
-        return self._found("max_param_value_length", int(text), source)
+    def option(self, name: str) -> Any:
+        """A setting that is as the table of options says."""
+        reading = options.read(options.BY_NAME[name], self.environ, self.conf)
+        return self._resolved(name, reading.value, reading.source)
 
-    def _audit(self) -> bool:
-        text, source = self._environment_or_conf(ENV_AUDIT, "audit", section="security")
-        value = as_boolean(text or "false", source.removeprefix("environment "))
-        return self._found("audit", value, source)
+    def _strict_input(self) -> StrictInput | None:
+        # Read where they do not count, too: a bad value is to be met before somebody turns the switch.
+        made = StrictInput(
+            self.option("max_name_length"),
+            self.option("max_tag_value_length"),
+            self.option("max_text_length"),
+            tuple(scheme.lower() for scheme in self.option("allowed_artifact_schemes")),
+        )
+        return made if self.option("enable_input_validation") else None
 
-    def _number(self, setting: str, option: str, in_uri: str | None, variable: str, default: int) -> int:
-        if in_uri is not None:
+    def _number(self, setting: str, option: str, parsed: MongoUri | None, variable: str, default: int) -> int:
+        if parsed is not None and (in_uri := parsed.option(option)) is not None:
             self.sources[setting] = f"URI {option}"
             return int(float(in_uri))
         text, source = self._environment_or_conf(variable, setting)
@@ -390,16 +405,14 @@ class _Resolution:
         self.sources[setting] = source
         return default if text is None else _positive(text, source.removeprefix("environment "), "seconds")
 
-    def _environment_or_conf(
-        self, variable: str, key: str, section: str = "tracking"
-    ) -> tuple[str | None, str]:
+    def _environment_or_conf(self, variable: str, key: str) -> tuple[str | None, str]:
         if text := self.environ.get(variable, "").strip():
             return text, f"environment {variable}"
-        if value := self.conf.get(section, key):
-            return value, self.conf.source(section, key)
+        if value := self.conf.get("tracking", key):
+            return value, self.conf.source("tracking", key)
         return None, "default"
 
-    def _found(self, setting: str, value: T, source: str) -> T:
+    def _resolved(self, setting: str, value: T, source: str) -> T:
         self.sources[setting] = source
         return value
 

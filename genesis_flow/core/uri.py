@@ -84,6 +84,11 @@ def scheme_of(uri: str) -> str:
     return scheme.lower() if separator else ""
 
 
+def is_ours(uri: object) -> bool:
+    """Whether this, which MLflow may be given by anybody, is the URI of a store of ours."""
+    return isinstance(uri, str) and scheme_of(uri) in SCHEMES
+
+
 def parse(uri: str, source: str) -> GenesisUri | MongoUri:
     """Cut a store URI into its parts; ``source`` says in errors where the URI came from."""
     scheme = scheme_of(uri)

@@ -8,6 +8,7 @@ from pymongo import ASCENDING
 
 from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.sharding import ShardKey
 
 
 class AuditFields(Declared):
@@ -30,6 +31,7 @@ class AuditFields(Declared):
 
     class Settings(CollectionSettings):
         name = "audit"
+        shard = ShardKey("_id", "Only added to, by each call that changes anything.")
         indexes = [
             Index([("time", ASCENDING)], name="by_record_time", serves="Records of a time; their retention."),
             Index([("target.$**", ASCENDING)], name="by_target", serves="Who touched something."),

@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.sharding import ShardKey
 
 
 class CollectionSettings:
@@ -22,6 +23,8 @@ class CollectionSettings:
     """The fields that name what may go without these documents, and are emptied then."""
     derived: ClassVar[tuple[str, ...]] = ()
     """The fields that readers keep for each other: a document that differs in no other is unchanged."""
+    shard: ClassVar[ShardKey | None] = None
+    """How it is spread over a cluster; without one it stays whole on one shard."""
 
 
 class Declared(BaseModel):
@@ -35,8 +38,8 @@ def declared_collections() -> Iterator[type[Declared]]:
     """The classes that declare a collection, bases that several share left out."""
     waiting: list[type[Declared]] = [Declared]
     while waiting:
-        for found in waiting.pop().__subclasses__():
-            if "Settings" in vars(found):
-                yield found
+        for subclass in waiting.pop().__subclasses__():
+            if "Settings" in vars(subclass):
+                yield subclass
             else:
-                waiting.append(found)
+                waiting.append(subclass)

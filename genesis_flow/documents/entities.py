@@ -1,6 +1,6 @@
 """Documents as MLflow entities."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow.entities import (
     Dataset,
@@ -11,16 +11,14 @@ from mlflow.entities import (
     LoggedModelInput,
     LoggedModelOutput,
     Metric,
-    Param,
     Run,
     RunData,
     RunInfo,
     RunInputs,
     RunOutputs,
-    RunTag,
 )
 
-from genesis_flow.documents.keys import unescape
+from genesis_flow.documents.keys import unescape, unescape_map
 from genesis_flow.documents.plain import Document
 
 
@@ -64,22 +62,36 @@ def run_info_entity(document: Document) -> RunInfo:
     )
 
 
+class RunParts(NamedTuple):
+    """What of a run's entity its own document is enough for."""
+
+    info: RunInfo
+    params: dict[str, Any]
+    tags: dict[str, Any]
+
+
+def run_parts(document: Document) -> RunParts:
+    params, tags = unescape_map(document.get("params")), unescape_map(document.get("tags"))
+    return RunParts(run_info_entity(document), params, tags)
+
+
 def run_entity(
     document: Document,
     heads: list[Document],
     datasets: dict[str, Document],
     *,
     with_model_inputs: bool,
+    parts: RunParts | None = None,
 ) -> Run:
     """A run with its latest metrics and inputs; ``datasets`` are documents by id.
 
     MLflow gives the models a run read from only with a single run, not with a page of them.
     """
-    data = RunData(
-        metrics=[metric_entity(head["key"], head["latest"]) for head in heads],
-        params=[Param(unescape(key), value) for key, value in (document.get("params") or {}).items()],
-        tags=[RunTag(unescape(key), value) for key, value in (document.get("tags") or {}).items()],
-    )
+    parts = parts or run_parts(document)
+    data = RunData([metric_entity(head["key"], head["latest"]) for head in heads])
+    # Not by lists of Param and RunTag, of which MLflow takes key and value: objects that nobody keeps.
+    data.params.update(parts.params)
+    data.tags.update(parts.tags)
     inputs = [
         DatasetInput(
             dataset=dataset_entity(datasets[used["id"]]),
@@ -98,7 +110,7 @@ def run_entity(
         if with_model_inputs
         else RunInputs(dataset_inputs=inputs)
     )
-    return Run(run_info_entity(document), data, run_inputs, RunOutputs(outputs))
+    return Run(parts.info, data, run_inputs, RunOutputs(outputs))
 
 
 def dataset_entity(document: Document) -> Dataset:

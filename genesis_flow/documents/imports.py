@@ -50,6 +50,9 @@ class ImportJournalFields(Declared):
             "Experiments that were in the target and took in those of the source: their document before that."
         ),
     )
+    made_workspace: dict[str, Any] | None = Field(
+        default=None, description="The document of the workspace, if the import made it."
+    )
     sessions: list[dict[str, Any]] = Field(
         default_factory=list,
         description="One entry a run of the command: when, by whom, with which filters, what it did.",

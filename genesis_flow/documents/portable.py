@@ -151,6 +151,7 @@ class PortableCursor:
         self._sort = sort
         self._limit = limit
         self._batch_size = batch_size
+        self._rest: AsyncIterator[Document] | None = None
 
     def sort(self, key: str | Sort, direction: int = ASCENDING) -> Self:
         self._sort = [(key, direction)] if isinstance(key, str) else key
@@ -160,7 +161,10 @@ class PortableCursor:
         self._limit = limit
         return self
 
-    async def to_list(self) -> list[Document]:
+    async def to_list(self, length: int | None = None) -> list[Document]:
+        if length is not None:
+            self._rest = self._rest or aiter(self)
+            return await _portion(self._rest, length)
         if not self._sort or self._collection.serves(self._sort):
             found: list[Document] = await self._plain(self._projection, self._sort, self._limit).to_list()
             return found
@@ -193,13 +197,24 @@ class PortableRows:
 
     def __init__(self, rows: list[Document]) -> None:
         self._rows = rows
+        self._rest: AsyncIterator[Document] | None = None
 
-    async def to_list(self) -> list[Document]:
-        return self._rows
+    async def to_list(self, length: int | None = None) -> list[Document]:
+        if length is None:
+            return self._rows
+        self._rest = self._rest or aiter(self)
+        return await _portion(self._rest, length)
 
     async def __aiter__(self) -> AsyncIterator[Document]:
         for row in self._rows:
             yield row
+
+
+async def _portion(documents: AsyncIterator[Document], length: int) -> list[Document]:
+    some: list[Document] = []
+    while len(some) < length and (document := await anext(documents, None)) is not None:
+        some.append(document)
+    return some
 
 
 def in_order(documents: list[Document], sort: Sort) -> list[Document]:
@@ -264,16 +279,16 @@ def _finish(rows: list[Document], stages: list[Document]) -> list[Document]:
 
 def _first_of_each(rows: list[Document], group: Document) -> list[Document]:
     """``$group`` by a field, with ``$first`` of others."""
-    found: dict[Any, Document] = {}
+    groups: dict[Any, Document] = {}
     for row in rows:
         key = value_at(row, group["_id"].removeprefix("$"))
-        if key not in found:
-            found[key] = {"_id": key} | {
+        if key not in groups:
+            groups[key] = {"_id": key} | {
                 name: value_at(row, first["$first"].removeprefix("$"))
                 for name, first in group.items()
                 if name != "_id"
             }
-    return list(found.values())
+    return list(groups.values())
 
 
 def _check_size(document: Mapping[str, Any]) -> None:

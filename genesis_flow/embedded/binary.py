@@ -31,8 +31,8 @@ def find_mongod() -> Path:
         if not os.access(named, os.X_OK) or not Path(named).is_file():
             raise EmbeddedUnavailable(f"{VARIABLE} names {named}, which is not a program. {_ADVICE}")
         return Path(named)
-    if found := _in_wheel() or _on_path():
-        return found
+    if binary := _in_wheel() or _on_path():
+        return binary
     raise EmbeddedUnavailable(f"There is no mongod for genesis:// to start. {_ADVICE}")
 
 

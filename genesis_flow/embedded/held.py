@@ -39,8 +39,8 @@ class EmbeddedServer:
         self.uri = layout.uri
         self.layout = layout
         self._users_lock: int | None = users_lock
-        found = os.fstat(users_lock)
-        self._place = (found.st_dev, found.st_ino)
+        status = os.fstat(users_lock)
+        self._place = (status.st_dev, status.st_ino)
         self._keeper_lock = os.open(layout.keeper_lock, os.O_RDWR)
         # Not by release(): another thread may be about to look at it.
         weakref.finalize(self, os.close, self._keeper_lock)
@@ -59,10 +59,10 @@ class EmbeddedServer:
 
     def is_in_place(self) -> bool:
         try:
-            found = self.layout.users_lock.stat()
+            status = self.layout.users_lock.stat()
         except OSError:
             return False
-        return self._place == (found.st_dev, found.st_ino)
+        return self._place == (status.st_dev, status.st_ino)
 
     def client_options(self) -> dict[str, Any]:
         """For the stores' clients, whose calls are repeated by the store.

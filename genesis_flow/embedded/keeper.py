@@ -38,7 +38,7 @@ class Keeper:
         self.process: subprocess.Popen[bytes] | None = None
         self.stopping = False
         self.has_data = False
-        # What wakes the keeper: a signal of a user, of mongod's end, of a removed file.
+        # Wakes the keeper: a signal of a user, of mongod's end, of a removed file.
         self.bell = -1
         self.state: dict[str, object] = {}
         self.written: object = None
@@ -131,11 +131,11 @@ class Keeper:
     def _is_displaced(self) -> bool:
         """Whether the directory was removed or moved away: what is at its path now belongs to others."""
         try:
-            found = os.stat(self.path("keeper.lock"))  # noqa: PTH116
+            theirs = os.stat(self.path("keeper.lock"))  # noqa: PTH116
         except FileNotFoundError:
             return True
         ours = os.fstat(self.lock)
-        if (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino):
+        if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino):
             return True
         # A removal begins with any file. Of the data this one is there as long as a database is.
         had_data, self.has_data = self.has_data, os.path.exists(self.path("db/WiredTiger"))  # noqa: PTH110
@@ -246,12 +246,12 @@ class Keeper:
 
     def _is_our_mongod(self, pid: int, program: object, began: object) -> bool:
         """Whether it is the process that was noted: a number alone may by now be another program's."""
-        found = describe(pid)
-        if found is None or found.program != (program or self.mongod):
+        process = describe(pid)
+        if process is None or process.program != (program or self.mongod):
             return False
-        if began is not None and found.began != began:
+        if began is not None and process.began != began:
             return False
-        return found.has_arguments("--dbpath", self.path("db"))
+        return process.has_arguments("--dbpath", self.path("db"))
 
     def _rotate_log(self) -> None:
         log = self.path("mongod.log")
@@ -271,10 +271,10 @@ class Keeper:
         known: dict[str, object] = {"keeper": os.getpid(), "socket": self.socket, "time": time.time()}
         if self.process is not None:
             known["pid"] = self.process.pid
-            found = describe(self.process.pid)
-            if found is not None:
-                self.program = found.program
-                known |= {"program": found.program, "began": found.began}
+            process = describe(self.process.pid)
+            if process is not None:
+                self.program = process.program
+                known |= {"program": process.program, "began": process.began}
         self.state = state
         new = self.path("server.json.new")
         with open(new, "w") as file:  # noqa: PTH123
@@ -284,8 +284,8 @@ class Keeper:
 
     def _seen_state(self) -> object:
         with contextlib.suppress(OSError):
-            found = os.stat(self.path("server.json"))  # noqa: PTH116
-            return found.st_ino, found.st_size, found.st_mtime_ns
+            status = os.stat(self.path("server.json"))  # noqa: PTH116
+            return status.st_ino, status.st_size, status.st_mtime_ns
         return None
 
     def _keep_state(self) -> None:
@@ -318,8 +318,8 @@ def describe(pid: int) -> "Described | None":
     """The process of this number, or None if there is none, or none that we may ask about."""
     try:
         if sys.platform != "linux":
-            told = [_ps(pid, field) for field in ("comm", "lstart", "args")]
-            return Described(told[0], told[1], told[2], " ") if all(told) else None
+            answers = [_ps(pid, field) for field in ("comm", "lstart", "args")]
+            return Described(answers[0], answers[1], answers[2], " ") if all(answers) else None
         folder = f"/proc/{pid}/"
         with open(folder + "cmdline", "rb") as file:  # noqa: PTH123
             line = os.fsdecode(file.read()).removesuffix("\0")
@@ -342,10 +342,10 @@ def _ps(pid: int, field: str) -> str:
 
 def is_keeper(pid: int, directory: str) -> bool:
     """Whether the process is the keeper of a directory; it may be another installation's."""
-    found = describe(pid)
-    if found is None:
+    process = describe(pid)
+    if process is None:
         return False
-    return "/keeper.py" + found.separator + directory + found.separator in found.line
+    return "/keeper.py" + process.separator + directory + process.separator in process.line
 
 
 def free_bytes(directory: str) -> int:

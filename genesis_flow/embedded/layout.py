@@ -66,12 +66,12 @@ class Layout:
         return f"mongodb://{quote(str(self.socket), safe='')}/?directConnection=true"
 
     def read_state(self) -> dict[str, Any]:
-        """What the keeper last wrote; empty if it never did."""
+        """The last state that the keeper wrote; empty if it never did."""
         try:
-            found = json.loads(self.state.read_text())
+            state = json.loads(self.state.read_text())
         except (FileNotFoundError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return state if isinstance(state, dict) else {}
 
 
 def layout_of(directory: Path) -> Layout:
@@ -85,13 +85,13 @@ def _private_folder() -> Path:
     folder = _SHORT_FOLDER / f"genesis-flow-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError as error:
         raise EmbeddedUnavailable(
             f"Cannot make {folder} for the server's socket: {error.strerror}. Use a directory with a short "
             "and plain path for genesis://."
         ) from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise EmbeddedUnavailable(
             f"{folder} must be a folder that only you may enter, and it is not. Remove it, or use a "
             "directory with a short and plain path for genesis://."

@@ -147,17 +147,17 @@ def _end_keeper(layout: Layout, deadline: float) -> None:
     """Tell the keeper to stop, and wait until it has, or until a user has started another."""
     from genesis_flow.embedded.keeper import is_keeper  # not on Windows
 
-    told: int | None = None
+    signalled: int | None = None
     while is_locked(layout.keeper_lock):
         keeper_pid: Any = layout.read_state().get("keeper")
         # The file may still be the last keeper's, whose number may by now be another program's.
-        is_new = isinstance(keeper_pid, int) and keeper_pid != told
+        is_new = isinstance(keeper_pid, int) and keeper_pid != signalled
         if is_new and is_keeper(keeper_pid, str(layout.directory)):
-            if told is not None:
+            if signalled is not None:
                 return
             with contextlib.suppress(ProcessLookupError):
                 os.kill(keeper_pid, signal.SIGTERM)
-            told = keeper_pid
+            signalled = keeper_pid
         pause(deadline, "stop", layout)
 
 

@@ -24,7 +24,7 @@ DEFAULT_LINGER = 5.0
 _POLL = 0.02
 # How long to wait for an answer of a server that may have ended since; then it is looked after again.
 _ANSWER_SECONDS = 2.0
-# What the keeper and mongod need of the environment; nobody's credentials belong in a process that stays.
+# Variables that the keeper and mongod need; nobody's credentials belong in a process that stays.
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _ALREADY_INITIATED = 23
 

@@ -6,9 +6,7 @@ byte, is not copied again. What cannot be copied stays where it is, and is named
 """
 
 import hashlib
-import os
 import re
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,21 +14,31 @@ from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import quote, urlsplit
 
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import append_to_uri_path, is_local_uri, resolve_uri_if_local
+from mlflow.utils.uri import (
+    append_to_uri_path,
+    is_local_uri,
+    resolve_uri_if_local,
+)
 from pymongo import ReplaceOne
 
 from genesis_flow.core.redact import mask
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.documents.imports import ImportArtifactFields, journal_key
 from genesis_flow.documents.keys import children_of
+from genesis_flow.importers.artifact_files import (
+    CopyFailed,
+    Folder,
+    Remote,
+    Target,
+    reason_of,
+    sha256_of,
+    walk,
+)
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Body, Problem, Record
 from genesis_flow.importers.target import ImportTarget
-from genesis_flow.importers.tree.files import oddity, shown
+from genesis_flow.importers.tree.files import shown
 
 REFERENCE, COPY, NONE = "reference", "copy", "none"
 MODES = (REFERENCE, COPY, NONE)
@@ -88,10 +96,6 @@ def rules_for(mode: str, root: str | None, settings: Settings, source_uri: str) 
     return ArtifactRules(mode, str(resolve_uri_if_local(root or settings.artifact_root)), tree)
 
 
-class CopyFailed(Exception):
-    """Files cannot be read, or did not arrive; the message says which and why."""
-
-
 class MovedPlaces:
     """What was moved so far, noted in the journal; kept here until ``flush``."""
 
@@ -145,7 +149,7 @@ def remove_copies(
         try:
             if document["files"] and not document.get("names"):
                 raise CopyFailed(f"{document['files']:,} files are too many to have been noted by name")
-            place = _Target(document["target"])
+            place = Target(document["target"])
             for name in document.get("names", ()):
                 removed += place.remove(name)
         except CopyFailed as failure:
@@ -202,14 +206,14 @@ class Artifacts:
             return new
         folder = self._folder(record, place.value)
         if folder is None:
-            return _copy(new, _Remote(place.value))
-        files, odd = _walk(folder)
+            return _copy(new, Remote(place.value))
+        files, odd = walk(folder)
         self._odd += [Problem("artifact", shown(path), reason) for path, reason in odd]
         signature = _signature(files)
         before = self.places.find([place.value]).get(place.value)
         if before is not None and (before.signature, before.target) == (signature, target):
             return before
-        return replace(_copy(new, _Folder(files)), signature=signature)
+        return replace(_copy(new, Folder(files)), signature=signature)
 
     def _folder(self, record: Record, location: str) -> Path | None:
         """The local folder of a place, or None for one elsewhere."""
@@ -324,73 +328,17 @@ def _signature(files: list[tuple[str, Path]]) -> str:
     return digest.hexdigest()
 
 
-def _walk(folder: Path) -> tuple[list[tuple[str, Path]], list[tuple[Path, str]]]:
-    """All files below a folder by their path in it; and what is left out, and why."""
-    found, odd = [], []
-    for parent, folders, names in os.walk(folder, onerror=_unreadable):
-        for name in (*folders, *names):
-            path = Path(parent, name)
-            mode = path.lstat().st_mode
-            if (reason := oddity(mode)) is not None:
-                odd.append((path, reason))
-            elif stat.S_ISREG(mode):
-                found.append((path.relative_to(folder).as_posix(), path))
-    return sorted(found), sorted(odd)
-
-
-def _unreadable(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise CopyFailed(f"{error.filename} cannot be listed ({error.strerror})") from error
-
-
-class _Folder:
-    """Files to copy that are here."""
-
-    def __init__(self, files: list[tuple[str, Path]]) -> None:
-        self._files = files
-
-    def files(self, scratch: Path) -> Iterator[tuple[str, Path]]:
-        yield from self._files
-
-
-class _Remote:
-    """Files to copy that another service keeps; each is fetched when its turn comes."""
-
-    def __init__(self, location: str) -> None:
-        self._repository = _repository(location)
-
-    def files(self, scratch: Path) -> Iterator[tuple[str, Path]]:
-        for name in _names(self._repository):
-            yield name, Path(self._repository.download_artifacts(name, str(scratch)))
-            Path(scratch, name).unlink(missing_ok=True)
-
-
-def _names(repository: ArtifactRepository, folder: str | None = None) -> Iterator[str]:
-    for each in repository.list_artifacts(folder):
-        if each.is_dir:
-            yield from _names(repository, each.path)
-        else:
-            yield each.path
-
-
-def _repository(location: str) -> ArtifactRepository:
-    try:
-        return get_artifact_repository(location)
-    except (MlflowException, ImportError) as exc:
-        raise CopyFailed(f"MLflow cannot open {mask(location)}: {_told(exc)}") from exc
-
-
-def _copy(new: Moved, source: "_Folder | _Remote") -> Moved:
+def _copy(new: Moved, source: "Folder | Remote") -> Moved:
     """Copy each file that is not there yet, and see that it arrived."""
     size = 0
     names: list[str] = []
     checksum = hashlib.sha256()
     try:
-        target = _Target(new.target)
+        target = Target(new.target)
         with tempfile.TemporaryDirectory(prefix="genesis-flow-import-") as scratch:
             for name, path in source.files(Path(scratch, "in")):
                 path = _with_new_place(name, path, new, Path(scratch, "changed"))
-                hashed = _sha256(path)
+                hashed = sha256_of(path)
                 if not target.has(name, path.stat().st_size, hashed):
                     target.put(name, path)
                     if not target.has(name, path.stat().st_size, hashed):
@@ -402,7 +350,7 @@ def _copy(new: Moved, source: "_Folder | _Remote") -> Moved:
         raise
     except Exception as exc:
         # Whatever the library of a storage service raises.
-        raise CopyFailed(f"the artifacts cannot be copied: {_told(exc)}") from exc
+        raise CopyFailed(f"the artifacts cannot be copied: {reason_of(exc)}") from exc
     noted = tuple(names) if sum(len(name.encode()) + 8 for name in names) < _NAMES_BYTES else ()
     return replace(new, files=len(names), bytes=size, checksum=checksum.hexdigest(), names=noted)
 
@@ -428,56 +376,3 @@ def _with_new_place(name: str, path: Path, moved: Moved, scratch: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(replaced)
     return file
-
-
-class _Target:
-    """The place where files go."""
-
-    def __init__(self, location: str) -> None:
-        self._repository = _repository(location)
-        self._folder = Path(local_file_uri_to_path(location)) if is_local_uri(location) else None
-
-    def has(self, name: str, size: int, hashed: str) -> bool:
-        """Whether this very file is there; of another service it is fetched, to be sure."""
-        if self._folder is not None:
-            path = self._folder / name
-            return path.is_file() and path.stat().st_size == size and _sha256(path) == hashed
-        folder = name.rpartition("/")[0]
-        listed = {each.path: each.file_size for each in self._repository.list_artifacts(folder or None)}
-        if listed.get(name) != size:
-            return False
-        with tempfile.TemporaryDirectory(prefix="genesis-flow-import-") as scratch:
-            return _sha256(Path(self._repository.download_artifacts(name, scratch))) == hashed
-
-    def put(self, name: str, path: Path) -> None:
-        folder = name.rpartition("/")[0]
-        self._repository.log_artifact(str(path), folder or None)
-
-    def remove(self, name: str) -> int:
-        """Take a file back; 1 if it was there."""
-        if self._folder is None:
-            try:
-                self._repository.delete_artifacts(name)
-            except Exception as exc:
-                raise CopyFailed(f"{name} cannot be deleted: {_told(exc)}") from exc
-            return 1
-        path = self._folder / name
-        if not path.is_file():
-            return 0
-        path.unlink()
-        # The folders that the copy made, as far as nobody has put anything else there.
-        for folder in list(path.parents)[: len(Path(name).parts) + 2]:
-            try:
-                folder.rmdir()
-            except OSError:
-                break
-        return 1
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _told(error: BaseException) -> str:
-    return mask(" ".join(str(error).split()) or type(error).__name__)

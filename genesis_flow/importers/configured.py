@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 
-from genesis_flow.importers.engine import Options, Outcome, run_import
+from genesis_flow.importers.engine import Options, Outcome, import_parts
 from genesis_flow.importers.journal import DONE, INCOMPLETE, Journal
 from genesis_flow.importers.progress import Progress
+from genesis_flow.importers.records import Filters
 from genesis_flow.importers.sources import open_source
 from genesis_flow.importers.target import ImportTarget
+from genesis_flow.importers.workspaces import parts_of
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.files import MigrationFile
 from genesis_flow.migrate.runner import plain_ledger
-from genesis_flow.mongo.scoping import current_workspace
 
 ONCE, AGAIN, NEVER = "once", "again", "never"
 
@@ -31,8 +32,12 @@ def run_configured(
 ) -> list[Outcome]:
     """Import what ``[imports]`` names, and note it in the history that the ledger keeps."""
     outcomes = []
-    for uri in pending_imports(config, when):
-        outcome = run_import(config, uri, Options(), progress())
+    made = (
+        outcome
+        for uri in pending_imports(config, when)
+        for outcome in import_parts(config, uri, Options(), progress)
+    )
+    for outcome in made:
         outcomes.append(outcome)
         state = DONE if outcome.complete else INCOMPLETE
         with opened(config) as target:
@@ -55,6 +60,12 @@ def source_name(uri: str) -> str:
 
 
 def _is_done(config: MigrateConfig, uri: str) -> bool:
-    with opened(config) as connected:
-        target = ImportTarget(connected.db, config.settings.prefix, current_workspace())
-        return Journal.of_source(target, source_name(uri)).state in (DONE, INCOMPLETE)
+    source = open_source(uri)
+    try:
+        workspaces = [part.workspace for part in parts_of(source, Filters())]
+        with opened(config) as connected:
+            targets = [ImportTarget(connected.db, config.settings.prefix, each) for each in workspaces]
+            journals = [Journal.of_source(target, source.name) for target in targets]
+            return all(journal.state in (DONE, INCOMPLETE) for journal in journals)
+    finally:
+        source.close()

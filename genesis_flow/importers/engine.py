@@ -27,10 +27,10 @@ from genesis_flow.importers.records import Filters, Problem, Source, Unit
 from genesis_flow.importers.sources import open_source
 from genesis_flow.importers.stats import Stats
 from genesis_flow.importers.target import ImportTarget
+from genesis_flow.importers.workspaces import Part, make_workspace, parts_of, target_workspace
 from genesis_flow.migrate.config import MigrateConfig, Target, opened
 from genesis_flow.migrate.runner import locked, require_rights
 from genesis_flow.mongo.schema import ready_schema
-from genesis_flow.mongo.scoping import current_workspace
 
 UNITS_LISTED = 256
 PROBLEMS_SHOWN = 1_000
@@ -71,6 +71,7 @@ class Outcome:
     target: str
     journal: str
     analyzed: bool
+    workspace: str
     stats: Stats = field(default_factory=Stats)
     seconds: float = 0.0
     # How many problems there are by now, and the first of them.
@@ -90,25 +91,55 @@ class Outcome:
 def run_import(
     config: MigrateConfig, source_uri: str, options: Options, progress: Progress | None = None
 ) -> Outcome:
-    """Bring over what the source has and the target has not."""
-    with _source(source_uri) as source, opened(config) as connected:
-        _ready(config, connected)
-        require_rights(connected)
-        with locked(connected) as run:
-            target = ImportTarget(
-                connected.db, config.settings.prefix, current_workspace(), check=run.lease.check
-            )
-            engine = _Engine(config, connected, target, source, source_uri, options, progress or Progress())
-            return engine.run()
+    """Bring over what the source has and the target has not, into one workspace."""
+    with _source(source_uri) as source:
+        return _imported(config, source_uri, options, progress, Part(target_workspace(), source))
 
 
 def analyze(
     config: MigrateConfig, source_uri: str, options: Options, progress: Progress | None = None
 ) -> Outcome:
     """Read everything, write nothing: what an import would bring and what would be in its way."""
-    with _source(source_uri) as source, opened(config) as connected:
-        target = ImportTarget(connected.db, config.settings.prefix, current_workspace())
-        engine = _Engine(config, connected, target, source, source_uri, options, progress or Progress())
+    with _source(source_uri) as source:
+        return _analyzed(config, source_uri, options, progress, Part(target_workspace(), source))
+
+
+def import_parts(
+    config: MigrateConfig,
+    source_uri: str,
+    options: Options,
+    progress: Callable[[], Progress] = Progress,
+    *,
+    analyzes: bool = False,
+) -> list[Outcome]:
+    """Import or analyze workspace by workspace where they are kept: all of them as they are at one moment."""
+    do = _analyzed if analyzes else _imported
+    with _source(source_uri) as source:
+        return [
+            do(config, source_uri, options, progress(), part) for part in parts_of(source, options.filters)
+        ]
+
+
+def _imported(
+    config: MigrateConfig, source_uri: str, options: Options, progress: Progress | None, part: Part
+) -> Outcome:
+    with opened(config) as connected:
+        make_ready(config, connected)
+        require_rights(connected)
+        with locked(connected) as run:
+            target = ImportTarget(connected.db, config.settings.prefix, part.workspace, check=run.lease.check)
+            engine = _Engine(
+                config, connected, target, part.source, source_uri, options, progress or Progress()
+            )
+            return engine.run(part.said)
+
+
+def _analyzed(
+    config: MigrateConfig, source_uri: str, options: Options, progress: Progress | None, part: Part
+) -> Outcome:
+    with opened(config) as connected:
+        target = ImportTarget(connected.db, config.settings.prefix, part.workspace)
+        engine = _Engine(config, connected, target, part.source, source_uri, options, progress or Progress())
         return engine.analyze()
 
 
@@ -131,7 +162,7 @@ class _Engine:
         self._options = options
         self._progress = progress
         self._journal = Journal.of_source(target, source.name)
-        self._outcome = Outcome(source.name, config.where, self._journal.id, False)
+        self._outcome = Outcome(source.name, config.where, self._journal.id, False, target.workspace)
         self._outcome.notes += getattr(source, "notes", [])
         self._rules = Rules(
             options.stop_on_error,
@@ -139,9 +170,12 @@ class _Engine:
             artifacts=rules_for(options.artifacts, options.artifact_root, config.settings, source_uri),
         )
 
-    def run(self) -> Outcome:
+    def run(self, said: dict[str, Any] | None) -> Outcome:
+        """``said``: what the source says of the workspace, if that is kept."""
         journal, outcome = self._journal, self._outcome
         journal.begin(self._options.plain())
+        if said is not None and not journal.made_workspace:
+            journal.note_workspace(make_workspace(self._target, said))
         started = time.monotonic()
         state = states.STOPPED
         try:
@@ -284,7 +318,7 @@ def _source(uri: str) -> Iterator[Source]:
         source.close()
 
 
-def _ready(config: MigrateConfig, connected: Target) -> None:
+def make_ready(config: MigrateConfig, connected: Target) -> None:
     """Bring an empty database to head, and refuse one of another schema, as connecting a store does."""
 
     async def ready() -> None:

@@ -14,7 +14,7 @@ _IN_EXPERIMENTS = (
     "runs",
     "traces",
     "logged_models",
-    *(kind.collection for kind in KINDS if kind.columns and kind.of_experiment and not kind.within),
+    *(kind.collection for kind in KINDS if not kind.own and kind.of_experiment and not kind.within),
     "gateway_endpoints",
 )
 

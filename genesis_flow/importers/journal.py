@@ -16,10 +16,10 @@ from genesis_flow.documents.keys import children_of, escape, unescape
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.records import Problem
 from genesis_flow.importers.target import ImportTarget, patiently
+from genesis_flow.importers.workspaces import are_kept, target_workspace
 from genesis_flow.importers.writers import Context
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.ledger import who
-from genesis_flow.mongo.scoping import current_workspace
 
 RUNNING = "running"
 DONE = "done"
@@ -57,8 +57,12 @@ class Journal:
 
     @classmethod
     def existing(cls, target: ImportTarget, key: str) -> "Journal":
+        """That of an earlier import; where workspaces are kept, of any of them."""
         journal = cls(target, key)
-        if not journal.document:
+        workspace = journal.document.get("workspace")
+        if workspace is not None and are_kept():
+            target.workspace = workspace
+        if not journal.document or workspace != target.workspace:
             known = ", ".join(sorted(each["_id"] for each in all_journals(target)))
             raise ImportFailed(
                 f"There is no import journal {key!r} in the target: the known ones are {known or 'none'}."
@@ -89,6 +93,19 @@ class Journal:
     @property
     def questions(self) -> dict[str, str]:
         return {unescape(key): made for key, made in (self.document.get("questions") or {}).items()}
+
+    @property
+    def made_workspace(self) -> dict[str, Any] | None:
+        made: dict[str, Any] | None = self.document.get("made_workspace")
+        return made
+
+    def note_workspace(self, made: dict[str, Any] | None) -> None:
+        """That the import made its workspace, so that a rollback removes it."""
+        if made is not None:
+            self._update({"$set": {"made_workspace": made}})
+
+    def forget_workspace(self) -> None:
+        self._update({"$unset": {"made_workspace": ""}})
 
     @property
     def merged(self) -> dict[int, dict[str, Any]]:
@@ -182,11 +199,12 @@ class Journal:
 def journals(config: MigrateConfig) -> list[dict[str, Any]]:
     """What was imported into the target, oldest first."""
     with opened(config, creates=False) as connected:
-        target = ImportTarget(connected.db, config.settings.prefix, current_workspace())
+        target = ImportTarget(connected.db, config.settings.prefix, target_workspace())
         return [
             {
                 "journal": each["_id"],
                 **{key: each[key] for key in ("source", "state", "created_time", "last_update_time")},
+                "workspace": each["workspace"],
                 "sessions": len(each["sessions"]),
             }
             for each in sorted(all_journals(target), key=lambda each: int(each["created_time"]))
@@ -194,4 +212,5 @@ def journals(config: MigrateConfig) -> list[dict[str, Any]]:
 
 
 def all_journals(target: ImportTarget) -> list[dict[str, Any]]:
-    return list(target.collection(ImportJournalFields).find({"workspace": target.workspace}))
+    query = {} if are_kept() else {"workspace": target.workspace}
+    return list(target.collection(ImportJournalFields).find(query))

@@ -13,7 +13,8 @@ class Column(NamedTuple):
     """A column of the source, and the field that keeps it.
 
     The letter says what its values are: t text, i whole number, r number, b truth, y bytes, j what JSON text
-    says, m a map in JSON text whose keys a user chose, s JSON that is kept as text; capitals must be there.
+    says, m a map in JSON text whose keys a user chose, s JSON that is kept as text, x text that is not shown;
+    capitals must be there.
     """
 
     name: str
@@ -29,8 +30,8 @@ class Rows(NamedTuple):
     # The columns that name whose they are, as many as the key has.
     owner: tuple[str, ...]
     columns: tuple[Column, ...]
-    # "values" of the only column, sorted; a "list" of documents in the order of the first column or of those
-    # of ``order``; a "map" from the first column, escaped, to the second; or "one" document.
+    # "values" of the columns, joined by dots and sorted; a "list" of documents in the order of the first
+    # column or of those of ``order``; a "map" from the first column to the second; or "one" document.
     shape: str
     # Only rows with these values, and with any value in these columns.
     where: tuple[tuple[str, str], ...] = ()
@@ -88,18 +89,25 @@ class Kind:
     parent: str = ""
     # Whether a rollback must know each of them, though it is read within another.
     is_root: bool = False
+    # Whether readers and writers of its own take it; the others are plain.
+    own: bool = False
+    # What these find for its body in other ways.
+    more: tuple[str, ...] = ()
     children: tuple[Child, ...] = ()
     # What else refers to it, which keeps it from being rolled back: collections and their fields.
     used_by: tuple[tuple[str, str], ...] = ()
 
-    # Of plain kinds alone:
     columns: tuple[Column, ...] = ()
     rows: tuple[Rows, ...] = ()
-    lookups: tuple[Lookup, ...] = ()
-    # Whether it belongs to an experiment; else it has the columns of its workspace, where there are any.
+    # Whether it names an experiment; else it has the columns of its workspace, where there are any.
     of_experiment: bool = True
+
+    # Of plain kinds alone:
+    lookups: tuple[Lookup, ...] = ()
     # Whether its key is a name, which each workspace may give: its id begins with the workspace.
     named: bool = False
+    # The column that says of a row that it is deleted.
+    gone: str = ""
     # The rows of its table that another kind keeps.
     but: Rows | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -125,11 +133,25 @@ class Kind:
 
     @property
     def body(self) -> tuple[str, ...]:
-        """The fields of a record of a plain kind."""
-        fields = [column.field for column in self.columns]
+        """The fields of a record."""
+        fields = [] if self.own else ["id"]
+        fields += ["experiment_id"] if self.of_experiment else []
+        fields += [column.field for column in self.columns]
         fields += [rows.field for rows in self.rows if rows.of_items is None]
         fields += [lookup.field for lookup in self.lookups]
-        return ("id", *(["experiment_id"] if self.of_experiment else []), *dict.fromkeys(fields))
+        return tuple(dict.fromkeys((*fields, *self.more)))
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The fields of columns, but for those that name it and its experiment."""
+        naming = (*self.key, "experiment_id")
+        return tuple(column.field for column in self.columns if column.name not in naming)
+
+    @property
+    def layout(self) -> dict[str, str]:
+        """The letters of the columns of its table; the first says which row is meant."""
+        named = dict.fromkeys(self.key, "T") | ({"experiment_id": "I"} if self.of_experiment else {})
+        return named | {column.name: column.letter for column in self.columns}
 
     def id_in(self, workspace: str, identifier: str) -> str:
         """The id of the document that the target has of it."""
@@ -137,6 +159,6 @@ class Kind:
 
 
 def columns(*texts: str) -> tuple[Column, ...]:
-    """From ``"column letter"``, with the field's name behind it where that is another."""
-    parts = (text.split() for text in texts)
+    """From ``"column letter, …"``, with the field's name behind the letter where that is another."""
+    parts = (column.split() for text in texts for column in text.split(","))
     return tuple(Column(name, letter, *(renamed or [name])) for name, letter, *renamed in parts)

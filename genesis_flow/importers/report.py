@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+
 from genesis_flow.importers.engine import Outcome
 from genesis_flow.importers.records import Problem
 from genesis_flow.importers.rollback import RolledBack
@@ -17,6 +19,8 @@ def lines_of(outcome: Outcome) -> list[str]:
     stats = outcome.stats
     head = "would be imported" if outcome.analyzed else "imported"
     lines = [f"{outcome.source} -> {outcome.target}"]
+    if outcome.workspace != DEFAULT_WORKSPACE_NAME:
+        lines.append(f"workspace: {outcome.workspace}")
     if not outcome.analyzed:
         lines.append(f"journal: {outcome.journal}")
     lines += ["", f"{'kind':<22} {'read':>14} {'left out':>12}"]
@@ -88,6 +92,7 @@ def plain_of(outcome: Outcome) -> dict[str, Any]:
     report: dict[str, Any] = {
         "source": outcome.source,
         "target": outcome.target,
+        "workspace": outcome.workspace,
         "journal": None if outcome.analyzed else outcome.journal,
         "analyzed": outcome.analyzed,
         "elapsed_seconds": round(outcome.seconds, 3),

@@ -26,12 +26,12 @@ from genesis_flow.importers.journal import ROLLED_BACK, ROLLING_BACK, Journal
 from genesis_flow.importers.kinds import CHILDREN, ROOT_COLLECTIONS
 from genesis_flow.importers.records import Problem
 from genesis_flow.importers.target import ImportTarget, patiently
+from genesis_flow.importers.workspaces import remove_workspace, target_workspace
 from genesis_flow.importers.writers import Root
 from genesis_flow.importers.writers.registry import model_key
 from genesis_flow.migrate.batches import Progress, Report
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.runner import locked, require_rights
-from genesis_flow.mongo.scoping import current_workspace
 
 ROOTS_AT_ONCE = 200
 
@@ -57,7 +57,7 @@ def rollback(config: MigrateConfig, key: str, *, force: bool = False) -> RolledB
         require_rights(connected)
         with locked(connected) as run:
             target = ImportTarget(
-                connected.db, config.settings.prefix, current_workspace(), check=run.lease.check
+                connected.db, config.settings.prefix, target_workspace(), check=run.lease.check
             )
             return _Rollback(target, Journal.existing(target, key), config.report, force).run()
 
@@ -80,6 +80,7 @@ class _Rollback:
             self._remove_roots(collection)
         self._restore_merged()
         self._remove_copies()
+        self._remove_workspace()
         for declared in (ImportProblemFields, ImportUnitFields):
             self._delete(declared, {"_id": children_of(self._journal.id)})
         self._journal.set_state(ROLLED_BACK)
@@ -90,6 +91,17 @@ class _Rollback:
         if files:
             self._done.removed["artifact files"] = files
         self._done.kept += kept
+
+    def _remove_workspace(self) -> None:
+        made = self._journal.made_workspace
+        if made is None:
+            return
+        removed, stays = remove_workspace(self._target, made, force=self._force)
+        self._count("workspaces", removed)
+        if stays is not None:
+            self._done.kept.append(stays)
+        else:
+            self._journal.forget_workspace()
 
     @cached_property
     def _places(self) -> set[str]:

@@ -13,7 +13,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from genesis_flow.areas.issues.counts import begun, ended
 from genesis_flow.areas.issues.documents import IssueFields
 from genesis_flow.areas.traces.documents import AssessmentFields, TraceFields
-from genesis_flow.areas.traces.sums.documents import TraceSumsFields, note_everything
+from genesis_flow.areas.traces.sums.documents import LEAVING, TraceSumsFields, notes_of_everything
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.plain import Document
 from genesis_flow.importers.errors import ImportConflict
@@ -97,7 +97,10 @@ class ImportTarget:
     def announce(self, declared: type[Declared] | str, *, done: bool = False) -> None:
         """Before and after traces or assessments change: what readers keep of them does not hold."""
         if declared in (TraceFields, name_of(TraceFields)):
-            self.collection(TraceSumsFields).update_one(*note_everything(self.workspace), upsert=True)
+            notes = [
+                UpdateOne({"_id": key}, LEAVING, upsert=True) for key in notes_of_everything(self.workspace)
+            ]
+            self.collection(TraceSumsFields).bulk_write(notes, ordered=False)
         if declared in (AssessmentFields, name_of(AssessmentFields)):
             change = ended(self._mark) if done else begun(self._mark)
             self.collection(IssueFields).update_many({"workspace": self.workspace}, change)

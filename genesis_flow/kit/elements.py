@@ -45,8 +45,8 @@ class Elements:
             ],
             batchSize=limit + 1,
         )
-        found = [row async for row in rows]
-        if len(found) <= limit:
-            return found, None
-        last = found[limit - 1]
-        return found[:limit], create_token(question, [value_at(last, field) for field, _ in order])
+        elements = [row async for row in rows]
+        if len(elements) <= limit:
+            return elements, None
+        last = elements[limit - 1]
+        return elements[:limit], create_token(question, [value_at(last, field) for field, _ in order])

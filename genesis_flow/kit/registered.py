@@ -231,10 +231,10 @@ def version_of(thing: Document | None, version: str | int | None) -> Document | 
 
 
 def live_version(thing: Document | None, version: str | int | None, unknown: Refusal) -> Document:
-    found = version_of(thing, version)
-    if found is None or found["status"] == DELETED:
+    version_there = version_of(thing, version)
+    if version_there is None or version_there["status"] == DELETED:
         raise unknown()
-    return found
+    return version_there
 
 
 def latest_version(thing: Document, unknown: Refusal) -> Document:
@@ -244,8 +244,8 @@ def latest_version(thing: Document, unknown: Refusal) -> Document:
 def aliased_version(thing: Document | None, alias: str) -> Document | None:
     """The entry of the version that an alias names."""
     named = stored_text(alias)
-    found = next((each for each in (thing or {}).get("aliases", ()) if each["alias"] == named), None)
-    return None if found is None else version_of(thing, found["version"])
+    entry = next((each for each in (thing or {}).get("aliases", ()) if each["alias"] == named), None)
+    return None if entry is None else version_of(thing, entry["version"])
 
 
 def aliases_of(thing: Document, version: str | int) -> list[str]:

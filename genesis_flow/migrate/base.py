@@ -66,7 +66,7 @@ class BaseMigration:
     """One step of the schema. Every step is idempotent: applied twice, it leaves what applied once leaves."""
 
     loses: ClassVar[str] = "what the step added (it does not say what)"
-    """What ``downgrade`` loses, for people; empty when up, down and up again equals up."""
+    """The losses of ``downgrade``, for people; empty when up, down and up again equals up."""
 
     compatible: ClassVar[bool] = False
     """Whether clients of the schema before this step may connect and write after it."""

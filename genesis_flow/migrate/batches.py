@@ -96,13 +96,15 @@ def in_batches(
     _refuse_mixed_ids(collection)
     progress = Progress(label, _count(collection, query, position), report)
     while True:
-        found = list(collection.find(_after(query, position), projection).sort("_id", ASCENDING).limit(size))
-        if not found:
+        documents = list(
+            collection.find(_after(query, position), projection).sort("_id", ASCENDING).limit(size)
+        )
+        if not documents:
             return
-        yield found
-        position = found[-1]["_id"]
+        yield documents
+        position = documents[-1]["_id"]
         journal.advance(label, position)
-        progress.add(len(found))
+        progress.add(len(documents))
 
 
 def _after(query: Document, position: Any) -> Document:

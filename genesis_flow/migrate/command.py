@@ -56,22 +56,22 @@ def up(
 ) -> Outcome:
     """Apply pending steps up to ``revision``: ``head``, a version, a name, or ``+N`` for the next N."""
     with opened(config, creates=not dry_run) as target:
-        found = _sound(_survey(target), out_of_order)
-        steps = up_to(found.files, found.pending, revision)
+        survey = _sound(_survey(target), out_of_order)
+        steps = up_to(survey.files, survey.pending, revision)
         migrations = [file.load() for file in steps]
-        if dry_run or not (steps or found.adoptable):
-            return Outcome(planned=[file.label for file in steps], adopted=found.adoptable)
+        if dry_run or not (steps or survey.adoptable):
+            return Outcome(planned=[file.label for file in steps], adopted=survey.adoptable)
         require_rights(target, migrations)
         with locked(target) as run:
-            found = _sound(run.survey(), out_of_order)
-            adopted = run.adopt(found)
-            steps = _still_planned(steps, found)
-            return Outcome([run.apply(file, found.entries.get(file.version)) for file in steps], [], adopted)
+            survey = _sound(run.survey(), out_of_order)
+            adopted = run.adopt(survey)
+            steps = _still_planned(steps, survey)
+            return Outcome([run.apply(file, survey.entries.get(file.version)) for file in steps], [], adopted)
 
 
-def _still_planned(steps: list[MigrationFile], found: Survey) -> list[MigrationFile]:
+def _still_planned(steps: list[MigrationFile], survey: Survey) -> list[MigrationFile]:
     """Without what another run applied while this one waited: ``+1`` is the step that was next then."""
-    return [file for file in found.pending if any(file.version == step.version for step in steps)]
+    return [file for file in survey.pending if any(file.version == step.version for step in steps)]
 
 
 def down(
@@ -79,8 +79,8 @@ def down(
 ) -> Outcome:
     """Revert the steps after ``revision``: a version or name; ``-N``: the last N; ``base``: all."""
     with opened(config, creates=False) as target:
-        found = _sound(_survey(target), True)
-        steps = down_to(found, revision)
+        survey = _sound(_survey(target), True)
+        steps = down_to(survey, revision)
         migrations = {file.version: file.load() for file in steps}
         _refuse_irreversible(steps, migrations)
         if dry_run or not steps:
@@ -89,13 +89,15 @@ def down(
             _refuse_loss(steps, migrations)
         require_rights(target, migrations.values())
         with locked(target) as run:
-            found = _sound(run.survey(), True)
-            adopted = run.adopt(found)
-            if [file.version for file in down_to(found, revision)] != [file.version for file in steps]:
+            survey = _sound(run.survey(), True)
+            adopted = run.adopt(survey)
+            if [file.version for file in down_to(survey, revision)] != [file.version for file in steps]:
                 raise Locked(
                     "Another run changed the schema while this one waited: look at it and try again."
                 )
-            return Outcome([run.revert(file, found.entries.get(file.version)) for file in steps], [], adopted)
+            return Outcome(
+                [run.revert(file, survey.entries.get(file.version)) for file in steps], [], adopted
+            )
 
 
 def _refuse_irreversible(steps: list[MigrationFile], migrations: dict[str, type[BaseMigration]]) -> None:
@@ -122,8 +124,8 @@ def plan(config: MigrateConfig, revision: str = "head", *, out_of_order: bool = 
 def current(config: MigrateConfig) -> tuple[str | None, str | None]:
     """The newest applied version, and the newest that there is."""
     with opened(config, creates=False) as target:
-        found = _survey(target)
-        return found.current, found.head
+        survey = _survey(target)
+        return survey.current, survey.head
 
 
 def at_head(config: MigrateConfig) -> bool:
@@ -135,36 +137,38 @@ def at_head(config: MigrateConfig) -> bool:
 def status(config: MigrateConfig) -> Status:
     """Every step with its state, the problems of the history, and who holds the lock."""
     with opened(config, creates=False) as target:
-        found = _survey(target)
-        known = [_step_status(found, file) for file in found.files]
+        survey = _survey(target)
+        known = [_step_status(survey, file) for file in survey.files]
         unknown = [
             StepStatus(entry.version, entry.name, "unknown", "applied, without a file")
-            for entry in found.unknown
+            for entry in survey.unknown
         ]
         return Status(
             database=config.where,
-            current=found.current,
-            head=found.head,
+            current=survey.current,
+            head=survey.head,
             steps=sorted(known + unknown, key=lambda step: step.version),
-            problems=[str(problem) for problem in found.problems()],
+            problems=[str(problem) for problem in survey.problems()],
             lock=read_holder(target.db, config.settings.prefix),
         )
 
 
-def _step_status(found: Survey, file: MigrationFile) -> StepStatus:
-    entry = found.entries.get(file.version)
+def _step_status(survey: Survey, file: MigrationFile) -> StepStatus:
+    entry = survey.entries.get(file.version)
     if entry is None:
-        if file.version in found.adoptable:
-            detail = f"{found.adopted_from(file.version)}, not taken over yet"
+        if file.version in survey.adoptable:
+            detail = f"{survey.adopted_from(file.version)}, not taken over yet"
             return StepStatus(file.version, file.name, "applied", detail)
-        if part := found.applied_in_part(file.version):
-            detail = f"{len(part)} of the {len(found.replaced[file.version])} steps that it replaces were run"
+        if part := survey.applied_in_part(file.version):
+            detail = (
+                f"{len(part)} of the {len(survey.replaced[file.version])} steps that it replaces were run"
+            )
             return StepStatus(file.version, file.name, "pending", detail)
-        late = "older than the newest applied step" if file in found.out_of_order else ""
+        late = "older than the newest applied step" if file in survey.out_of_order else ""
         return StepStatus(file.version, file.name, "pending", late)
     if entry.state is not State.APPLIED:
         return StepStatus(file.version, file.name, entry.state.value, entry.error or "unfinished")
-    if file in found.changed:
+    if file in survey.changed:
         return StepStatus(file.version, file.name, "changed", "the file is not the one that was applied")
     when = f"{entry.created_at:%Y-%m-%d %H:%M:%S} UTC" if entry.created_at else ""
     return StepStatus(file.version, file.name, "applied", f"{when} by {entry.who}" if entry.who else when)
@@ -229,7 +233,7 @@ from genesis_flow.migrate.base import BaseMigration
 
 
 class Migration(BaseMigration):
-    # What downgrade loses, for people; "" when up, down and up again equals up.
+    # Losses of downgrade, for people; "" when up, down and up again equals up.
     loses = "everything that upgrade adds"
     # True when clients of the schema before this step may go on writing after it.
     compatible = False
@@ -249,19 +253,19 @@ def stamp(config: MigrateConfig, revision: str) -> Outcome:
         last = "" if revision == "base" else find_revision(files, revision).version
         require_rights(target)
         with locked(target) as run:
-            found = run.survey()
-            adopted = run.adopt(found)
-            wanted = [file for file in files if file.version <= last and not found.is_applied(file.version)]
+            survey = run.survey()
+            adopted = run.adopt(survey)
+            wanted = [file for file in files if file.version <= last and not survey.is_applied(file.version)]
             for file in wanted:
                 migration = file.load()
                 run.ledger.stamp(file, migration.compatible, "stamp")
                 run.ledger.forget_replaced(migration.replaces)
                 run.ledger.record("stamp", file)
-            recorded = {*found.entries, *adopted}
+            recorded = {*survey.entries, *adopted}
             for version in sorted(version for version in recorded if version > last):
                 run.ledger.forget(version)
                 run.ledger.record(
-                    "forget", found.file(version) or MigrationFile(version, "", config.script_location)
+                    "forget", survey.file(version) or MigrationFile(version, "", config.script_location)
                 )
             return Outcome([Done(file.version, file.name, 0.0) for file in wanted], [], adopted)
 
@@ -301,21 +305,21 @@ def unlock(config: MigrateConfig, *, force: bool = False) -> Holder | None:
 
 
 def validate(config: MigrateConfig, *, files_only: bool = False) -> list[MigrationError]:
-    """What is wrong with the files, and with the history of the database; an empty list is good."""
-    found: list[MigrationError] = []
+    """Problems of the files, and of the history of the database; an empty list is good."""
+    problems: list[MigrationError] = []
     for file in read_folder(config.script_location):
         try:
             migration = file.load()
             file.checksum()
         except MigrationError as exc:
-            found.append(exc)
+            problems.append(exc)
             continue
         if migration.upgrade is BaseMigration.upgrade:
-            found.append(
+            problems.append(
                 MigrationError(f"The step {file.label} has no upgrade: write one, or remove the file.")
             )
-    if found:
-        return found
+    if problems:
+        return problems
     if files_only:
         return [MigrationError(f"{complaint}.") for complaint in misnamed(config.script_location)]
     with opened(config, creates=False) as target:
@@ -326,9 +330,9 @@ def _survey(target: Target) -> Survey:
     return survey(plain_ledger(target), target.config.script_location)
 
 
-def _sound(found: Survey, out_of_order: bool) -> Survey:
+def _sound(survey: Survey, out_of_order: bool) -> Survey:
     """The survey, unless something is wrong; the first problem decides the exit code, all are named."""
-    problems = found.problems(out_of_order_allowed=out_of_order)
+    problems = survey.problems(out_of_order_allowed=out_of_order)
     if problems:
         raise type(problems[0])(" ".join(str(problem) for problem in problems))
-    return found
+    return survey

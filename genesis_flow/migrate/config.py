@@ -181,7 +181,7 @@ class Target:
 
     def __init__(self, config: MigrateConfig, uri: str, options: dict[str, Any]) -> None:
         self.config = config
-        # What another process needs to connect as this one does; the URI may hold a password.
+        # All that another process needs to connect as this one does; the URI may hold a password.
         self.uri, self.options = uri, options
         self._clients: list[pymongo.MongoClient[dict[str, Any]]] = []
         self.db = self.database()

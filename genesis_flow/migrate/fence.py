@@ -8,8 +8,8 @@ from pymongo.database import Database
 
 Check = Callable[[], None]
 
-# What does not ask. All else of the driver does, also what a later version of it adds; ``aggregate`` may end
-# in ``$out`` or ``$merge``, and ``command`` may be any.
+# Names that do not ask. All others of the driver do, also those that a later version adds; ``aggregate``
+# may end in ``$out`` or ``$merge``, and ``command`` may be any.
 _EITHER = {"codec_options", "name", "read_concern", "read_preference", "with_options", "write_concern"}
 READS: dict[type, set[str]] = {
     Collection: _EITHER

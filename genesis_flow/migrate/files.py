@@ -81,12 +81,12 @@ def read_folder(path: Path) -> tuple[MigrationFile, ...]:
     """The steps in a folder, oldest first."""
     if not path.is_dir():
         raise MigrationError(f"The migrations folder {path} does not exist: correct script_location.")
-    found = [
+    files = [
         MigrationFile(match[1], match[2], file)
         for file in path.iterdir()
         if (match := _NAME.match(file.name))
     ]
-    return tuple(sorted(found, key=lambda file: (file.version, file.name)))
+    return tuple(sorted(files, key=lambda file: (file.version, file.name)))
 
 
 def misnamed(path: Path) -> list[str]:
@@ -114,9 +114,9 @@ def replacements(files: Iterable[MigrationFile]) -> dict[str, tuple[str, ...]]:
 @functools.cache
 def migration_files() -> tuple[MigrationFile, ...]:
     """The steps of the schema that this version of genesis_flow works with, oldest first."""
-    found = read_folder(folder())
-    if not found:
+    files = read_folder(folder())
+    if not files:
         raise FileNotFoundError(
             f"No migrations in {folder()}: the installation of genesis_flow is incomplete"
         )
-    return found
+    return files

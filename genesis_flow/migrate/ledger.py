@@ -89,7 +89,7 @@ def _state(document: dict[str, Any]) -> State:
 
 
 def applied_fields(file: MigrationFile, compatible: bool, by: str, duration_ms: int | None) -> dict[str, Any]:
-    """What an applied entry says; ``migration_datetime`` and ``created_at`` are mongodb-migrations' own."""
+    """The fields of an applied entry; ``migration_datetime`` and ``created_at`` are of mongodb-migrations."""
     return {
         "name": file.name,
         "state": State.APPLIED.value,
@@ -114,8 +114,8 @@ class Ledger:
         self.metastore = db[metastore or prefix + TOOL_METASTORE]
 
     def entries(self) -> dict[str, Entry]:
-        found = self.entries_collection.find({"state": {"$exists": True}})
-        return {document["_id"]: Entry.read(document) for document in found}
+        entries = self.entries_collection.find({"state": {"$exists": True}})
+        return {document["_id"]: Entry.read(document) for document in entries}
 
     def recorded_by_tool(self, known: Iterable[str]) -> list[str]:
         """Versions that mongodb-migrations has recorded, in its metastore or in ours.

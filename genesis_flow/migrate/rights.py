@@ -30,7 +30,7 @@ def missing_rights(db: Database[dict[str, Any]], needed: tuple[str, ...]) -> lis
 
 
 def granted_actions(db: Database[dict[str, Any]]) -> frozenset[str] | None:
-    """What the user may do in the database; None where the server does not say."""
+    """The actions that the user may do in the database; None where the server does not say."""
     try:
         status = db.client.admin.command("connectionStatus", showPrivileges=True)["authInfo"]
     except OperationFailure:
@@ -62,7 +62,7 @@ def explain_refusal(error: OperationFailure, database: str) -> str | None:
 
 
 def explain(error: PyMongoError, database: str, where: str) -> str:
-    """What to tell an operator about a driver's error; ``where`` names the database without a password."""
+    """A sentence for an operator about a driver's error; ``where`` names the database without a password."""
     reason = plain_text(error)
     if isinstance(error, OperationFailure):
         if error.code == UNAUTHORIZED and NO_USER in str(error):

@@ -98,16 +98,16 @@ class Run:
     def survey(self) -> Survey:
         return survey(self.ledger, self.config.script_location)
 
-    def adopt(self, found: Survey) -> list[str]:
+    def adopt(self, survey: Survey) -> list[str]:
         """Take over what mongodb-migrations has applied, and the steps that others were replaced by."""
-        for version in found.adoptable:
-            file = found.file(version)
+        for version in survey.adoptable:
+            file = survey.file(version)
             if file is not None:
-                replaced = found.replaced.get(version, ())
+                replaced = survey.replaced.get(version, ())
                 self.ledger.adopt(file, file.load().compatible, replaced)
                 self.ledger.record("adopt", file)
-                self.config.report(f"{file.label}: {found.adopted_from(version)}, taken over")
-        return found.adoptable
+                self.config.report(f"{file.label}: {survey.adopted_from(version)}, taken over")
+        return survey.adoptable
 
     def apply(self, file: MigrationFile, previous: Entry | None) -> Done:
         migration = file.load()

@@ -43,7 +43,9 @@ def compare(
     portable: bool = False,
 ) -> list[Finding]:
     """Every difference, collection by collection; reads only."""
-    present = {found["name"]: found.get("type", "collection") for found in db.list_collections()}
+    present = {
+        collection["name"]: collection.get("type", "collection") for collection in db.list_collections()
+    }
     findings: list[Finding] = []
     names = set()
     for document in declared:

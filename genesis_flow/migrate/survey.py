@@ -94,9 +94,9 @@ class Survey:
 
     def problems(self, *, out_of_order_allowed: bool = False) -> list[MigrationError]:
         """What keeps a run from beginning, the most telling first."""
-        found: list[MigrationError] = [MigrationError(f"{text}.") for text in self.complaints]
-        found.extend(self._unknown_problem(entry) for entry in self.unknown)
-        found.extend(
+        problems: list[MigrationError] = [MigrationError(f"{text}.") for text in self.complaints]
+        problems.extend(self._unknown_problem(entry) for entry in self.unknown)
+        problems.extend(
             ChangedFile(
                 f"The file {file.path.name} is not the one that was applied: restore it, or if the change "
                 "does not matter, accept it with `genesis-migrate repair`."
@@ -104,14 +104,14 @@ class Survey:
             for file in self.changed
         )
         if not out_of_order_allowed:
-            found.extend(
+            problems.extend(
                 HistoryMismatch(
                     f"The step {file.label} was never applied, and newer ones were: give the file a version "
                     "above the newest, or apply it late with `genesis-migrate up --out-of-order`."
                 )
                 for file in self.out_of_order
             )
-        return found
+        return problems
 
     def _unknown_problem(self, entry: Entry) -> HistoryMismatch:
         label = f"{entry.version}_{entry.name}" if entry.name else entry.version
@@ -179,21 +179,21 @@ def up_to(
     return [file for file in pending if file.version <= last.version]
 
 
-def down_to(found: Survey, revision: str) -> list[MigrationFile]:
+def down_to(survey: Survey, revision: str) -> list[MigrationFile]:
     """The steps that ``down REVISION`` means, newest first; interrupted ones are undone as well."""
     recorded = [
         file
-        for file in reversed(found.files)
-        if file.version in found.entries
-        or file.version in found.adoptable
-        or found.applied_in_part(file.version)
+        for file in reversed(survey.files)
+        if file.version in survey.entries
+        or file.version in survey.adoptable
+        or survey.applied_in_part(file.version)
     ]
     if revision == "base":
         return recorded
     if revision.startswith("-"):
         return recorded[: _count(revision)]
-    last = find_revision(found.files, revision)
-    if not found.is_applied(last.version):
+    last = find_revision(survey.files, revision)
+    if not survey.is_applied(last.version):
         raise MigrationError(f"The step {last.label} is not applied, so `down` cannot go back to it.")
     return [file for file in recorded if file.version > last.version]
 

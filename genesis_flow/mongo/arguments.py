@@ -64,7 +64,7 @@ def text_parameters(function: Callable[..., Any]) -> dict[str, TextParameter]:
     """The parameters of a method that take a text, or several, with their places behind ``self``."""
     return {
         parameter.name: TextParameter(place, bool(words & _SEVERAL), parameter.default)
-        for place, parameter in enumerate(_parameters(function))
+        for place, parameter in enumerate(parameters(function))
         if "str" in (words := _words(_annotation(parameter))) and words <= _WORDS_OF_TEXTS
     }
 
@@ -113,17 +113,22 @@ def slipped(
 
 
 def _shown(name: str, value: Any) -> str:
-    return f"what was given, a {type(value).__name__}" if "secret" in name else mask(f"{value!r:.100}")
+    return (
+        f"what was given, a {type(value).__name__}"
+        if "secret" in name or "password" in name
+        else mask(f"{value!r:.100}")
+    )
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Those behind ``self``."""
     return list(inspect.signature(function).parameters.values())[1:]
 
 
 def _given(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Iterable[tuple[inspect.Parameter, Any]]:
-    for place, parameter in enumerate(_parameters(function)):
+    for place, parameter in enumerate(parameters(function)):
         if place < len(args):
             yield parameter, args[place]
         elif parameter.name in kwargs:
@@ -164,7 +169,7 @@ def check_entities(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
 
 def _check_entity(entity: Any) -> None:
-    check_entity_texts(entity, *_texts_of(entity.__class__))
+    check_entity_texts(entity, *texts_of(entity.__class__))
 
 
 def check_entity_texts(entity: Any, *names: str) -> None:
@@ -175,7 +180,7 @@ def check_entity_texts(entity: Any, *names: str) -> None:
 
 
 @functools.cache
-def _texts_of(kind: Any) -> tuple[str, ...]:
+def texts_of(kind: Any) -> tuple[str, ...]:
     return next((names for kinds, names in _TEXTS_OF if issubclass(kind, kinds)), ())
 
 

@@ -22,7 +22,7 @@ from genesis_flow.core.settings import Settings
 from genesis_flow.documents.audit import AuditFields
 from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database
-from genesis_flow.mongo.scoping import current_workspace
+from genesis_flow.mongo.scoping import workspace_of_call
 
 BEGUN, DONE, FAILED, INTERRUPTED = "begun", "done", "failed", "interrupted"
 # A process writes this before its first change, and so learns whether it may write here at all.
@@ -37,7 +37,7 @@ Describe = Callable[[Any], Document]
 def record(settings: Settings, store: str, operation: str, target: Document, outcome: str) -> Document:
     return {
         "_id": str(ObjectId()),
-        "workspace": current_workspace(),
+        "workspace": workspace_of_call(),
         "time": datetime.now(UTC),
         "actor": _actor(settings),
         "store": store,
@@ -49,7 +49,7 @@ def record(settings: Settings, store: str, operation: str, target: Document, out
 
 async def write(database: Database, entry: Document) -> None:
     try:
-        await database.collection(AuditFields).insert_one(entry)
+        await database.everywhere(AuditFields).insert_one(entry)
     except DuplicateKeyError:
         return  # ids are never given out twice: an earlier try has written it, only its answer was lost
 
@@ -113,8 +113,8 @@ def _count(name: str) -> Describe:
 
 def _fields(*names: str, prefix: str = "") -> Describe:
     def describe(entity: Any) -> Document:
-        found = ((prefix + name, getattr(entity, name, None)) for name in names)
-        return {name: _text(value) for name, value in found if value is not None}
+        values = ((prefix + name, getattr(entity, name, None)) for name in names)
+        return {name: _text(value) for name, value in values if value is not None}
 
     return describe
 
@@ -128,9 +128,15 @@ def _traces_of(spans: Any) -> Document:
     return {**_all("trace_ids")(traces), "spans": len(_listed(spans))}
 
 
-def _prompts(versions: Any) -> Document:
-    names = [f"{getattr(each, 'name', '')}/{getattr(each, 'version', '')}" for each in _listed(versions)]
-    return _all("prompts")(names)
+def _versions(kind: str) -> Describe:
+    """Versions of registered things, as `name/version`."""
+
+    def describe(versions: Any) -> Document:
+        listed = _listed(versions)
+        names = [f"{getattr(one, 'name', '')}/{getattr(one, 'version', '')}" for one in listed]
+        return _all(kind)(names)
+
+    return describe
 
 
 def _named(declared: Any) -> Document:
@@ -165,14 +171,20 @@ ARGUMENTS: dict[str, Describe] = {
         name: _as(name)
         for name in (
             *("name", "new_name", "dst_name", "scorer_name", "version", "alias", "stage", "key"),
-            *("organization", "server_name", "server_version", "server_alias"),
+            *("organization", "workspace_name", "server_name", "server_version", "server_alias"),
             *("secret_name", "target_scope", "resource_type"),
+            *("username", "resource_pattern", "old_pattern", "new_pattern", "permission"),
+            *("is_admin", "workspace_name"),
+            *("kind", "origin", "destination"),
             *("job_name", "lock_key", "lease_key", "older_than"),
             *("max_timestamp_millis", "max_traces", "location", "resolved_trace_archival_location"),
         )
     },
     **{name: _count(name) for name in ("metrics", "params", "tags", "datasets", "models", "records")},
     **{name: _fields("key") for name in ("param", "metric", "tag")},
+    # Budgets count for one that is told by its name, which is no target.
+    "workspace": _fields("name"),
+    "mode": lambda mode: {"mode": _text(getattr(mode, "value", mode))},
     "request_id": _as("trace_id"),
     "trace_info": _fields("trace_id", "experiment_id"),
     "assessment": _fields("trace_id", "name"),
@@ -181,7 +193,8 @@ ARGUMENTS: dict[str, Describe] = {
     "spans": _traces_of,
     "server_json": _named,
     "skill_definitions": _names,
-    "prompt_versions": _prompts,
+    "prompt_versions": _versions("prompts"),
+    "mcp_servers": _versions("mcp_servers"),
 }
 
 RESULTS: tuple[tuple[type, Describe], ...] = (

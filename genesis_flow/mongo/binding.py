@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
-from genesis_flow.documents.declared import Declared
+from genesis_flow.documents.declared import Declared, declared_collections
+from genesis_flow.documents.plain import Document as Plain
 from genesis_flow.documents.portable import PortableCollection
+from genesis_flow.mongo.following import FollowingCollection, Members
+from genesis_flow.mongo.scoped import FIELD, ScopedCollection, within_pipeline
+from genesis_flow.mongo.scoping import current_workspace, workspaces_enabled
 
 if TYPE_CHECKING:
     from beanie import Document
@@ -30,24 +34,64 @@ class Documents:
     """The collections of one database."""
 
     def __init__(
-        self, database: "AsyncDatabase[dict[str, Any]]", prefix: str, *, portable: bool = False
+        self,
+        database: "AsyncDatabase[dict[str, Any]]",
+        prefix: str,
+        *,
+        portable: bool = False,
+        members: Members | None = None,
     ) -> None:
+        """``members`` are those that searches and histories ask, if not the primary alone."""
+        self._members = members
         self._database = database
         self._prefix = prefix
         self.portable = portable
         self._collections: dict[type[Declared], Collection] = {}
         self._models: dict[type[Declared], type[Document]] = {}
+        self._owned: frozenset[str] = frozenset()
 
     def collection(self, declared: type[Declared]) -> Collection:
-        """The driver's collection."""
-        found = self._collections.get(declared)
-        if found is None:
+        """The collection for the running call: where workspaces are enabled, that of its workspace.
+
+        What has no field for it belongs to something that has, and is found by its id.
+        """
+        return self._held(declared, self.everywhere(declared))
+
+    def reading(self, declared: type[Declared]) -> Collection:
+        """For searches and histories of the running call: read from the members that the URI names."""
+        collection = self.everywhere(declared)
+        if self._members is not None:
+            collection = cast(Collection, FollowingCollection(collection, self._members))
+        return self._held(declared, collection)
+
+    def _held(self, declared: type[Declared], collection: Collection) -> Collection:
+        if not workspaces_enabled() or FIELD not in declared.model_fields:
+            return collection
+        return cast(Collection, ScopedCollection(collection, current_workspace(), self._owned_names()))
+
+    def held(self, pipeline: "list[Plain]") -> "list[Plain]":
+        """A pipeline over documents that have a workspace, for a command that is sent by another way."""
+        if not workspaces_enabled():
+            return pipeline
+        return within_pipeline(current_workspace(), pipeline, self._owned_names())
+
+    def _owned_names(self) -> frozenset[str]:
+        """The collections whose documents have a workspace."""
+        self._owned = self._owned or frozenset(
+            self._prefix + each.Settings.name for each in declared_collections() if FIELD in each.model_fields
+        )
+        return self._owned
+
+    def everywhere(self, declared: type[Declared]) -> Collection:
+        """The driver's collection, with the documents of all workspaces."""
+        bound = self._collections.get(declared)
+        if bound is None:
             name = declared.Settings.name
-            found = self._database[self._prefix + name]
+            bound = self._database[self._prefix + name]
             if self.portable:
-                found = cast(Collection, PortableCollection(found, name))
-            self._collections[declared] = found
-        return found
+                bound = cast(Collection, PortableCollection(bound, name))
+            self._collections[declared] = bound
+        return bound
 
     async def model(self, declared: type[Declared]) -> "type[Document]":
         """Beanie's class for the collection; touches no index, migrations own those."""

@@ -15,6 +15,8 @@ from pymongo import periodic_executor
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
 from pymongo.errors import InvalidOperation
 
+from genesis_flow.mongo.following import Clock
+
 Client = AsyncMongoClient[dict[str, Any]]
 BlockingClient = pymongo.MongoClient[dict[str, Any]]
 
@@ -47,6 +49,8 @@ class Clients:
         self._owner = owner
         self._process = os.getpid()
         self._users: set[weakref.ref[object]] = set()
+        # Of what the clients have seen, where reads may go to members that are behind.
+        self.clock: Clock | None = None
         self._patience = 0.0
         self._connect: Callable[[], BlockingClient] | None = None
         self._client: Client | None = None
@@ -73,10 +77,13 @@ class Clients:
         if not self._users:
             await asyncio.shield(self._close_soon(patience))
 
-    def connected(self, uri: str, options: dict[str, Any]) -> Client:
+    def connected(self, uri: str, options: dict[str, Any], *, reads_elsewhere: bool = False) -> Client:
         """The loop's client, made with the first one's arguments: all who share it have the same."""
         if self._client is None:
             self._check()
+            if reads_elsewhere:
+                self.clock = Clock()
+                options = {**options, "event_listeners": [self.clock]}
             # Not the arguments themselves, which hold the password.
             self._connect = lambda: pymongo.MongoClient(uri, **options)
             self._client = AsyncMongoClient(uri, **options)
@@ -184,20 +191,20 @@ class Owner:
         self._all: set[Clients] = set()
 
     def find(self, key: str) -> Clients | None:
-        found = self._open.get((asyncio.get_running_loop(), key))
-        return None if found is None or found.closed else found
+        clients = self._open.get((asyncio.get_running_loop(), key))
+        return None if clients is None or clients.closed else clients
 
     async def clients(self, key: str, user: object, patience: float) -> Clients:
         """The clients of a server on the running loop, with one user more."""
-        found = self.find(key)
-        if found is None:
+        clients = self.find(key)
+        if clients is None:
             self.bury_the_gone()
-            found = Clients(self, key)
-            self._open[found.loop, key] = found
-            self._all.add(found)
-            await found.watch_loop()  # nothing else runs meanwhile
-        found.join(user, patience)
-        return found
+            clients = Clients(self, key)
+            self._open[clients.loop, key] = clients
+            self._all.add(clients)
+            await clients.watch_loop()  # nothing else runs meanwhile
+        clients.join(user, patience)
+        return clients
 
     def bury_the_gone(self) -> None:
         for each in self._all.copy():

@@ -4,22 +4,27 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pymongo
+from pymongo import ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import ConfigurationError, OperationFailure
+from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.documents.declared import Declared
 from genesis_flow.mongo.binding import Collection, Documents
 from genesis_flow.mongo.clients import Client, Clients, owner
+from genesis_flow.mongo.error_edge import retry_delay
+from genesis_flow.mongo.following import Members
 from genesis_flow.mongo.joined import JoinedUpdates
 from genesis_flow.mongo.patience import in_order
 from genesis_flow.mongo.reaching import reach
 from genesis_flow.mongo.schema import ready_schema
+from genesis_flow.mongo.scoped import ScopedUpdates
+from genesis_flow.mongo.scoping import current_workspace, held, workspaces_enabled
 
 if TYPE_CHECKING:
     from genesis_flow.embedded import EmbeddedServer
@@ -52,6 +57,10 @@ class Database:
         # monotonic clock.
         self.direct_turn = threading.Lock()
         self.crowded_until = 0.0
+        # Held by the thread that reads without the loop.
+        self.read_turn = threading.Lock()
+        # Transactions of such threads that may be left open: they would bar the way of the next.
+        self.unended: list[Mapping[str, Any]] = []
         self._blocking: dict[type[Declared], BlockingCollection] = {}
         self._joined: dict[type[Declared], JoinedUpdates] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -81,20 +90,44 @@ class Database:
         self._joined.clear()
 
     def collection(self, declared: type[Declared]) -> Collection:
+        """The documents that the running call may see."""
         return self.documents.collection(declared)
+
+    def reading(self, declared: type[Declared]) -> Collection:
+        """The documents that the running call may see, for searches and histories."""
+        return self.documents.reading(declared)
+
+    def everywhere(self, declared: type[Declared]) -> Collection:
+        """The documents of all workspaces: for what is done for all of them at once."""
+        return self.documents.everywhere(declared)
 
     def blocking_collection(self, declared: type[Declared]) -> BlockingCollection:
         """For a thread that is not the loop's."""
         if declared not in self._blocking:
-            name = self.collection(declared).name
-            self._blocking[declared] = self.clients.blocking()[self.settings.database][name]
+            name = self.everywhere(declared).name
+            database = self.clients.blocking().get_database(
+                self.settings.database, read_preference=ReadPreference.PRIMARY
+            )
+            self._blocking[declared] = database[name]
         return self._blocking[declared]
 
     def joined(self, declared: type[Declared]) -> Joined:
         """For updates that many callers make at once and that may be sent twice."""
-        if declared not in self._joined:
-            self._joined[declared] = JoinedUpdates(self.collection(declared), self.settings.timeout)
-        return self._joined[declared]
+        joined = self._joined_by_all(declared)
+        return ScopedUpdates(joined, current_workspace()) if workspaces_enabled() else joined
+
+    def update_from_thread(
+        self, declared: type[Declared], query: dict[str, Any], change: dict[str, Any]
+    ) -> bool:
+        """Such an update of a thread that is not the loop's, and waits for it."""
+        return self._joined_by_all(declared).update_from_thread(self.clients.loop, held(query), change)
+
+    def _joined_by_all(self, declared: type[Declared]) -> JoinedUpdates:
+        joined = self._joined.get(declared)
+        if joined is None:
+            made = JoinedUpdates(self.everywhere(declared), self.settings.timeout)
+            joined = self._joined.setdefault(declared, made)
+        return joined
 
     def lock(self, name: str) -> AbstractAsyncContextManager[None]:
         """Keeps transactions of one process on one document from aborting each other."""
@@ -108,6 +141,7 @@ class Database:
         """
         if not self.has_transactions:
             return await write(None)
+        await self._end_what_threads_left()
         try:
             async with self.client.start_session() as session:
                 with in_order(partial(self.end_session, session.session_id)):
@@ -118,10 +152,23 @@ class Database:
                 raise
             return await write(None)
 
+    async def _end_what_threads_left(self) -> None:
+        while self.unended:
+            left = self.unended.pop()
+            try:
+                await self.end_session(left)
+            except PyMongoError:
+                self.unended.append(left)
+                raise
+
     async def end_session(self, session_id: Mapping[str, Any]) -> None:
         """Have the server end what it does for a session: its transaction would bar the next one's way."""
-        with suppress(OperationFailure):  # without the right to, the server does it by itself, later
+        try:
             await self.client.admin.command("killSessions", [session_id])
+        except OperationFailure as error:
+            # Without the right to, or the command, the server does it by itself, later.
+            if retry_delay(error, 0) is not None:
+                raise
 
 
 async def open_database(settings: Settings, user: object) -> Database:
@@ -149,15 +196,17 @@ async def _open(settings: Settings, clients: Clients) -> Database:
         server = await _embedded(settings)
         uri, options = settings.client_options(server.uri if server else None)
         options |= server.client_options() if server else {}
-        client = clients.connected(uri, options)
-        handle = client.get_database(settings.database)
+        client = clients.connected(uri, options, reads_elsewhere=settings.reads_elsewhere)
+        handle = client.get_database(settings.database, read_preference=ReadPreference.PRIMARY)
         hello = await reach(client, settings)
         await ready_schema(settings, handle, clients.connect)
-        documents = Documents(handle, settings.prefix, portable=settings.portable)
-        database = Database(settings, clients, client, documents)
-        database.embedded = server
         # Azure's RU service has a set's name too, but transactions only within one collection.
         grouped = "setName" in hello or hello.get("msg") == "isdbgrid"
+        follows = grouped and not settings.portable
+        members = Members(client, clients.clock) if follows and clients.clock else None
+        documents = Documents(handle, settings.prefix, portable=settings.portable, members=members)
+        database = Database(settings, clients, client, documents)
+        database.embedded = server
         database.has_transactions = grouped and not settings.portable
         return database
 

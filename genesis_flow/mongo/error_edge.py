@@ -141,7 +141,7 @@ def is_too_large(error: Exception) -> bool:
 
 
 def translate(error: Exception, where: str, timeout: float) -> MlflowException:
-    """What to tell the user about ``error``; ``where`` names the database, without credentials."""
+    """The sentence for the user about ``error``; ``where`` names the database, without credentials."""
     if isinstance(error, UNSTORABLE) and not isinstance(error, DocumentTooLarge):
         return MlflowException(
             f"A value cannot be stored: {plain_text(error)}. Numbers must fit 64 bits and text must be valid "
@@ -176,7 +176,7 @@ def server_works(error: PyMongoError) -> bool:
     return isinstance(error, ExecutionTimeout) and (error.details or {}).get("codeName") == "MaxTimeMSExpired"
 
 
-# What an error of the server or the driver may mean, the most telling first: whether an error with this code
+# Meanings of errors of the server and of the driver, the most telling first: whether an error with this code
 # does, MLflow's code for it, and the text.
 _MEANINGS: tuple[tuple[Callable[[Exception, int | None], bool], int, str], ...] = (
     (

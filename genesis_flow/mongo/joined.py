@@ -9,7 +9,9 @@ again alone. So only updates that are conditional or may be repeated are joined.
 """
 
 import asyncio
+import concurrent.futures
 import time
+from collections import deque
 from collections.abc import Iterable
 from contextvars import Context
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ _PATIENCE_SECONDS = 0.001
 # Commands under way for callers that come while others are: a far server is kept busy all the same.
 _UNDER_WAY = 4
 _TOGETHER = 500
+# How much longer than its command a thread waits for what comes of it.
+_GRACE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -33,7 +37,7 @@ class _Waiting:
     query: Document
     change: Document
     deadline: float
-    matched: "asyncio.Future[bool]"
+    matched: "asyncio.Future[bool] | concurrent.futures.Future[bool]"
 
     async def send_alone(self, collection: Collection) -> None:
         try:
@@ -63,6 +67,9 @@ class JoinedUpdates:
         self._expected = 1
         self._under_way = 0
         self._waiting: list[_Waiting] = []
+        # What threads have handed over, and whether the loop knows that there is something.
+        self._handed_over: deque[tuple[_Waiting, concurrent.futures.Future[bool]]] = deque()
+        self._is_told = False
         self._impatient: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -80,6 +87,36 @@ class JoinedUpdates:
             return await matched
         finally:
             self._callers -= 1
+
+    def update_from_thread(self, loop: asyncio.AbstractEventLoop, query: Document, change: Document) -> bool:
+        """Whether a document matched, for a thread that waits beside the loop: it costs the loop no task."""
+        matched: concurrent.futures.Future[bool] = concurrent.futures.Future()
+        deadline = min(time.monotonic() + self._timeout, attempt_ends())
+        self._handed_over.append((_Waiting(query, change, deadline, matched), matched))
+        if not self._is_told:
+            self._is_told = True
+            loop.call_soon_threadsafe(self._take_over)
+        try:
+            return matched.result(max(deadline - time.monotonic(), 0.0) + _GRACE_SECONDS)
+        except TimeoutError:
+            matched.cancel()  # the loop must not send later what the caller makes in another way now
+            self._is_told = False  # a KeyboardInterrupt may have come before the loop was told
+            raise
+
+    def _take_over(self) -> None:
+        self._is_told = False  # first, so that whoever comes from now on tells the loop again
+        while self._handed_over:
+            waiting, matched = self._handed_over.popleft()
+            if not matched.set_running_or_notify_cancel():
+                continue
+            self._callers += 1
+            matched.add_done_callback(self._leave)
+            self._waiting.append(waiting)
+        self._expected = max(self._expected, self._callers)
+        self._send_if_all_wait()
+
+    def _leave(self, _matched: object) -> None:
+        self._callers -= 1
 
     async def _send_alone(self, query: Document, change: Document) -> bool:
         self._under_way += 1
@@ -140,11 +177,11 @@ class JoinedUpdates:
             return False
         if result.matched_count < len(updates):
             return False
-        for each in together:
-            each.succeed(matched=True)
+        for waiting in together:
+            waiting.succeed(matched=True)
         return True
 
 
 def _fail(together: Iterable[_Waiting], error: BaseException) -> None:
-    for each in together:
-        each.fail(error)
+    for waiting in together:
+        waiting.fail(error)

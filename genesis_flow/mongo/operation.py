@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
@@ -18,9 +18,15 @@ from pymongo.errors import PyMongoError
 
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.settings import Settings
-from genesis_flow.documents.declared import Declared
 from genesis_flow.mongo import audit
-from genesis_flow.mongo.arguments import check_entities, check_texts, is_slip, slipped, text_parameters
+from genesis_flow.mongo.arguments import (
+    check_entities,
+    check_texts,
+    is_slip,
+    parameters,
+    slipped,
+    text_parameters,
+)
 from genesis_flow.mongo.connection import Database, close_database, open_database, revive
 from genesis_flow.mongo.error_edge import (
     UNSTORABLE,
@@ -32,6 +38,7 @@ from genesis_flow.mongo.error_edge import (
     translate,
 )
 from genesis_flow.mongo.patience import Methods, Patience, debts, for_seconds, pay
+from genesis_flow.mongo.strict import check_strictly
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -186,43 +193,26 @@ def mutation(function: Method[P, T]) -> Method[P, T]:
     return _public(function, patience=1, changes=True)
 
 
+def heartbeat(function: Method[P, T]) -> Method[P, T]:
+    """Make a mutation by which a program says, every few seconds, that it is alive: no record of each."""
+    return _public(function, patience=1, changes=True, recorded=False)
+
+
 def long_mutation(function: Method[P, T]) -> Method[P, T]:
     """Make a mutation whose work grows with the number of runs: its deadline is LONG times as far."""
     return _public(function, patience=LONG, changes=True)
 
 
-class OneUpdate(NamedTuple):
-    """The one update that a call consists of if nothing is in its way. It may be sent again."""
-
-    declared: type[Declared]
-    query: dict[str, Any]
-    change: dict[str, Any]
-
-
-def direct(update: Callable[..., OneUpdate | None]) -> Callable[[Method[P, None]], Method[P, None]]:
-    """Let a blocking caller send the one update of a public call itself: it spares the way to the loop.
-
-    ``update`` takes what the call takes, in any thread, and returns None if there is more to do.
-    """
-
-    def mark(public: Method[P, None]) -> Method[P, None]:
-        def update_of(area: Area, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OneUpdate | None:
-            public.check(args, kwargs)  # type: ignore[attr-defined]
-            return update(area, *args, **kwargs)
-
-        public.update_of = update_of  # type: ignore[attr-defined]
-        return public
-
-    return mark
-
-
-def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P, T]:
+def _public(function: Method[P, T], *, patience: int, changes: bool, recorded: bool = True) -> Method[P, T]:
     texts = text_parameters(function)
+    names = [parameter.name for parameter in parameters(function)]
 
-    def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def check(settings: Settings, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         check_texts(texts, args, kwargs)
         if changes:
             check_entities(args, kwargs)
+        if settings.strict_input is not None:
+            check_strictly(settings.strict_input, function.__name__, names, args, kwargs)
 
     @functools.wraps(function)
     async def public(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -231,12 +221,12 @@ def _public(function: Method[P, T], *, patience: int, changes: bool) -> Method[P
         inside, call, owed = _inside.set(self._identity), _call.set(_Call()), debts.set([])
         try:
             trail = None
-            if changes and self.settings.audit:
+            if changes and recorded and self.settings.audit:
                 trail = _Trail(self, function, audit.target_of(function, args, kwargs), patience > 1)
             # Written out: a helper for each of these would be a frame more in the traceback of every error.
             async with trail or contextlib.nullcontext():
                 try:
-                    check(args, kwargs)
+                    check(self.settings, args, kwargs)
                     timeout = self.settings.timeout * patience
                     result = await _within(
                         self, function.__name__, lambda: function(self, *args, **kwargs), timeout

@@ -48,7 +48,7 @@ def in_order(undo: Write) -> Iterator[None]:
 
 
 async def pay() -> None:
-    """Make the writes that are owed; what fails stays owed."""
+    """Make the writes that are owed; those that fail stay owed."""
     owed = debts.get()
     while owed:
         await owed[0]()

@@ -2,7 +2,8 @@
 
 MLflow imports its plugins in every process that it starts: the server, its workers, Huey's consumers, the
 executor's runner, each job. There is no other place that all of them come by. A process that loads none of
-these modules pays one look into a set for each import; one that was given no URI of ours loads nothing.
+these modules pays one look into a set for each import; one that was given no URI of ours loads nothing more
+than the hooks of models, which are small.
 """
 
 import importlib.abc
@@ -13,16 +14,27 @@ from collections.abc import Sequence
 from types import ModuleType
 
 # Loaded late enough that what they call may still be replaced.
-MODULES = frozenset(
-    {
-        "mlflow.cli",
-        "mlflow.genai.discovery.scheduler",
-        "mlflow.genai.scorers.job",
-        "mlflow.server",
-        "mlflow.server.jobs.lock_manager",
-        "mlflow.server.jobs.utils",
-        "mlflow.store.jobs.sqlalchemy_store",
-    }
+LOGIN_MODULES = frozenset({"mlflow.server.auth", "mlflow.server.auth.sqlalchemy_store"})
+# It loads all that uploads and downloads models.
+MODEL_MODULE = "mlflow.tracking.client"
+# Needed in the process of a job, and loaded by programs of users, too.
+MODULES_OF_JOBS = frozenset({"mlflow.genai.utils.gateway_utils"})
+JOB_VARIABLE = "_MLFLOW_SERVER_JOB_ID"
+MODULES = (
+    LOGIN_MODULES
+    | MODULES_OF_JOBS
+    | frozenset(
+        {
+            MODEL_MODULE,
+            "mlflow.cli",
+            "mlflow.genai.discovery.scheduler",
+            "mlflow.genai.scorers.job",
+            "mlflow.server",
+            "mlflow.server.jobs.lock_manager",
+            "mlflow.server.jobs.utils",
+            "mlflow.store.jobs.sqlalchemy_store",
+        }
+    )
 )
 
 
@@ -56,7 +68,15 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
 
 def _loaded(name: str) -> None:
-    if not _may_need_hooks():
+    if name == MODEL_MODULE:
+        from genesis_flow.plugins.model_hooks import apply_model_hooks
+
+        apply_model_hooks()
+        return
+    # Where users are kept stands in a file of the login: who loads it may need us.
+    if name not in LOGIN_MODULES and not _may_need_hooks():
+        return
+    if name in MODULES_OF_JOBS and JOB_VARIABLE not in os.environ:
         return
     from genesis_flow.plugins.hooks import apply_loaded_hooks
 

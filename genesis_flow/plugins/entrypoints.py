@@ -14,7 +14,7 @@ from genesis_flow.compat import packages
 from genesis_flow.plugins import after_import
 
 _logger = logging.getLogger("genesis_flow")
-_told: set[str] = set()
+_warned_of: set[str] = set()
 
 after_import.install()
 
@@ -42,6 +42,15 @@ def model_registry_store(store_uri: str | None = None, tracking_uri: str | None 
     return MongoDBModelRegistryStore(store_uri)
 
 
+def workspace_store(workspace_uri: str | None = None, **_: Any) -> Any:
+    """The store of workspaces for ``workspace_uri``."""
+    with _loading():
+        from genesis_flow.sync.workspaces import MongoDBWorkspaceStore
+    _refuse_unfinished(MongoDBWorkspaceStore)
+    _tell_of_rivals("mlflow.workspace_provider", workspace_uri)
+    return MongoDBWorkspaceStore(workspace_uri)
+
+
 def scorer_store(tracking_uri: str | None = None, **_: Any) -> Any:
     """What ``mlflow.genai`` keeps scorers in: MLflow's own way to the tracking store."""
     from mlflow.genai.scorers.registry import MlflowTrackingStore
@@ -62,7 +71,7 @@ def azure_artifact_repository(
 
 @contextmanager
 def _loading() -> Iterator[None]:
-    """Around imports: what breaks there is told in one sentence, with what to do."""
+    """Around imports: an error there is told in one sentence, with what to do."""
     try:
         yield
     except Exception as error:
@@ -93,8 +102,8 @@ def _unusable(cause: str) -> Exception:
 
 def _tell_of_untested_mlflow() -> None:
     mlflow = packages.installed()
-    if mlflow and packages.is_newer_than_tested(mlflow) and mlflow not in _told:
-        _told.add(mlflow)
+    if mlflow and packages.is_newer_than_tested(mlflow) and mlflow not in _warned_of:
+        _warned_of.add(mlflow)
         _logger.warning(
             "genesis_flow was tested with MLflow %s but not with %s. If it fails, install the former.",
             packages.TESTED_IN_WORDS,
@@ -116,13 +125,13 @@ def rivals(group: str, scheme: str) -> list[str]:
 def _tell_of_rivals(group: str, store_uri: str | None) -> None:
     """Warn once if another plugin claims the scheme too: MLflow lets the last one win, silently."""
     scheme = (store_uri or "").split(":", 1)[0]
-    found = rivals(group, scheme)
-    if found and group not in _told:
-        _told.add(group)
+    others = rivals(group, scheme)
+    if others and group not in _warned_of:
+        _warned_of.add(group)
         _logger.warning(
             "%s also claims %s:// for %s. This call is served by genesis_flow, the next may not be: "
             "uninstall the one you do not want.",
-            ", ".join(found),
+            ", ".join(others),
             scheme,
             group,
         )

@@ -1,4 +1,4 @@
-"""What ``mlflow gc`` says at its end. MLflow names each thing that it deletes, and says nothing of none."""
+"""The account that ``mlflow gc`` ends with. MLflow names each thing that it deletes, and nothing of none."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def count_deletions(store: Any) -> None:
         return
     if _COUNTS not in context.meta:
         context.meta[_COUNTS] = Counter[str]()
-        context.call_on_close(lambda: click.echo(told(context.meta[_COUNTS])))
+        context.call_on_close(lambda: click.echo(sentence(context.meta[_COUNTS])))
     for name, kind in _DELETIONS.items():
         setattr(store, name, _counting(getattr(store, name), context.meta[_COUNTS], kind))
 
@@ -37,6 +37,6 @@ def _counting(delete: Callable[[str], None], counts: Counter[str], kind: str) ->
     return counted
 
 
-def told(counts: Counter[str]) -> str:
+def sentence(counts: Counter[str]) -> str:
     parts = (f"{counts[kind]:,} {kind}{'' if counts[kind] == 1 else 's'}" for kind in _DELETIONS.values())
     return f"Deleted for good: {', '.join(parts)}."

@@ -1,53 +1,33 @@
 """Where MLflow's server asks for its own SQL store, and what is asked instead: one table.
 
+The places where models come by are in `model_hooks`.
+
 Each replacement leaves every other store to MLflow. One whose place is no longer what it was written for is
-not applied: a warning names the version and what is off, and MLflow's own refusal stands. What is there is
-read in MLflow's source: to look at a place must not import it.
+not applied: a warning names the version and what is off, and MLflow's own refusal stands. Places are
+looked at in MLflow's source: to look at one must not import it.
 """
 
 import functools
 import importlib
-import logging
+import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from genesis_flow.compat import packages
-from genesis_flow.compat.source import parameters_of
+from genesis_flow.areas.gateway.resolving import endpoint_at_hand
 from genesis_flow.plugins import job_hooks as jobs
+from genesis_flow.plugins import login_hooks as login
+from genesis_flow.plugins.after_import import LOGIN_MODULES
+from genesis_flow.plugins.hook import Function, Hook, fitting, put_in
 from genesis_flow.sync.tracking import MongoDBStore
-
-_logger = logging.getLogger("genesis_flow")
 
 GATEWAY = "the AI gateway's calls"
 JOBS = "background jobs"
 BUDGETS = "budgets that all workers share"
-
-Function = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """A function of MLflow, the parameters that it had when this was written, and what takes its place."""
-
-    module: str
-    name: str
-    parameters: tuple[str, ...]
-    feature: str
-    replacement: Callable[[Any], Any]
-    """Makes the function from MLflow's own; or changes a class and returns it."""
-    may_lack: bool = False
-    """Whether a version that is supported has no such module."""
-
-    def why_not(self) -> str | None:
-        """What there is against it, in the MLflow that is installed."""
-        try:
-            found = parameters_of(self.module, self.name)
-        except LookupError as error:
-            return None if self.may_lack else str(error.args[0])
-        return None if found == self.parameters else f"{self.name} takes {', '.join(found) or 'nothing'}"
+LOGIN = "users and permissions"
+PAGES = "pages that MLflow shows for SQL databases alone"
+SHORT_CUTS = "short cuts of the AI gateway's calls"
 
 
 def _validated(original: Function) -> Function:
@@ -62,7 +42,9 @@ def _resolved(original: Function) -> Function:
     def get_endpoint_config(endpoint_name: str, store: Any = None) -> Any:
         if not isinstance(store, MongoDBStore):
             return original(endpoint_name=endpoint_name, store=store)
-        config, guardrails = store._resolve_gateway_endpoint(endpoint_name)
+        database = store.last_opened
+        known = None if database is None else endpoint_at_hand(database, endpoint_name)
+        config, guardrails = known or store._resolve_gateway_endpoint(endpoint_name)
         config.found_guardrails = guardrails  # type: ignore[attr-defined]  # for _guarded
         return config
 
@@ -110,6 +92,41 @@ def _shared_budgets(store: MongoDBStore) -> Any:
     return SharedBudgets(store)
 
 
+def _told(original: Function) -> Function:
+    """Since MLflow 3.18 the page of issues is shown only if the server says that it has an SQL store."""
+
+    def build_server_info_payload() -> dict[str, Any]:
+        from genesis_flow.compat.stores import server_tracking_store
+
+        payload: dict[str, Any] = original()
+        if payload["store_type"] is None and isinstance(server_tracking_store(), MongoDBStore):
+            payload["store_type"] = "SqlStore"
+        return payload
+
+    return build_server_info_payload
+
+
+def _described_once(described: Any) -> Any:
+    """MLflow describes the body of each call as a JSON schema, in case that a guardrail rewrites it.
+
+    It is the same each time, and takes a quarter of the processor time of a call.
+    """
+    describe = described.model_json_schema.__func__
+
+    @functools.cache
+    def text() -> str:
+        return json.dumps(describe(described))
+
+    def model_json_schema(cls: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if cls is not described or args or kwargs:
+            return dict(describe(cls, *args, **kwargs))
+        schema: dict[str, Any] = json.loads(text())  # who gets it may change it
+        return schema
+
+    described.model_json_schema = classmethod(functools.wraps(describe)(model_json_schema))
+    return described
+
+
 HOOKS = (
     Hook("mlflow.server.gateway_api", "_validate_store", ("store",), GATEWAY, _validated),
     Hook("mlflow.server.gateway_api", "get_endpoint_config", ("endpoint_name", "store"), GATEWAY, _resolved),
@@ -122,6 +139,10 @@ HOOKS = (
     ),
     Hook("mlflow.gateway.budget", "get_budget_tracker", (), BUDGETS, _shared),
     Hook("mlflow.server.handlers", "get_budget_tracker", (), BUDGETS, _shared),
+    Hook("mlflow.server.handlers", "build_server_info_payload", (), PAGES, _told),
+    Hook("mlflow.server.server_info_api", "build_server_info_payload", (), PAGES, _told),
+    Hook("mlflow.types.chat", "ChatCompletionRequest", (), SHORT_CUTS, _described_once),
+    Hook("mlflow.types.chat", "ChatCompletionResponse", (), SHORT_CUTS, _described_once),
 )
 
 _UTILS = "mlflow.server.jobs.utils"
@@ -143,7 +164,9 @@ JOB_HOOKS = (
     _job_hook(_UTILS, "_for_each_unfinished_job", _UNFINISHED, jobs.recovered),
     _job_hook(_UTILS, "_enqueue_unfinished_jobs", ("server_launching_timestamp",), jobs.watched),
     _job_hook(_UTILS, "_exec_job_in_subproc", jobs.EXECUTED, jobs.leased),
+    _job_hook(_UTILS, "_prepare_job_subprocess", jobs.PREPARED, jobs.told_the_run),
     _job_hook(_UTILS, "_run_trace_archival_scheduler", _ARCHIVAL, jobs.archived_once),
+    _job_hook("mlflow.genai.utils.gateway_utils", "_build_auth_headers", (), jobs.addressed),
     _job_hook("mlflow.genai.scorers.job", "run_online_scoring_scheduler", (), jobs.scored_once),
     _job_hook(
         "mlflow.genai.discovery.scheduler",
@@ -154,54 +177,35 @@ JOB_HOOKS = (
     ),
 )
 
+LOGIN_HOOKS = (
+    Hook(
+        "mlflow.server.auth.sqlalchemy_store",
+        "SqlAlchemyStore.init_db",
+        ("self", "db_uri", "read_db_uri"),
+        LOGIN,
+        login.kept,
+    ),
+    Hook("mlflow.server.auth", "create_app", ("app",), LOGIN, login.extended),
+)
+
 
 def apply_hooks(hooks: tuple[Hook, ...] = HOOKS) -> None:
     """Put the replacements in; of a feature all, or none."""
-    for hook in _fitting(hooks):
+    for hook in fitting(hooks):
         importlib.import_module(hook.module)
-        _apply(hook)
+        put_in(hook)
 
 
 def apply_loaded_hooks(loaded: str) -> None:
-    """Put in what belongs to background jobs and is loaded by now: any process of a server may ask for them.
+    """Put in what is loaded by now of background jobs, which any process may ask for, or of the login.
 
     A module that is being loaded, which loads this one, is told of at its own end.
     """
-    for hook in _fitting(JOB_HOOKS):
+    for hook in fitting(LOGIN_HOOKS if loaded in LOGIN_MODULES else JOB_HOOKS):
         module = sys.modules.get(hook.module)
         if module is not None and (hook.module == loaded or not _is_loading(module)):
-            _apply(hook)
+            put_in(hook)
 
 
 def _is_loading(module: ModuleType) -> bool:
     return bool(getattr(module.__spec__, "_initializing", False))
-
-
-@functools.cache
-def _fitting(hooks: tuple[Hook, ...]) -> tuple[Hook, ...]:
-    fitting: list[Hook] = []
-    for feature in dict.fromkeys(hook.feature for hook in hooks):
-        of_feature = [hook for hook in hooks if hook.feature == feature]
-        if against := next(filter(None, (hook.why_not() for hook in of_feature)), None):
-            _logger.warning(
-                "MLflow %s is not what genesis_flow was written for (%s), so %s are off: install MLflow %s.",
-                packages.installed(),
-                against,
-                feature,
-                packages.TESTED_IN_WORDS,
-            )
-        else:
-            fitting += of_feature
-    return tuple(fitting)
-
-
-def _apply(hook: Hook) -> None:
-    module = importlib.import_module(hook.module)
-    original = getattr(module, hook.name)
-    if hasattr(original, "replaces"):  # applied before
-        return
-    replacement = hook.replacement(original)
-    if replacement is not original:
-        replacement = functools.wraps(original)(replacement)
-    replacement.replaces = original
-    setattr(module, hook.name, replacement)

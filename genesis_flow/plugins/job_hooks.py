@@ -2,27 +2,35 @@
 
 MLflow's recovery takes every running job of an earlier time for one of its own that was left behind. Here
 jobs have leases: those that run elsewhere are let alone, and those whose runner is gone are taken over by
-whoever sees it first, at any time. What runs by the clock runs once for all servers of a database.
+the first that sees it, at any time. Jobs that run by the clock run once for all servers of a database.
 """
 
 import atexit
+import base64
 import contextvars
+import functools
 import logging
+import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from genesis_flow.compat.jobs import (
+    GATEWAY_TOKEN_VARIABLE,
     JobStatus,
     JobUpdateStatus,
+    gateway_token,
     lease_seconds,
     recovery_contexts,
+    running_job_id,
     server_job_store,
 )
-from genesis_flow.core.uri import SCHEMES, scheme_of
+from genesis_flow.core.settings import ENV_JOB_RUN, ENV_JOBS_USER, ENV_QUEUES_NOTE
+from genesis_flow.core.uri import is_ours
 from genesis_flow.sync.jobs import MongoDBJobLockManager, MongoDBJobStore
 
 _logger = logging.getLogger("genesis_flow")
@@ -33,31 +41,33 @@ Function = Callable[..., Any]
 LOOK_SECONDS = 5.0
 RENEWALS = 3
 # Periodic tasks come each minute; a lease that is a little shorter ends before the next.
-MINUTE_SECONDS = 50
+SOONER_SECONDS = 10
+MINUTE_SECONDS = 60 - SOONER_SECONDS
 
-# What runs a job in a process of its own takes.
+# Parameters of MLflow's function that runs a job in a process of its own.
 EXECUTED = (
     *("function_fullname", "params", "python_env", "transient_error_classes", "timeout", "tmpdir"),
     *("job_store", "job_id", "job_name", "workspace", "extra_envs"),
 )
-
-
-def _is_ours(uri: object) -> bool:
-    return isinstance(uri, str) and scheme_of(uri) in SCHEMES
+# Parameters of the one that prepares that process, whoever then starts it.
+PREPARED = (
+    *("function_fullname", "params", "python_env", "transient_error_classes", "tmpdir"),
+    *("job_id", "job_name", "workspace", "extra_envs"),
+)
 
 
 def told_the_type(original: Function) -> Function:
     def extract_db_type_from_uri(db_uri: Any) -> Any:
-        return "mongodb" if _is_ours(db_uri) else original(db_uri)
+        return "mongodb" if is_ours(db_uri) else original(db_uri)
 
     return extract_db_type_from_uri
 
 
 def stored(original: type) -> type:
-    """The class of the SQL store makes our store from our URIs; what it makes is not initialised again."""
+    """The class of the SQL store makes our store from our URIs; that is not initialised again."""
 
     def new(cls: type, db_uri: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return MongoDBJobStore(db_uri) if _is_ours(db_uri) else object.__new__(cls)
+        return MongoDBJobStore(db_uri) if is_ours(db_uri) else object.__new__(cls)
 
     original.__new__ = new  # type: ignore[assignment,method-assign]
     return original
@@ -80,15 +90,44 @@ def locked(original: type) -> type:
 
 
 def _look_for_lost(look: Callable[[], None]) -> None:
+    looks = Looks(look)
+
     def go_on() -> None:
         while True:
             time.sleep(LOOK_SECONDS)
-            try:
-                look()
-            except Exception:
-                _logger.exception("Looking for lost jobs failed; the next look comes.")
+            looks.look()
 
     threading.Thread(target=go_on, name="genesis-flow-lost-jobs", daemon=True).start()
+
+
+class Looks:
+    """Looks for jobs whose runner is gone, one after the other.
+
+    Where this machine slept, or the database did not answer, runners that live could not renew their leases:
+    they get the time of one before their jobs are taken for lost.
+    """
+
+    def __init__(self, look: Callable[[], None], clock: Callable[[], float] = time.time) -> None:
+        self._look = look
+        self._clock = clock  # a monotonic one stands still while a machine sleeps
+        self._last = clock()
+        self._not_before = 0.0
+
+    def look(self) -> None:
+        now = self._clock()
+        slept, self._last = now - self._last > LOOK_SECONDS + lease_seconds() / RENEWALS, now
+        if slept:
+            self._wait()
+        if now < self._not_before:
+            return
+        try:
+            self._look()
+        except Exception:
+            _logger.exception("Looking for lost jobs failed; the next look comes.")
+            self._wait()
+
+    def _wait(self) -> None:
+        self._not_before = self._last + lease_seconds()
 
 
 def _take_over_everywhere(store: MongoDBJobStore) -> None:
@@ -98,13 +137,23 @@ def _take_over_everywhere(store: MongoDBJobStore) -> None:
 
 
 def tidied(original: Function) -> Function:
-    """The queues, which hold keys of providers in clear, go with the server."""
+    """The queues, which hold keys of providers in clear, go with the server.
+
+    And under a login jobs ask the store, as those of the executor always do: Huey's ask the server, which
+    knows no password of theirs.
+    """
 
     def launch_job_execution_runner(env_map: Any, server_proc_pid: Any) -> Any:
         from mlflow.server.constants import HUEY_STORAGE_PATH_ENV_VAR
 
-        if _is_ours(env_map.get("MLFLOW_BACKEND_STORE_URI")):
-            atexit.register(shutil.rmtree, env_map[HUEY_STORAGE_PATH_ENV_VAR], ignore_errors=True)
+        if is_ours(env_map.get("MLFLOW_BACKEND_STORE_URI")):
+            queues = env_map[HUEY_STORAGE_PATH_ENV_VAR]
+            atexit.register(shutil.rmtree, queues, ignore_errors=True)
+            # ``genesis-flow server`` removes them also if this process is killed.
+            if note := os.environ.get(ENV_QUEUES_NOTE):
+                Path(note).write_text(queues)
+            if env_map.get(GATEWAY_TOKEN_VARIABLE):
+                env_map = {**env_map, "MLFLOW_TRACKING_URI": env_map["MLFLOW_BACKEND_STORE_URI"]}
         return original(env_map, server_proc_pid)
 
     return launch_job_execution_runner
@@ -172,24 +221,79 @@ def leased(original: Function) -> Function:
 
 @contextmanager
 def _renewed(store: MongoDBJobStore, job_id: str) -> Iterator[None]:
-    seconds, stop = lease_seconds(), threading.Event()
+    seconds = lease_seconds()
     store.renew_job_lease(job_id, seconds)
+    with _repeated(lambda: store.renew_job_lease(job_id, seconds), seconds / RENEWALS, f"job {job_id}"):
+        yield
 
-    def renew() -> None:
-        while not stop.wait(seconds / RENEWALS):
+
+@contextmanager
+def _repeated(renew: Callable[[], object], seconds: float, leased: str) -> Iterator[None]:
+    """Renew a lease time and again, until the block ends."""
+    stop = threading.Event()
+
+    def go_on() -> None:
+        while not stop.wait(seconds):
             try:
-                store.renew_job_lease(job_id, seconds)
+                renew()
             except Exception:
-                _logger.exception("The lease of job %s could not be renewed; it is tried again.", job_id)
+                _logger.exception("The lease of %s could not be renewed; it is tried again.", leased)
 
     context = contextvars.copy_context()  # of the job's workspace
-    thread = threading.Thread(target=context.run, args=(renew,), name=f"lease-{job_id}", daemon=True)
+    thread = threading.Thread(target=context.run, args=(go_on,), name=f"lease of {leased}", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
+
+
+def told_the_run(original: Function) -> Function:
+    """The process of a job knows which run of the job it is, so that it speaks for no other."""
+
+    def prepare_job_subprocess(*args: Any, **kwargs: Any) -> Any:
+        prepared = original(*args, **kwargs)
+        store = server_job_store()
+        if isinstance(store, MongoDBJobStore):
+            job_id = (dict(zip(PREPARED, args, strict=False)) | kwargs)["job_id"]
+            if run := store.run_of(job_id):
+                prepared.env[ENV_JOB_RUN] = f"{job_id} {run}"
+        return prepared
+
+    return prepare_job_subprocess
+
+
+def addressed(original: Function) -> Function:
+    """What a job asks the gateway, it asks in its workspace, and as the user whose job it is.
+
+    MLflow does both for judges that somebody runs. It says no workspace where issues are detected, and no
+    user there and for what runs by the clock, so that a gateway with workspaces or a login refuses it.
+    """
+
+    def build_auth_headers() -> dict[str, str] | None:
+        from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
+        from mlflow.utils.workspace_context import get_request_workspace
+        from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
+
+        headers: dict[str, str] = dict(original() or {})
+        if is_ours(os.environ.get(BACKEND_STORE_URI_ENV_VAR)) and (job_id := running_job_id()):
+            token = gateway_token()
+            if token and not headers and (user := _user_of(job_id)):
+                login = base64.b64encode(f"{user}:{token}".encode()).decode("ascii")
+                headers["Authorization"] = f"Basic {login}"
+            if workspace := get_request_workspace():
+                headers[WORKSPACE_HEADER_NAME] = workspace
+        return headers or None
+
+    return build_auth_headers
+
+
+@functools.lru_cache(maxsize=1)
+def _user_of(job_id: str) -> str | None:
+    """Who made it; of what runs by the clock, whom the operator named."""
+    creator: str | None = server_job_store().get_job(job_id).creator
+    return creator or os.environ.get(ENV_JOBS_USER)
 
 
 def scored_once(original: Function) -> Function:
@@ -201,16 +305,47 @@ def detected_once(original: Function) -> Function:
 
 
 def archived_once(original: Function) -> Function:
-    return _once("trace-archival", original)
+    """MLflow's interval of archival is one of each process; here it is one of all servers."""
+
+    def interval(settings: Any = None) -> float:
+        return MINUTE_SECONDS if settings is None else settings.interval_seconds - SOONER_SECONDS
+
+    return _once("trace-archival", original, lambda given: interval(given.get("settings")))
 
 
-def _once(task: str, original: Function) -> Function:
-    """Each minute one of all servers does the task."""
+def _once(
+    task: str, original: Function, period: Callable[[dict[str, Any]], float] = lambda given: MINUTE_SECONDS
+) -> Function:
+    """In each period one of all servers does the task; as long as it does, no other begins."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         store = server_job_store()
-        if isinstance(store, MongoDBJobStore) and store.take_scheduler_lease(task, MINUTE_SECONDS) is None:
+        if not isinstance(store, MongoDBJobStore):
+            return original(*args, **kwargs)
+        lease = MongoDBJobLockManager(store).acquire_scheduler_lease(task, MINUTE_SECONDS)
+        if lease is None:
             return None
-        return original(*args, **kwargs)
+        begun, held = time.monotonic(), _Held(store, lease)
+        try:
+            with _repeated(lambda: held.renew(MINUTE_SECONDS), MINUTE_SECONDS / RENEWALS, task):
+                return original(*args, **kwargs)
+        finally:
+            # From its begin a period is free of others, also if the task took less.
+            held.renew(max(1, round(period(kwargs) - (time.monotonic() - begun))))
 
     return run
+
+
+class _Held:
+    """The lease of a task that is being done."""
+
+    def __init__(self, store: MongoDBJobStore, lease: Any) -> None:
+        self._manager = MongoDBJobLockManager(store)
+        self._lease = lease
+
+    def renew(self, seconds: int) -> None:
+        renewed = self._manager.renew_scheduler_lease(self._lease, seconds)
+        if renewed is None:
+            _logger.warning("Another server has begun %s meanwhile.", self._lease.lease_key)
+        else:
+            self._lease = renewed

@@ -1,4 +1,4 @@
-"""MLflow's server with health endpoints beside it: ``mlflow server --app-name genesis-flow``.
+"""MLflow's server with health endpoints beside it: ``mlflow server --app-name genesis-flow``, or basic-auth.
 
 They are answered before MLflow's own application sees the request: a probe names the address of a pod in its
 Host header, which MLflow's protection against DNS rebinding may refuse.
@@ -41,6 +41,11 @@ def create_app() -> Application:
     """MLflow's application for uvicorn, made anew in each worker."""
     from mlflow.server.fastapi_app import app
 
+    return with_endpoints(app)
+
+
+def with_endpoints(app: Application) -> "HealthEndpoints":
+    """An application of MLflow's whose calls go to the store, with the health endpoints before it."""
     from genesis_flow.plugins.hooks import apply_hooks
 
     apply_hooks()

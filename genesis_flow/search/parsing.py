@@ -7,7 +7,7 @@ from mlflow.exceptions import MlflowException
 
 T = TypeVar("T")
 
-# What the parsers let through: an open quotation, a number with too many digits, text that is not text.
+# Errors that the parsers let through: an open quotation, a number with too many digits, no text at all.
 _SLIPS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 

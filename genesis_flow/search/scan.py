@@ -6,10 +6,11 @@ end. There are no open cursors in between, so a failover or a slow reader costs 
 
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
 
-from genesis_flow.documents.plain import Document, value_at
+from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.search.order import START_TIME
 
@@ -66,14 +67,18 @@ class Scan:
         return rows
 
     async def by_number(
-        self, field: str, ascending: bool, after: tuple[float, Place] | None, limit: int
+        self, field: str, ascending: bool, after: tuple[float, Place | None] | None, limit: int
     ) -> list[Document]:
-        """By the numbers in ``field``, equal ones newest first; NaN is not among them."""
+        """By the numbers in ``field``, equal ones newest first; NaN is not among them.
+
+        Behind a number without a place nothing with the same number is left.
+        """
         rows: list[Document] = []
         bound: Document = ANY_NUMBER
         if after is not None:
             number, place = after
-            rows += await self.newest_first(place, limit, {field: number})
+            if place is not None:
+                rows += await self.newest_first(place, limit, {field: number})
             bound = {"$gt" if ascending else "$lt": number}
         if len(rows) >= limit:
             return rows
@@ -104,12 +109,22 @@ class Scan:
         The last group may be cut off by the limit and then lacks its first entries: it is read by itself.
         """
         rows = await self._find({field: bound}, sort, limit + 1)
-        groups = [list(group) for _, group in groupby(rows, key=lambda row: value_at(row, field))]
+        steps = field.split(".")
+
+        def value_of(row: Document) -> Any:
+            value: Any = row
+            for step in steps:
+                value = value[step]
+            return value
+
+        if len(set(map(value_of, rows))) == len(rows):
+            return rows[:limit]  # as it mostly is
+        groups = [list(group) for _, group in groupby(rows, key=value_of)]
         cut = groups.pop() if len(rows) > limit else []
         ordered = [row for group in groups for row in reversed(group)]
         missing = limit - len(ordered)
         if cut and missing:
-            value = value_at(cut[0], field)
+            value = value_of(cut[0])
             if field == START_TIME:
                 return ordered + await self._same_start(value, None, missing)
             return ordered + await self.newest_first(None, missing, {field: value})

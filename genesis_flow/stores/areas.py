@@ -16,7 +16,9 @@ from genesis_flow.areas.reviews.area import AREA as REVIEWS
 from genesis_flow.areas.runs.area import AREA as RUNS
 from genesis_flow.areas.skills.area import AREA as SKILLS
 from genesis_flow.areas.traces.area import AREA as TRACES
+from genesis_flow.areas.users.area import AREA as USERS
 from genesis_flow.areas.webhooks.area import AREA as WEBHOOKS
+from genesis_flow.areas.workspaces.area import AREA as WORKSPACES
 from genesis_flow.documents.audit import AuditFields
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.imports import (
@@ -42,9 +44,11 @@ AREAS = (
     SKILLS,
     GATEWAY,
     JOBS,
+    USERS,
     PROMPTS,
     MODELS,
     WEBHOOKS,
+    WORKSPACES,
 )
 
 # Collections that belong to no area.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.mongo_client import AsyncMongoClient
 
     from genesis_flow.core.settings import Settings
+    from genesis_flow.mongo.connection import Database
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,6 +69,13 @@ class SyncFacade:
         """The MongoDB client for health checks: ``store.client.admin.command("ping")``."""
         return SyncClient(self._open_client, self._in_portal)
 
+    @property
+    def last_opened(self) -> "Database | None":
+        """The database, if it was opened before: for what this process remembers of it."""
+        store = self._store()
+        assert isinstance(store, Area)  # as all stores of ours are
+        return store.last_opened
+
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""
         store = self._stores.pop(portal.generation, None)
@@ -93,6 +101,21 @@ class SyncFacade:
         assert isinstance(store, Area)  # nothing else has direct calls
         if not direct.is_sent(store, method.__name__, args, kwargs):
             self._run(method, *args, **kwargs)
+
+    def _run_direct_read(
+        self, method: Callable[Concatenate[Any, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Make a call whose one read this thread may send itself; else the async store makes it."""
+        store = self._store()
+        assert isinstance(store, Area)  # nothing else has direct calls
+        found: T | None = direct.found(store, method.__name__, args, kwargs)
+        return self._run(method, *args, **kwargs) if found is None else found
+
+    def _asked(self, name: str, ask: "Callable[[Database], T]") -> T | None:
+        """What this thread asks of the database itself, as calls of this name do; None if it must not."""
+        store = self._store()
+        assert isinstance(store, Area)  # as all stores of ours are
+        return direct.asked(store, name, ask)
 
     def _run_long(
         self, method: Callable[Concatenate[Any, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs

@@ -28,7 +28,13 @@ class MongoDBJobStore(SyncJobs, SyncJobLocks, AbstractJobStore):
 
     @property
     def supports_workspaces(self) -> bool:
-        return False
+        return True
+
+    def run_of(self, job_id: str) -> str | None:
+        """The name of the run of this job that this store has begun and not seen end."""
+        store = self._store()
+        assert isinstance(store, AsyncTrackingStore)
+        return store._claimed.get(job_id)
 
     def list_jobs(  # type: ignore[override]
         self,

@@ -27,7 +27,7 @@ class MongoDBModelRegistryStore(SyncModelRegistryStore, AbstractStore):
 
     @property
     def supports_workspaces(self) -> bool:
-        return False
+        return True
 
     def _await_model_version_creation(self, mv: Any, await_creation_for: int) -> None:
         """Nothing to wait for: a version that was created is ready."""

@@ -1,12 +1,17 @@
 """The tracking store that MLflow works with: the asynchronous one behind MLflow's blocking interface."""
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mlflow.store.tracking.abstract_store import AbstractStore
 
+from genesis_flow.areas.experiments.places import refuse_reserved_root
 from genesis_flow.core.settings import Settings
+from genesis_flow.mongo.scoping import current_workspace, workspaces_enabled
 from genesis_flow.stores.joined import AsyncTrackingStore
 from genesis_flow.sync._generated.joined import SyncTrackingStore
+
+if TYPE_CHECKING:
+    from mlflow.store.workspace.abstract_store import ResolvedTraceArchivalConfig
 
 
 # MLflow annotates the values of update_assessment and the points of query_trace_metrics as what they are not.
@@ -20,6 +25,8 @@ class MongoDBStore(SyncTrackingStore, AbstractStore):  # type: ignore[misc]
 
     def __init__(self, db_uri: str | None = None, default_artifact_root: str | None = None) -> None:
         super().__init__(Settings.resolve(db_uri, artifact_root=default_artifact_root))
+        if workspaces_enabled():
+            refuse_reserved_root(self._settings.artifact_root)
 
     @property
     def db_uri(self) -> str:
@@ -34,6 +41,21 @@ class MongoDBStore(SyncTrackingStore, AbstractStore):  # type: ignore[misc]
     def supports_trace_archival(self) -> bool:
         return True
 
+    def resolve_trace_archival_config(
+        self, *, default_trace_archival_location: str, default_retention: str
+    ) -> "ResolvedTraceArchivalConfig":
+        """Where old traces of the current workspace go, and when."""
+        if not workspaces_enabled():
+            return super().resolve_trace_archival_config(
+                default_trace_archival_location=default_trace_archival_location,
+                default_retention=default_retention,
+            )
+        from genesis_flow.sync.workspaces import workspace_store  # a client needs it not
+
+        return workspace_store(self._settings).resolve_trace_archival_config(
+            default_trace_archival_location, default_retention, current_workspace()
+        )
+
     @property
     def supports_workspaces(self) -> bool:
-        return False
+        return True

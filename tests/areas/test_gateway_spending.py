@@ -1,6 +1,7 @@
 """Budgets that many workers share. A worker here is a store with a client of its own."""
 
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from typing import Any
@@ -19,7 +20,8 @@ from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from genesis_flow.areas.gateway import remembered, spending
 from genesis_flow.areas.gateway.documents import BudgetFields
-from genesis_flow.areas.traces.documents import TraceFields
+from genesis_flow.areas.traces.documents import NOW, TraceFields
+from genesis_flow.areas.traces.sums import kept
 from genesis_flow.compat import budgets
 from genesis_flow.plugins.budgets import SharedBudgets
 from tests.areas.explain import profiled
@@ -53,18 +55,20 @@ async def made_budget(
     return str(made.budget_policy_id)
 
 
-async def traced(store: AsyncStore, first: int, number: int = 1, user: str = "ann") -> None:
+async def traced(store: AsyncStore, first: int, number: int = 1, hours_ago: int = 0) -> None:
     """Calls whose traces are there, and that nothing counted."""
     await store.get_experiment("0")
+    time_of_first = int(time.time() * 1000) - hours_ago * 3_600_000
     await store.database.collection(TraceFields).insert_many(
         [
             {
                 "_id": f"tr-{first + each}",
                 "workspace": "default",
                 "experiment_id": 0,
-                "request_time": 1_000_000 + each,
+                "request_time": time_of_first + each,
+                "touched": NOW,
                 "tags": {},
-                "metadata": {"mlflow%2Eauth%2Eusername": user, "mlflow%2Egateway%2EendpointId": ENDPOINT},
+                "metadata": {"mlflow%2Eauth%2Eusername": "ann", "mlflow%2Egateway%2EendpointId": ENDPOINT},
                 "cost": {"total_cost": COST},
             }
             for each in range(number)
@@ -106,13 +110,14 @@ async def test_a_call_counts_once_however_often_it_is_told(store: AsyncStore, ot
     assert await spent(other) == [1.0]
 
 
+@pytest.mark.parametrize("number", [50, 5_000])
 async def test_a_call_reads_one_budget_and_no_trace(
-    store: AsyncStore, monkeypatch: pytest.MonkeyPatch
+    store: AsyncStore, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """However many traces there are: they are summed at the begin."""
     monkeypatch.setattr(remembered, "SECONDS", 3_600)
-    await traced(store, 0, 500)
-    await made_budget(store, 1_000.0)
+    await traced(store, 0, number)
+    await made_budget(store, 1e6)
     await made_budget(store, 1.0, target_value="bob")
     await asked(store)
     await count(store, "first", COST)
@@ -123,7 +128,7 @@ async def test_a_call_reads_one_budget_and_no_trace(
         ("gateway_budgets", 1, 1)
     }
     assert len(queries) == 2
-    assert sorted(await spent(store)) == [0.0, 502 * COST]
+    assert sorted(await spent(store)) == [0.0, (number + 2) * COST]
 
 
 async def test_who_has_no_budget_asks_nothing(store: AsyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +159,36 @@ async def test_traces_are_asked_again_after_a_crash(
     assert await spent(other) == [10.0 + COST], (
         "what was counted stands, whether or not its trace was written"
     )
+
+
+@pytest.mark.parametrize("number", [50, 1_000])
+async def test_a_look_at_traces_does_not_grow_with_the_window(
+    store: AsyncStore, other: AsyncStore, keen: None, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """What is older than some minutes was summed by whoever made the counter, or looked before."""
+    monkeypatch.setattr(spending, "WRITTEN_SECONDS", 0.0)
+    await traced(store, 0, number, hours_ago=3)
+    await made_budget(store, 1e6)
+    await count(store, "one", COST)
+    await traced(store, number, 5)
+    monkeypatch.setattr(kept, "WORTH_KEEPING", 10_000)
+    async with profiled(store.database) as queries:
+        assert await spent(store) == [(number + 5) * COST]
+    read = [query for query in queries if query.collection == "traces"]
+    assert 0 < sum(query.keys for query in read) <= 5 + 8
+    assert await spent(other) == [(number + 5) * COST], "and a process that comes later goes on from there"
+
+
+async def test_a_process_that_starts_later_sees_what_came_late(
+    store: AsyncStore, other: AsyncStore, keen: None
+) -> None:
+    """However late: the hours before were summed when it was not there yet."""
+    await made_budget(store, 1e6)
+    await traced(store, 0, 3, hours_ago=5)
+    await count(store, "one", COST)
+    assert await spent(store) == [4 * COST]
+    await traced(store, 3, 4, hours_ago=5)
+    assert await spent(other) == [7 * COST]
 
 
 async def test_a_counter_begins_with_what_traces_say(store: AsyncStore) -> None:
@@ -258,3 +293,28 @@ def test_what_could_not_be_counted_is_counted_first(
     assert other.should_reject_request("default", ENDPOINT) == (False, None)
     assert tracker.should_reject_request("default", ENDPOINT)[0]
     assert other.should_reject_request("default", ENDPOINT)[0]
+
+
+def test_calls_are_counted_without_the_loop(
+    workers: list[SharedBudgets], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the thread that serves the gateway's calls, once the counter is there and traces were asked."""
+    monkeypatch.setattr(remembered, "SECONDS", 3_600)
+    tracker, other = workers
+    assert tracker.record_cost(1.0, "default", ENDPOINT) == []
+    assert tracker.should_reject_request("default", ENDPOINT) == (False, None)
+
+    def broken(*arguments: Any) -> Any:
+        raise MlflowException("The loop does not turn.")
+
+    with monkeypatch.context() as patched:
+        for name in ("_count_gateway_cost", "_exceeded_gateway_budget"):
+            patched.setattr(tracker._store, name, broken)
+        assert tracker.record_cost(1.5, "default", ENDPOINT) == []
+        assert tracker.should_reject_request("default", ENDPOINT) == (False, None)
+        (window,) = tracker.record_cost(2.5, "default", ENDPOINT)
+        assert (window.cumulative_spend, window.exceeded) == (5.0, True)
+        assert tracker.record_cost(1.0, "default", ENDPOINT) == [], "the budget was spent already"
+        assert tracker.should_reject_request("default", ENDPOINT)[0]
+    assert other.should_reject_request("default", ENDPOINT)[0]
+    assert [window.cumulative_spend for window in other.get_all_windows()] == [6.0]

@@ -1,14 +1,26 @@
 """Background jobs: many who claim one, runners that are gone, and what lists cost."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
+import pymongo
 import pytest
+from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.areas.jobs.documents import JobFields, JobLockFields, SchedulerLeaseFields
-from genesis_flow.compat.jobs import JobStatus, JobUpdateStatus
+from genesis_flow.compat.jobs import (
+    JobProgress,
+    JobStatus,
+    JobTerminalStateUpdateException,
+    JobUpdateStatus,
+)
+from genesis_flow.core.settings import ENV_JOB_RUN
+from genesis_flow.plugins import job_hooks
+from genesis_flow.sync.jobs import MongoDBJobStore
 from tests.areas.explain import profiled
 
 CLAIMS = 64
@@ -46,6 +58,194 @@ async def test_of_many_who_take_a_job_over_one_does(stores: list[MongoDBStore]) 
     assert await stores[1].take_over_job(alive) == JobUpdateStatus.WRONG_STATE
     assert (await stores[2].get_job(lost)).status == JobStatus.PENDING
     assert (await stores[2].get_job(alive)).status == JobStatus.RUNNING
+
+
+STEPS_OF_RUNNERS: list[tuple[Any, ...]] = [
+    ("report_job_result", JobStatus.SUCCEEDED, "1"),
+    ("finish_job", "1"),
+    ("fail_job", "broken"),
+    ("mark_job_timed_out",),
+    ("retry_job",),
+    ("retry_or_fail_job", "passing"),
+    ("cancel_job",),
+]
+
+
+WORDS_OF_RUNNERS: list[tuple[Any, ...]] = [
+    ("update_job_progress", "half", JobProgress(phase="late")),
+    ("update_status_details", {"stage": "late"}),
+]
+
+
+async def test_a_late_runner_changes_nothing_of_the_next_run(stores: list[MongoDBStore]) -> None:
+    """It is told that the job is canceled, and what it has to say comes too late."""
+    late, other, server = stores[:3]
+    job_id = (await late.create_job("kind", "{}")).job_id
+    await late.claim_job(job_id, 3600)
+    jobs = late.database.collection(JobFields)
+    await jobs.update_one({"_id": job_id}, {"$set": {"lease_expires_at": 1}})
+    assert await other.take_over_job(job_id) == JobUpdateStatus.APPLIED
+    for _ in ("while it waits", "while it runs elsewhere"):
+        before = await jobs.find_one({"_id": job_id})
+        assert (await late.get_job(job_id)).status == JobStatus.CANCELED
+        assert await late.renew_job_lease(job_id, 3600) == JobUpdateStatus.WRONG_STATE
+        assert await late.mark_job_needs_recovery(job_id) == JobUpdateStatus.WRONG_STATE
+        for name, *given in (*STEPS_OF_RUNNERS, *WORDS_OF_RUNNERS):
+            with pytest.raises(MlflowException):
+                await getattr(late, name)(job_id, *given)
+        assert await jobs.find_one({"_id": job_id}) == before
+        await other.claim_job(job_id, 3600)
+    assert (await server.get_job(job_id)).status == JobStatus.RUNNING
+    await other.report_job_result(job_id, JobStatus.SUCCEEDED, "2")
+    assert (await server.get_job(job_id)).result == "2"
+    assert (await other.get_job(job_id)).status == JobStatus.SUCCEEDED
+
+
+async def test_the_last_try_of_a_late_runner_does_not_end_the_next_run(
+    stores: list[MongoDBStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does that of one that has begun without a lease."""
+    monkeypatch.setenv("MLFLOW_SERVER_JOB_TRANSIENT_ERROR_MAX_RETRIES", "0")
+    late, other = stores[:2]
+    for begin in ("start_job", "claim_job"):
+        job_id = (await late.create_job("kind", "{}")).job_id
+        await getattr(late, begin)(job_id)
+        jobs = late.database.collection(JobFields)
+        await jobs.update_one({"_id": job_id}, {"$set": {"last_update_time": 1, "lease_expires_at": 1}})
+        assert await other.take_over_job(job_id) == JobUpdateStatus.APPLIED
+        await other.claim_job(job_id, 3600)
+        with pytest.raises(MlflowException, match="another server has taken the job over"):
+            await late.retry_or_fail_job(job_id, "passing")
+        assert (await other.get_job(job_id)).status == JobStatus.RUNNING
+        assert await other.retry_or_fail_job(job_id, "passing") is None
+        assert (await other.get_job(job_id)).status == JobStatus.FAILED
+
+
+async def test_words_of_a_late_run_are_not_kept_while_the_next_begins(stores: list[MongoDBStore]) -> None:
+    """They come all the time, before, while and after another takes the job over."""
+    late, other, server = stores[:3]
+    job_id = (await late.create_job("kind", "{}")).job_id
+    await late.claim_job(job_id, 3600)
+    jobs = late.database.collection(JobFields)
+    await jobs.update_one({"_id": job_id}, {"$set": {"lease_expires_at": 1}})
+    said, refused, next_run_spoke = asyncio.Event(), list[JobTerminalStateUpdateException](), asyncio.Event()
+
+    async def speak() -> None:
+        """Until the next run has spoken, and once more."""
+        is_last = False
+        while not is_last:
+            is_last = next_run_spoke.is_set()
+            try:
+                await late.update_job_progress(job_id, "late", JobProgress(phase="late"))
+            except JobTerminalStateUpdateException as error:
+                refused.append(error)
+            said.set()
+
+    speaking = [asyncio.create_task(speak()) for _ in range(4)]
+    await said.wait()
+    assert await other.take_over_job(job_id) == JobUpdateStatus.APPLIED
+    assert await other.claim_job(job_id, 3600) == JobUpdateStatus.APPLIED
+    await other.update_job_progress(job_id, "next")
+    next_run_spoke.set()
+    await asyncio.gather(*speaking)
+    found = await server.get_job(job_id)
+    assert (found.status_message, found.progress) == ("next", None)
+    assert len(refused) >= len(speaking)
+
+
+async def test_the_process_of_a_job_speaks_for_its_run(
+    stores: list[MongoDBStore], store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runner's environment tells it the run; the store that it makes is told of the next one's begin."""
+    runner, other = stores[:2]
+    job_id = (await runner.create_job("kind", "{}")).job_id
+    await runner.claim_job(job_id, 3600)
+    jobs = runner.database.collection(JobFields)
+    begun = await jobs.find_one({"_id": job_id})
+    assert begun is not None
+    monkeypatch.setenv(ENV_JOB_RUN, f"{job_id} {begun['claim']}")
+    async with MongoDBStore(f"{store_uri}&appName=process") as process:
+        await process.update_job_progress(job_id, "half")
+        assert (await other.get_job(job_id)).status_message == "half"
+        await jobs.update_one({"_id": job_id}, {"$set": {"lease_expires_at": 1}})
+        await other.take_over_job(job_id)
+        await other.claim_job(job_id, 3600)
+        with pytest.raises(JobTerminalStateUpdateException, match="CANCELED"):
+            await process.update_job_progress(job_id, "late")
+        assert (await process.get_job(job_id)).status == JobStatus.CANCELED
+    assert (await other.get_job(job_id)).status_message is None
+
+
+async def test_a_late_runner_does_not_give_back_the_key_of_the_next_run(stores: list[MongoDBStore]) -> None:
+    late, other, third = stores[:3]
+    ids = [(await late.create_job("kind", "{}", timeout=3600)).job_id for _ in range(2)]
+    await late.claim_job(ids[0], 3600)
+    jobs = late.database.collection(JobFields)
+    await jobs.update_one({"_id": ids[0]}, {"$set": {"lease_expires_at": 1}})
+    await other.take_over_job(ids[0])
+    await other.claim_job(ids[0], 3600)
+    assert await other.lock_job_key("key", ids[0]) is not None
+    assert await late.lock_job_key("key", ids[0]) is None
+    await third.claim_job(ids[1], 3600)
+    assert await third.lock_job_key("key", ids[1]) is None
+
+
+async def test_a_runner_that_has_ended_its_run_may_begin_the_next(stores: list[MongoDBStore]) -> None:
+    runner, server = stores[:2]
+    job_id = (await runner.create_job("kind", "{}")).job_id
+
+    async def requeue(job_id: str) -> None:
+        await runner.mark_job_needs_recovery(job_id)
+        await runner.requeue_job(job_id)
+
+    for end in (runner.retry_job, runner.reset_job, requeue):
+        await runner.claim_job(job_id, 3600)
+        await end(job_id)
+        assert (await runner.get_job(job_id)).status == JobStatus.PENDING
+        await server.claim_job(job_id, 3600)
+        assert (await runner.get_job(job_id)).status == JobStatus.RUNNING
+        await server.reset_job(job_id)
+    await runner.claim_job(job_id, 3600)
+    await runner.finish_job(job_id, "3")
+    assert (await runner.get_job(job_id)).result == "3"
+
+
+def test_of_two_servers_one_does_a_task_in_each_period(
+    store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = [MongoDBJobStore(f"{store_uri}&appName=server{number}") for number in range(2)]
+    here, ran = threading.local(), list[int]()
+    monkeypatch.setattr(job_hooks, "server_job_store", lambda: here.store)
+    archive = job_hooks.archived_once(lambda settings: ran.append(1))
+    settings, together = SimpleNamespace(interval_seconds=3600), threading.Barrier(8)
+
+    def poll(number: int) -> None:
+        here.store = servers[number % 2]
+        together.wait()
+        archive(settings=settings)
+
+    for _ in range(2):
+        threads = [threading.Thread(target=poll, args=(number,)) for number in range(together.parties)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(ran) == 1
+    with pymongo.MongoClient[dict[str, Any]](store_uri) as client:
+        (lease,) = client.get_default_database()["scheduler_leases"].find()
+    assert lease["_id"] == "trace-archival"
+    assert job_hooks.MINUTE_SECONDS < lease["ttl_seconds"] <= 3590
+    for server in servers:
+        server.close()
+
+
+async def test_a_lease_that_is_renewed_stays(stores: list[MongoDBStore]) -> None:
+    since = await stores[0].take_scheduler_lease("task", 3600)
+    assert since is not None
+    again = await stores[0].renew_scheduler_lease("task", since, 3600, 1800)
+    assert again is not None
+    assert await stores[1].renew_scheduler_lease("task", since - 1, 3600, 60) is None
+    assert await stores[1].take_scheduler_lease("task", 60) is None
 
 
 async def test_a_job_without_a_lease_has_a_minute(stores: list[MongoDBStore]) -> None:

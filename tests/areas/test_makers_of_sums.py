@@ -10,7 +10,7 @@ from pymongo.errors import PyMongoError
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.areas.traces.sums import kept as kept_sums
 from genesis_flow.areas.traces.sums.documents import TraceSumsFields
-from tests.areas.test_kept_sums import COUNT, compare, kept_count, question
+from tests.areas.test_kept_sums import COUNT, OF_EXPERIMENTS, compare, kept_count, question
 from tests.areas.trace_writer import TraceWriter
 from tests.contract.trace_scenes import stated, trace_id
 
@@ -61,7 +61,7 @@ async def test_a_maker_leaves_nothing_of_an_experiment_that_goes(
     monkeypatch.setattr(kept_sums._Maker, moment, and_then_it_goes)
     await store.query_trace_metrics([number], *COUNT[1:])
     assert gone
-    assert await store.database.collection(TraceSumsFields).count_documents({}) == 0
+    assert await store.database.collection(TraceSumsFields).count_documents(OF_EXPERIMENTS) == 0
 
 
 async def test_a_maker_that_others_overtake(

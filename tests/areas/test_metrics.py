@@ -22,10 +22,23 @@ WRITERS = 8
 
 @pytest.fixture(params=["own", "of another store"])
 async def run_id(store: MongoDBStore, request: pytest.FixtureRequest) -> str:
-    run = await store.create_run("0", "me", 1000, [], "a run")
+    """A run whose metrics the store knows because it made the run, and one of which it knows nothing."""
+    run_id = await new_run(store)
     if request.param != "own":
         store._known_metrics = KnownMetrics()
-    return str(run.info.run_id)
+    return run_id
+
+
+async def new_run(store: MongoDBStore) -> str:
+    return str((await store.create_run("0", "me", 1000, [], "a run")).info.run_id)
+
+
+async def log_small_batches(store: MongoDBStore, run_id: str, key: str, steps: range) -> None:
+    """Points with the value 1, in the tail and not in blocks of their own, with few commands."""
+    small = BLOCK_FROM // 2
+    for first in range(0, len(steps), small):
+        batch = [Metric(key, 1, step, step) for step in steps[first : first + small]]
+        await store.log_batch(run_id, batch, [], [])
 
 
 async def history(store: MongoDBStore, run_id: str, key: str) -> list[tuple[int, int, float]]:
@@ -59,24 +72,24 @@ async def test_batch_of_known_metrics_is_two_round_trips(
 
 async def test_full_tails_become_blocks_and_nothing_is_lost(store: MongoDBStore, run_id: str) -> None:
     full = TAIL_LIMIT + 1  # the point that finds the tail full goes along
-    count = 3 * full + 7
+    count = 2 * full + 7
     for step in range(count):
         await store.log_metric(run_id, Metric("loss", step / 2, 1000 + step, step))
     assert await history(store, run_id, "loss") == [(1000 + s, s, s / 2) for s in range(count)]
     blocks = await store.database.collection(MetricBlockFields).find().to_list()
-    assert [block["n"] for block in blocks] == [full] * 3
+    assert [block["n"] for block in blocks] == [full] * 2
     (head,) = await store.database.collection(MetricHeadFields).find().to_list()
     assert len(head["tail"]) == 7
 
 
 async def test_crash_between_block_and_tail_leaves_each_point_once(store: MongoDBStore, run_id: str) -> None:
-    for step in range(TAIL_LIMIT):
-        await store.log_metric(run_id, Metric("loss", step, step, step))
+    await log_small_batches(store, run_id, "loss", range(TAIL_LIMIT))
     heads = store.database.collection(MetricHeadFields)
     before = await heads.find_one({})
+    assert before is not None
+    assert len(before["tail"]) == TAIL_LIMIT
     await store.log_metric(run_id, Metric("loss", -1, 500, 500))  # packs
     # The state of a packer that was killed after it wrote the block: the tail is still there.
-    assert before is not None
     await heads.update_one({"_id": before["_id"]}, {"$set": {"tail": before["tail"]}})
     points = await history(store, run_id, "loss")
     assert len(points) == len(set(points)) == TAIL_LIMIT + 1
@@ -97,8 +110,9 @@ async def test_replayed_batches_are_one_batch(store: MongoDBStore, run_id: str) 
 async def test_replay_long_after_is_still_one_batch(store: MongoDBStore, run_id: str) -> None:
     batch = [Metric("loss", i, i, i) for i in range(10)]
     await store.log_batch(run_id, batch, [], [])
-    for step in range(2 * TAIL_LIMIT):
-        await store.log_metric(run_id, Metric("loss", 1, 1000 + step, 1000 + step))
+    await log_small_batches(store, run_id, "loss", range(1000, 1000 + 2 * TAIL_LIMIT))
+    (head,) = await store.database.collection(MetricHeadFields).find().to_list()
+    assert not {0, 9} & {step for _, step, *_ in head["tail"]}, "the first points are packed away"
     await store.log_batch(run_id, batch, [], [])
     assert len(await history(store, run_id, "loss")) == 10 + 2 * TAIL_LIMIT
 
@@ -114,9 +128,7 @@ async def test_special_values_come_back_exactly(store: MongoDBStore, run_id: str
 
 
 @pytest.mark.parametrize("many", [False, True])
-async def test_latest_is_the_greatest_step_whatever_the_order(
-    store: MongoDBStore, run_id: str, many: bool
-) -> None:
+async def test_latest_is_the_greatest_step_whatever_the_order(store: MongoDBStore, many: bool) -> None:
     rng = random.Random(7)
     points = [
         Metric("m", rng.choice([1.0, 2.0, -3.0]), rng.randrange(4), rng.randrange(5)) for _ in range(60)
@@ -124,13 +136,13 @@ async def test_latest_is_the_greatest_step_whatever_the_order(
     expected = max(points, key=lambda p: (p.step, p.timestamp, p.value)).value
     for _ in range(3):
         rng.shuffle(points)
-        run = await store.create_run("0", "me", 1, [], None)
+        run_id = await new_run(store)
         if many:
-            await store.log_batch(run.info.run_id, points, [], [])
+            await store.log_batch(run_id, points, [], [])
         else:
             for point in points:
-                await store.log_metric(run.info.run_id, point)
-        assert (await store.get_run(run.info.run_id)).data.metrics["m"] == expected
+                await store.log_metric(run_id, point)
+        assert (await store.get_run(run_id)).data.metrics["m"] == expected
 
 
 async def test_pages_of_a_history_are_the_history(store: MongoDBStore, run_id: str) -> None:
@@ -158,7 +170,10 @@ async def test_pages_of_a_history_are_the_history(store: MongoDBStore, run_id: s
 async def test_concurrent_writers_of_new_and_full_metrics_lose_nothing(
     store: MongoDBStore, run_id: str
 ) -> None:
-    points = 2 * TAIL_LIMIT // WRITERS + 4  # a metric that all of them write fills two tails
+    before = TAIL_LIMIT - 4
+    points = TAIL_LIMIT // WRITERS + 4  # a metric that all of them write fills its tail, and another
+    for key in ("shared", "both"):
+        await log_small_batches(store, run_id, key, range(1000, 1000 + before))
 
     async def writer(number: int) -> None:
         for step in range(points):
@@ -167,8 +182,8 @@ async def test_concurrent_writers_of_new_and_full_metrics_lose_nothing(
             await store.log_batch(run_id, [*batch, Metric("both", number, step, step)], [], [])
 
     await asyncio.gather(*(writer(number) for number in range(WRITERS)))
-    assert len(await history(store, run_id, "shared")) == WRITERS * points
-    assert len(await history(store, run_id, "both")) == WRITERS * points
+    assert len(await history(store, run_id, "shared")) == before + WRITERS * points
+    assert len(await history(store, run_id, "both")) == before + WRITERS * points
     rest = [len(await history(store, run_id, f"k{key}")) for key in range(7)]
     assert sum(rest) == WRITERS * points
 
@@ -185,7 +200,8 @@ async def test_a_refused_batch_leaves_nothing(store: MongoDBStore, run_id: str) 
     assert "t" not in run.data.tags
 
 
-async def test_of_conflicting_params_one_wins(store: MongoDBStore, run_id: str) -> None:
+async def test_of_conflicting_params_one_wins(store: MongoDBStore) -> None:
+    run_id = await new_run(store)
     for attempt in range(50):
         outcomes = await asyncio.gather(
             *(store.log_param(run_id, Param(f"p{attempt}", str(value))) for value in range(4)),
@@ -255,7 +271,8 @@ async def test_everything_works_without_transactions(standalone: Mongod, databas
     try:
         run_id = (await store.create_run("0", "me", 1, [], None)).info.run_id
         assert not store.database.has_transactions
-        for step in range(TAIL_LIMIT + 5):
+        await log_small_batches(store, run_id, "a", range(TAIL_LIMIT - 5))
+        for step in range(TAIL_LIMIT - 5, TAIL_LIMIT + 5):
             await store.log_batch(
                 run_id, [Metric("a", step, step, step), Metric("b", step, step, step)], [Param("p", "1")], []
             )

@@ -227,6 +227,7 @@ def assert_cheap(queries: list[Query], *, examined: int) -> None:
         {},
         {"order_by": ["name DESC"]},
         {"order_by": ["last_updated_at"]},
+        {"order_by": ["last_updated_at DESC"]},
         {"filter_string": "status = 'active'"},
         {"filter_string": "name IN ('com.example/00001', 'com.example/00002')"},
     ],
@@ -266,7 +267,9 @@ async def test_endpoints_read_no_server_without_them(large: MongoDBStore) -> Non
 
 
 @since_3_18
-@pytest.mark.parametrize("search", [{}, {"filter_string": "status = 'active'"}], ids=str)
+@pytest.mark.parametrize(
+    "search", [{}, {"order_by": ["last_updated_at DESC"]}, {"filter_string": "status = 'active'"}], ids=str
+)
 async def test_pages_of_skills(large: MongoDBStore, search: dict[str, Any]) -> None:
     page = await large.search_skills(max_results=PAGE, **search)
     async with profiled(large.database) as queries:

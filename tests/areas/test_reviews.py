@@ -171,6 +171,29 @@ async def test_every_page_costs_what_it_shows(large: AsyncStore, name: str) -> N
         token = page.token
 
 
+@pytest.mark.parametrize("status", [None, "complete"])
+async def test_no_page_of_a_long_queue_reads_those_before_it(large: AsyncStore, status: str | None) -> None:
+    """The first page, one in the middle and the last: the same keys, but those that lead to a position."""
+    total = ITEMS if status is None else ITEMS - ITEMS // 10
+    seen: set[str] = set()
+    counted: list[Query] = []
+    for before in (0, total // 2, total - PAGE):
+        earlier = before and await large.list_review_queue_items("rq-1", status=status, max_results=before)
+        token = earlier.token if earlier else None
+        async with profiled(large.database) as queries:
+            page = await large.list_review_queue_items(
+                "rq-1", status=status, max_results=PAGE, page_token=token
+            )
+        assert len(page) == PAGE
+        assert not seen & {item.item_id for item in page}
+        seen.update(item.item_id for item in page)
+        counted += queries
+    assert page.token is None
+    assert_cheap(counted, keys=PAGE + 6)
+    # Behind the last page there is no entry to see that there is more.
+    assert [query.documents for query in counted] == [PAGE + 1, PAGE + 1, PAGE]
+
+
 CALLS: dict[str, tuple[int, Callable[[AsyncStore], Any]]] = {
     # 2: the experiment is asked for at the same time.
     "queues": (2, lambda s: s.list_review_queues("0")),

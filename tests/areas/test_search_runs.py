@@ -26,7 +26,9 @@ from genesis_flow.areas.runs.search import RunSearch
 from genesis_flow.core.settings import Settings
 from genesis_flow.search.order import sort_key
 from tests.areas.run_samples import Sample, load_mongo, load_sql, random_samples, run_document
+from tests.commands import CommandRecorder
 from tests.mongod import Mongod
+from tests.sql_schema import make_schema
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -52,6 +54,7 @@ class Both:
 @pytest.fixture(scope="module")
 async def both(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Both]:
     folder: Path = tmp_path_factory.mktemp("sql")
+    make_schema(folder / "mlflow.db")
     sql = SqlAlchemyStore(f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"))
     samples = random_samples(RUNS, seed=11)
     experiments = load_sql(sql, samples)
@@ -145,6 +148,14 @@ def questions() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+def force(patch: pytest.MonkeyPatch, few: int, chunk: int) -> None:
+    patch.setattr(plans, "FEW", few)
+    patch.setattr(plans, "LONG_WALK", 2 * few)
+    patch.setattr(plans, "MOST_LOOKUPS", few)
+    patch.setattr(plans, "SHARED", few)
+    patch.setattr(plans, "CHUNK", chunk)
+
+
 @pytest.mark.parametrize(("few", "chunk"), PLANS)
 @settings(
     max_examples=25,
@@ -159,9 +170,7 @@ async def test_finds_what_sql_finds_page_by_page(
     experiments = both.experiments[: 1 if one else 2]
     expected = sql_ids(both, experiments, asked)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plans, "FEW", few)
-        patch.setattr(plans, "MOST_LOOKUPS", few)
-        patch.setattr(plans, "CHUNK", chunk)
+        force(patch, few, chunk)
         assert await ids(both.ours, experiments, **asked) == expected
         assert await paged_ids(both.ours, experiments, size, **asked) == expected
 
@@ -172,9 +181,7 @@ async def test_finds_what_sql_finds_page_by_page(
 async def test_the_orders_of_an_index_page_like_sql(
     both: Both, few: int, chunk: int, order: str, clause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plans, "FEW", few)
-    monkeypatch.setattr(plans, "MOST_LOOKUPS", few)
-    monkeypatch.setattr(plans, "CHUNK", chunk)
+    force(monkeypatch, few, chunk)
     asked = {"filter_string": clause, "order_by": [order], "view": ViewType.ACTIVE_ONLY}
     expected = sql_ids(both, both.experiments, asked)
     assert len(expected) > 10
@@ -229,6 +236,45 @@ async def test_runs_created_between_pages_hide_and_repeat_nothing(fresh: RunSear
     found = [run.info.run_id for run in [*first, *second, *third]]
     assert found == [f"old{number}" for number in range(8, -1, -1)]
     assert token is None
+
+
+async def test_a_walk_looks_for_few_runs_where_few_that_it_comes_by_match(
+    fresh: RunSearch, commands: CommandRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [_plain(f"run{number:03}", start=number) for number in range(200)]
+    for number, sample in enumerate(samples):
+        sample.metrics = {"m": float(number), "n": float(number % 7), "late": float(number < 100)}
+        sample.tags = {"half": str(number % 2), "rare": str(number // 10), "own": str(number)}
+    await load_mongo(fresh.database, samples, ["7"])
+    force(monkeypatch, 20, 1000)
+
+    async def looks(clause: str, size: int = 5) -> tuple[list[str], list[str]]:
+        asked = {"filter_string": clause, "order_by": ["metrics.m DESC"], "max_results": size}
+        with commands.recording() as sent:
+            found = await ids(fresh, ["7"], **asked)
+        return found, [
+            f"{command.get(name)} {'by id' if command.get('hint') == '_id_' else ''}".strip()
+            for name, command in sent
+        ]
+
+    walk = ["latest_metrics", "runs by id"]
+    half = [f"run{number:03}" for number in range(199, 190, -2)]
+    assert await looks("tags.half = '1'") == (half, ["runs", *walk, "latest_metrics"])
+    # No more than a page: there is no walk.
+    page = ["runs", "latest_metrics", "runs by id", "latest_metrics"]
+    assert await looks("tags.own = '3'") == (["run003"], page)
+    # The runs are read again by id: what is to fall away is not read whole.
+    found, sent = await looks("tags.half = '1' and metrics.n > 0", size=4)
+    assert found == ["run199", "run197", "run195", "run193"]
+    assert sent == ["latest_metrics", "runs", *walk, "latest_metrics", "runs by id", "latest_metrics"]
+    # The second read of heads is the last one: the ten runs are found by their tag.
+    rare = [f"run{number:03}" for number in range(39, 34, -1)]
+    assert await looks("tags.rare = '3'") == (rare, ["runs", *walk, "latest_metrics", *page])
+    # Half of what it comes by has the tag, but not the metric: on a long walk it looks as well, once.
+    found, sent = await looks("tags.half = '1' and metrics.late > 0")
+    assert found == ["run099", "run097", "run095", "run093", "run091"]
+    assert sent.count("runs") == 2
+    assert sent[-2:] == ["runs by id", "latest_metrics"]
 
 
 async def test_name_is_filtered_by_its_tag_and_ordered_by_the_run(fresh: RunSearch) -> None:

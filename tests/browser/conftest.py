@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from genesis_flow import embedded
 from tests.client.conftest import PATIENCE_SECONDS, user_environment
 from tests.forgetting import forgotten
 from tests.mongod import free_port
-from tools.browser import Window, chromium, find_chromium, open_window
+from tools.browser import Window, chromium, find_chromium, open_another, open_profile
 from tools.demo_data import Demo, fill
 
 
@@ -29,7 +29,7 @@ class Site:
     demo: Demo
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium_path() -> str:
     path = find_chromium()
     if path is None:
@@ -41,8 +41,9 @@ def chromium_path() -> str:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(chromium_path: str) -> Iterator[Site]:
+    """One for all modules: the demo that one of them starts is an experiment more."""
     folder = Path(tempfile.mkdtemp(prefix="genesis-flow-browser-"))
     directory = folder / "data"
     port = free_port()
@@ -79,10 +80,18 @@ def browser(chromium_path: str) -> Iterator[Browser]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def profile(browser: Browser) -> Iterator[BrowserContext]:
+    """The interface, which is large, is loaded and compiled once for all windows of a module."""
+    opened = open_profile(browser)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def window(browser: Browser, site: Site) -> Iterator[Window]:
-    """A fresh profile. Whatever a test looks at, no call to the server may have been refused."""
-    opened = open_window(browser, site.address)
+def window(profile: BrowserContext, site: Site) -> Iterator[Window]:
+    """It remembers nothing. Whatever a test looks at, no call to the server may have been refused."""
+    opened = open_another(profile, site.address)
     yield opened
     opened.close()
     assert opened.calls, "the page asked the server nothing"

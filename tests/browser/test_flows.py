@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ import pymongo
 import pytest
 import requests
 from mlflow import MlflowClient
-from playwright.sync_api import Browser, Locator, Page, Request, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Request, expect
 
+from genesis_flow import MongoDBStore
 from tests.client.conftest import PATIENCE_SECONDS
 from tests.client.fake_provider import Provider, fake_provider
-from tests.client.test_gateway import until
+from tests.client.test_gateway import Gateway, linked, until
 from tests.client.test_server_command import Server
 from tests.mongod import Mongod, unique
-from tools.browser import Window, open_window
+from tools.browser import Window, open_another
 
 KEY = "sk-first-canary-7f3a9c1b5d"
 OTHER_KEY = "sk-other-canary-2e8d6a4321"
@@ -99,13 +101,6 @@ class Pages:
             self.answered.append(request)
 
 
-@dataclass(frozen=True)
-class Gateway:
-    address: str
-    uri: str
-    provider: Provider
-
-
 @pytest.fixture(scope="module")
 def gateway(
     chromium_path: str, mongod: Mongod, tmp_path_factory: pytest.TempPathFactory
@@ -123,7 +118,7 @@ def gateway(
         server = Server(folder, "--backend-store-uri", uri, "--workers", "1", **environment)
         try:
             server.wait_for_address()
-            yield Gateway(server.address, uri, provider)
+            yield Gateway(server, provider, uri)
         finally:
             server.stop()
             with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
@@ -131,8 +126,8 @@ def gateway(
 
 
 @pytest.fixture
-def pages(browser: Browser, gateway: Gateway) -> Iterator[Pages]:
-    window = open_window(browser, gateway.address)
+def pages(profile: BrowserContext, gateway: Gateway) -> Iterator[Pages]:
+    window = open_another(profile, gateway.server.address)
     window.page.route(ICON, lambda route: route.fulfill(content_type="image/svg+xml", body=SVG))
     opened = Pages(window, gateway.provider)
     window.page.on("requestfinished", opened.note)
@@ -345,6 +340,61 @@ def test_a_key_and_an_endpoint_that_uses_it(pages: Pages, gateway: Gateway) -> N
     # With an endpoint the page deletes its models, which a copy still uses: MLflow's answer on every store.
     assert pages.window.refused == ["500 DELETE /ajax-api/3.0/mlflow/gateway/model-definitions/delete"]
     pages.window.refused.clear()
+
+
+@pytest.fixture
+def guarded(gateway: Gateway) -> Iterator[str]:
+    """An endpoint, and another one that may judge its calls; nothing of them stays for other tests."""
+    gateway.endpoint("judging", linked(gateway.model("judging")))
+    yield gateway.endpoint("guarded", linked(gateway.model("guarded")))["endpoint_id"]
+    with closing(MongoDBStore(gateway.uri)) as store:
+        for endpoint in store.list_gateway_endpoints():
+            store.delete_gateway_endpoint(endpoint.endpoint_id)
+        for model in store.list_gateway_model_definitions():
+            store.delete_gateway_model_definition(model.model_definition_id)
+        for secret in store.list_secret_infos():
+            store.delete_gateway_secret(secret.secret_id)
+
+
+@pytest.mark.slow
+def test_a_guardrail(pages: Pages, gateway: Gateway, guarded: str) -> None:
+    """Made, it refuses a call; moved behind the model it lets the same call pass; then it is deleted."""
+    page = pages.page
+
+    def call() -> requests.Response:
+        messages = [{"role": "user", "content": "a load of dynamite"}]
+        return gateway.post("/gateway/guarded/mlflow/invocations", {"messages": messages})
+
+    assert call().status_code == 200
+    pages.go(f"/gateway/endpoints/{guarded}?tab=guardrails")
+    pages.part("gateway.guardrails.add").click()
+    pages.dialog.get_by_text("Custom Guardrail", exact=True).click()
+    pages.part("gateway.guardrails.config-name").fill("No bombs")
+    pages.part("gateway.guardrails.config-instructions").fill("Is {{ inputs }} free of bombs?")
+    pages.dialog.get_by_role("combobox").click()
+    pages.choose("judging")
+    pages.confirm("Create Guardrail")
+    expect(pages.button("No bombs")).to_be_visible()
+    refused = call()
+    assert refused.status_code == 400, refused.text
+    assert "No bombs" in refused.text
+
+    pages.button("No bombs").click()
+    pages.dialog.get_by_role("option", name="Post-LLM Guardrails").click()
+    pages.confirm("Save")
+    shown = page.get_by_role("tabpanel", name="Guardrails")
+    expect(shown.get_by_text("Post-LLM Guardrails", exact=True)).to_be_visible()
+    passed = call()
+    assert passed.status_code == 200, passed.text
+    with closing(MongoDBStore(gateway.uri)) as store:
+        (config,) = store.list_endpoint_guardrail_configs(guarded)
+        assert (config.guardrail.stage, config.guardrail.scorer.scorer_version) == ("AFTER", 2)
+
+        pages.button("No bombs").click()
+        pages.part("gateway.guardrails.detail-delete").click()
+        pages.part("gateway.guardrails.bulk-remove-confirm").click()
+        expect(page.get_by_text("No guardrails configured.")).to_be_visible()
+        assert store.list_endpoint_guardrail_configs(guarded) == []
 
 
 def test_a_budget(pages: Pages) -> None:

@@ -3,8 +3,10 @@
 import re
 from urllib.parse import parse_qs
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.demo import generate_all_demos
 from mlflow.genai.review_queues import ReviewStatus
 from playwright.sync_api import Browser, expect
 
@@ -52,6 +54,8 @@ def test_start_demo(demo_site: Site) -> None:
     assert store.list_label_schemas(experiment)
     assert store.list_review_queues(experiment)
     assert store.search_issues(experiment)
+    mlflow.set_tracking_uri(demo_site.uri)
+    assert generate_all_demos() == [], "what is there is not made again"
 
 
 @pytest.mark.slow

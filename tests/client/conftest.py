@@ -114,6 +114,15 @@ def genesis_uri(data_directory: Path) -> str:
     return f"genesis://{data_directory}"
 
 
+@pytest.fixture(scope="session")
+def server(genesis_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of ``mlflow server``, for all modules that need no more of it."""
+    from tests.client.serving import mlflow_server
+
+    with mlflow_server(genesis_uri, tmp_path_factory.mktemp("server")) as (address, _):
+        yield address
+
+
 @pytest.fixture
 def unique_name() -> str:
     return f"experiment {uuid.uuid4().hex[:10]}"

@@ -1,4 +1,4 @@
-"""A provider on loopback that speaks the protocols of OpenAI, Anthropic and Gemini, and answers at once."""
+"""A provider on loopback that answers at once, in the protocols of OpenAI, Anthropic, Gemini and TypeSafe."""
 
 import json
 import threading
@@ -9,11 +9,21 @@ from typing import Any
 
 Content = dict[str, Any]
 PROMPT_TOKENS, ANSWER_TOKENS = 7, 3
+# What is found in traces that speak of dynamite.
+FOUND_ISSUE = {
+    "name": "Issue: Dangerous answers",
+    "description": "It says how to make dynamite.",
+    "root_cause": "Nothing refuses such questions.",
+    "example_indices": [0],
+    "severity": "high",
+    "categories": ["safety"],
+    "category_rationale": "safety: it is dangerous.",
+}
 _KEYS = ("authorization", "x-api-key", "x-goog-api-key")
 
 
 class Provider(ThreadingHTTPServer):
-    """Notes the keys and the models of all calls. The model ``broken`` fails."""
+    """Notes the keys and the models of all calls. ``broken`` fails, ``echo`` says what it is told."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -45,8 +55,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(path.endswith(":streamGenerateContent"), _gemini)
         elif path.endswith("/messages"):
             self._answer(asked.get("stream", False), lambda words: _anthropic(model, words))
+        elif path.endswith(("/responses", "/responses/compact")):
+            self._answer(asked.get("stream", False), lambda words: _responses(model, words))
+        elif path.endswith("/systemone"):
+            usage = {"input_tokens": PROMPT_TOKENS, "output_tokens": ANSWER_TOKENS}
+            self._send(200, {"answers": ["pong"], "usage": usage})
         elif asked.get("stream"):
-            self._stream([*(_chunk(model, *word) for word in (("po", None), ("ng", "stop"))), "[DONE]"])
+            chunks = [_chunk(model, *word) for word in (("po", None), ("ng", "stop"))]
+            if asked.get("stream_options", {}).get("include_usage"):
+                chunks.append({**chunks[0], "choices": [], "usage": _usage(ANSWER_TOKENS)})
+            self._stream([*chunks, "[DONE]"])
         else:
             message = {"role": "assistant", "content": _answer(asked)}
             choice = {"index": 0, "finish_reason": "stop", "message": message}
@@ -80,12 +98,24 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _answer(asked: Content) -> str:
-    """A judge is asked for JSON, and refuses what speaks of dynamite."""
+    """A judge refuses what speaks of dynamite, a sanitizer takes it out, a search for issues finds it."""
     text = json.dumps(asked["messages"])
+    last = str(asked["messages"][-1]["content"])
+    if "content sanitizer" in text:
+        payload = json.loads(last.partition("Input payload:")[2])
+        return json.dumps(payload).replace("dynamite", "[REDACTED]")
+    if asked["model"] == "echo":
+        return last
+    is_bad, rationale = "dynamite" in text, "It speaks of dynamite."
+    schema = asked.get("response_format", {}).get("json_schema", {}).get("schema", {})
+    fields = schema.get("properties", {})
+    if "root_cause" in fields:
+        return json.dumps(FOUND_ISSUE)
+    if fields.get("result", {}).get("type") == "object":
+        verdict = {"passed": str(not is_bad).lower(), "categories": "safety" if is_bad else ""}
+        return json.dumps({"result": verdict, "rationale": rationale})
     if "response_format" in asked or "rationale" in text:
-        return json.dumps(
-            {"result": "no" if "dynamite" in text else "yes", "rationale": "It speaks of dynamite."}
-        )
+        return json.dumps({"result": "no" if is_bad else "yes", "rationale": rationale})
     return "pong"
 
 
@@ -104,6 +134,23 @@ def _usage(answer: int) -> dict[str, int]:
         "completion_tokens": answer,
         "total_tokens": PROMPT_TOKENS + answer,
     }
+
+
+def _responses(model: str, words: list[str] | None) -> list[Content]:
+    """OpenAI's newer protocol."""
+    text = {"type": "output_text", "text": "pong", "annotations": []}
+    message = {"id": "m1", "type": "message", "role": "assistant", "status": "completed", "content": [text]}
+    usage = {
+        "input_tokens": PROMPT_TOKENS,
+        "output_tokens": ANSWER_TOKENS,
+        "total_tokens": PROMPT_TOKENS + ANSWER_TOKENS,
+    }
+    whole = {"id": "r1", "object": "response", "status": "completed", "model": model, "created_at": 1}
+    whole |= {"output": [message], "usage": usage}
+    if words is None:
+        return [whole]
+    deltas: list[Content] = [{"type": "response.output_text.delta", "delta": word} for word in words]
+    return [*deltas, {"type": "response.completed", "response": whole}]
 
 
 def _anthropic(model: str, words: list[str] | None) -> list[Content]:

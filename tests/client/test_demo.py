@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.client.conftest import PATIENCE_SECONDS, user_environment
+from tests.versions import since_3_18
 
 PROGRAM = """
 from mlflow.demo import generate_all_demos
@@ -17,6 +18,7 @@ print("again:", *(made.feature.value for made in generate_all_demos()))
 FEATURES = {"prompts", "traces", "evaluation", "judges", "issues", "review_queues"}
 
 
+@since_3_18  # before it tests/browser/test_walk.py starts the demo, and looks at all that it makes
 @pytest.mark.slow
 def test_the_demo_is_made_once(store_uri: str, tmp_path: Path) -> None:
     done = subprocess.run(

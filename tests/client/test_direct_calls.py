@@ -1,6 +1,7 @@
 """Calls of training loops that blocking callers run themselves: what they share, send and survive."""
 
 import asyncio
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -11,12 +12,15 @@ from typing import Any
 
 import pymongo
 import pytest
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from genesis_flow.areas.metrics.documents import TAIL_LIMIT
+from genesis_flow.areas.metrics.methods import Metrics
+from genesis_flow.areas.runs.documents import RunFields
+from genesis_flow.areas.runs.methods import Runs
 from genesis_flow.mongo.clients import owner
 from genesis_flow.sync.portal import portal
 from tests.commands import CommandRecorder
@@ -24,6 +28,11 @@ from tests.faults import failing
 from tests.mongod import Mongod, running_mongod
 
 CALLERS = 32
+
+
+@pytest.fixture
+def store_uri(emptied_uri: str) -> str:
+    return emptied_uri
 
 
 @pytest.fixture
@@ -104,16 +113,204 @@ def test_a_thread_that_is_alone_sends_a_command_a_call(
 def test_a_thread_that_is_alone_needs_no_loop(
     blocking_store: MongoDBStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The loop only makes calls whose transaction the server refuses for a moment: not so for each run."""
     store = blocking_store
-    run_id = new_run(store)
-    store.log_metric(run_id, Metric("loss", 1.0, 0, 0))  # the first point takes more than an update
+    of_loop = store._in_portal
+    for _ in range(5):
+        run_id = new_run(store)
+        by_loop: list[Any] = []
+
+        def noted(work: Any, by_loop: list[Any] = by_loop) -> Any:
+            by_loop.append(work)
+            return of_loop(work)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "_in_portal", noted)
+            store.log_metric(run_id, Metric("loss", 1.0, 0, 0))
+            store.log_metric(run_id, Metric("loss", 0.5, 1, 1))
+            store.log_batch(run_id, [Metric("a", 1.0, 0, 0), Metric("a", 2.0, 1, 1)], [Param("b", "1")], [])
+            store.log_batch(run_id, [], [Param("c", "1")], [RunTag("d", "1")])
+            store.log_param(run_id, Param("p", "1"))
+            store.set_tag(run_id, RunTag("t", "1"))
+            found = store.get_run(run_id).data
+        assert (found.metrics, found.params) == ({"loss": 0.5, "a": 2.0}, {"p": "1", "b": "1", "c": "1"})
+        assert (found.tags["t"], found.tags["d"]) == ("1", "1")
+        assert [point.value for point in store.get_metric_history(run_id, "a")] == [1.0, 2.0]
+        if not by_loop:
+            break
+    assert not by_loop
+
+
+def test_threads_that_come_at_once_make_no_calls_of_the_loop(
+    blocking_store: MongoDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends what they hand over, and knows nothing of the calls."""
+    store = blocking_store
+    runs = [new_run(store) for _ in range(8)]
+    for run_id in runs:
+        store.log_metric(run_id, Metric("loss", 1.0, 0, 0))
+    database = store.last_opened
+    assert database is not None
+
+    def train(run_id: str) -> None:
+        for step in range(1, 6):
+            store.log_metric(run_id, Metric("loss", float(step), step, step))
+            store.set_tag(run_id, RunTag("t", str(step)))
+            store.log_param(run_id, Param(f"p{step}", "1"))
+
     with monkeypatch.context() as patched:
         patched.setattr(store, "_in_portal", None)
-        store.log_metric(run_id, Metric("loss", 0.5, 1, 1))
-        store.log_param(run_id, Param("p", "1"))
+        patched.setattr(database, "crowded_until", math.inf)
+        assert at_once(*(partial(train, run_id) for run_id in runs)) == [None] * len(runs)
+    for run_id in runs:
+        found = store.get_run(run_id).data
+        assert (found.metrics, found.tags["t"], len(found.params)) == ({"loss": 5.0}, "5", 5)
+
+
+def test_a_loop_that_was_not_told_is_told_by_the_next_thread(
+    blocking_store: MongoDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A KeyboardInterrupt may come before the loop is told that threads have handed over updates."""
+    store = blocking_store
+    run_id = new_run(store)
+    database = store.last_opened
+    assert database is not None
+    monkeypatch.setattr(database, "crowded_until", math.inf)
+    joined = database._joined_by_all(RunFields)
+    joined._is_told = True
+    with monkeypatch.context() as patched:
+        patched.setattr(joined, "_timeout", 0.1)
         store.set_tag(run_id, RunTag("t", "1"))
-    found = store.get_run(run_id).data
-    assert (found.metrics, found.params, found.tags["t"]) == ({"loss": 0.5}, {"p": "1"}, "1")
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_in_portal", None)
+        store.set_tag(run_id, RunTag("t", "2"))
+    assert store.get_run(run_id).data.tags["t"] == "2"
+
+
+def test_first_points_of_a_thread_are_those_of_the_loop(
+    mongod: Mongod, store_uri: str, blocking_store: MongoDBStore, commands: CommandRecorder
+) -> None:
+    store, heads = blocking_store, {}
+    batch = [Metric("a", 1.0, 1, 1), Metric("b", 2.0, 2, 2), Metric("b", 3.0, 3, 3)], [Param("p", "1")], []
+    ways = {"thread": store.log_batch, "loop": partial(store._run, Metrics.log_batch)}
+    with pymongo.MongoClient[dict[str, Any]](store_uri) as client:
+        database = client.get_default_database()
+        for way, log_batch in ways.items():
+            for _ in range(5):  # the server may refuse a transaction for a moment
+                run_id = new_run(store)
+                with commands.recording() as sent:
+                    log_batch(run_id, *batch)
+                if len(sent) == 3:
+                    break
+            assert [name for name, _ in sent] == ["findAndModify", "insert", "commitTransaction"]
+            found = database["latest_metrics"].find({"run_uuid": run_id}).sort("key")
+            heads[way] = [(each.pop("_id"), each.pop("run_uuid"), [*each.items()])[2] for each in found]
+            assert database["runs"].find_one({"_id": run_id})["metric_keys"] == 2
+    assert heads["thread"] == heads["loop"]
+
+
+def test_first_points_that_another_store_was_first_with(
+    store_uri: str, blocking_store: MongoDBStore, tmp_path: Path
+) -> None:
+    store, other = blocking_store, MongoDBStore(store_uri, f"{tmp_path}/artifacts")
+    run_id = new_run(store)
+    other.log_metric(run_id, Metric("a", 1.0, 1, 1))
+    store.log_batch(run_id, [Metric("a", 2.0, 2, 2), Metric("b", 2.0, 2, 2)], [Param("p", "1")], [])
+    assert [point.value for point in store.get_metric_history(run_id, "a")] == [1.0, 2.0]
+    found = other.get_run(run_id).data
+    assert (found.metrics, found.params) == ({"a": 2.0, "b": 2.0}, {"p": "1"})
+    other.delete_run(run_id)
+    for call in (
+        partial(store.log_metric, run_id, Metric("c", 1.0, 1, 1)),
+        partial(store.log_batch, run_id, [Metric("d", 1.0, 1, 1)], [Param("q", "1")], []),
+        partial(store.log_batch, run_id, [], [Param("q", "1")], []),
+    ):
+        with pytest.raises(MlflowException, match="must be in the 'active' state"):
+            call()
+    found = other.get_run(run_id).data
+    assert (found.metrics, found.params) == ({"a": 2.0, "b": 2.0}, {"p": "1"})
+    other.close()
+
+
+@pytest.mark.parametrize("lost", ["findAndModify", "insert", "commitTransaction"])
+def test_lost_answers_of_first_points_lose_and_double_nothing(
+    mongod: Mongod, store_uri: str, lost: str
+) -> None:
+    name = f"first-{lost}"
+    store = MongoDBStore(f"{store_uri}&appName={name}", "s3://bucket")
+    run_id = new_run(store)
+    store.set_tag(run_id, RunTag("t", "1"))  # the client of direct calls is there
+    with failing(mongod.uri, lost, times=2, app=name, closeConnection=True):
+        store.log_batch(run_id, [Metric("a", 1, 1, 1), Metric("b", 2, 2, 2)], [Param("p", "1")], [])
+    assert [[p.value for p in store.get_metric_history(run_id, key)] for key in "ab"] == [[1], [2]]
+    assert store.get_run(run_id).data.params == {"p": "1"}
+    with pymongo.MongoClient[dict[str, Any]](store_uri) as client:
+        run = client.get_default_database()["runs"].find_one({"_id": run_id})
+    assert run is not None
+    assert run["metric_keys"] == 2
+    store.close()
+
+
+def test_a_transaction_that_a_thread_left_open_bars_nobodys_way(
+    mongod: Mongod, store_uri: str, commands: CommandRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its attempt is cut while the server holds the insertion up, with the run in its hands."""
+    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "8")
+    name = "left-open"
+    store = MongoDBStore(f"{store_uri}&appName={name}", "s3://bucket")
+    run_id = new_run(store)
+    store.set_tag(run_id, RunTag("t", "1"))
+    stalled = failing(mongod.uri, "insert", times=1, app=name, blockConnection=True, blockTimeMS=4000)
+    with stalled, commands.recording() as sent:
+        store.log_metric(run_id, Metric("a", 1.0, 1, 1))
+    names = [name for name, _ in sent]
+    assert names[:2] == ["findAndModify", "insert"]
+    assert names[-4:] == ["killSessions", "findAndModify", "insert", "commitTransaction"]
+    assert store.get_run(run_id).data.metrics == {"a": 1.0}
+    store.close()
+
+
+def test_a_thread_reads_a_run_by_a_command(blocking_store: MongoDBStore, commands: CommandRecorder) -> None:
+    """What is more than that goes by the loop: datasets, and the words for a run that is not there."""
+    store = blocking_store
+    run_id, deleted = new_run(store), new_run(store)
+    store.log_batch(run_id, [Metric(f"m{n}", n, n, n) for n in range(3)], [Param("a.b", "1")], [])
+    store.delete_run(deleted)
+    with commands.recording() as sent:
+        found = store.get_run(run_id)
+        assert store.get_run(deleted).info.lifecycle_stage == "deleted"
+    assert [name for name, _ in sent] == ["aggregate"] * 2
+    by_loop = store._run(Runs.get_run, run_id)
+    assert found.to_dictionary() == by_loop.to_dictionary()
+    assert (found.data.metrics, found.data.params) == ({"m0": 0, "m1": 1, "m2": 2}, {"a.b": "1"})
+    dataset = Dataset("d", "1", "local", "{}")
+    store.log_inputs(run_id, [DatasetInput(dataset, [InputTag("t", "v")])])
+    (used,) = store.get_run(run_id).inputs.dataset_inputs
+    assert (used.dataset.name, [tag.value for tag in used.tags]) == ("d", ["v"])
+    with pytest.raises(MlflowException, match="not found") as refused:
+        store.get_run("0" * 32)
+    assert refused.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+    with commands.recording() as sent, pytest.raises(MlflowException, match="must be a text"):
+        store.get_run({"$gt": ""})  # type: ignore[arg-type]
+    assert sent == []
+
+
+def test_threads_that_read_at_once(blocking_store: MongoDBStore) -> None:
+    runs = [new_run(blocking_store) for _ in range(CALLERS)]
+    found = at_once(*(partial(blocking_store.get_run, run_id) for run_id in runs))
+    assert [run.info.run_id for run in found] == runs
+
+
+def test_a_read_whose_answer_is_lost_is_made_again(
+    mongod: Mongod, blocking_store: MongoDBStore, database_name: str
+) -> None:
+    run_id = new_run(blocking_store)
+    name = "lossy-reader"
+    store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}&retryReads=false", "s3://b")
+    store.get_run(run_id)
+    with failing(mongod.uri, "aggregate", times=1, app=name, closeConnection=True):
+        assert store.get_run(run_id).info.run_id == run_id
+    store.close()
 
 
 def test_what_is_more_than_an_update_goes_by_the_loop(

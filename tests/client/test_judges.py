@@ -44,6 +44,7 @@ def test_judges_without_a_server(
     assert listed.code == 0, listed.stderr
     assert "short" in listed.stdout
     assert "polite" not in listed.stdout
+    assert "Deleted for good" not in listed.stdout, "only gc has something to account for"
 
 
 def test_every_scheme_of_the_stores_is_one_of_scorers() -> None:

@@ -1,5 +1,6 @@
 """``runs``, ``show`` and ``compare`` in a terminal and for programs, and ``completion``."""
 
+import itertools
 import json
 import math
 import os
@@ -23,6 +24,11 @@ from tests.embedded.helpers import uri_of
 
 CANARY = "p4ssw0rd-canary"
 WITHOUT = ("numpy", "pandas", "sqlalchemy", "flask", "alembic")
+
+
+@pytest.fixture
+def store_uri(emptied_uri: str) -> str:
+    return emptied_uri
 
 
 @pytest.fixture
@@ -160,45 +166,54 @@ async def test_few_round_trips(store_uri: str, runs: list[str], commands: Comman
 
 
 PROGRAM = """
-import sys
-for name in sys.argv.pop(1).split(","):
+import json, os, sys
+without, widths, commands = map(json.loads, sys.argv[1:])
+for name in without:
     sys.modules[name] = None  # an import of it fails as if it were not installed
 from genesis_flow.cli.main import cli
-cli()
+for columns in widths:
+    os.environ["COLUMNS"] = str(columns)
+    for words in commands:
+        cli(words, standalone_mode=False)
+        print(end="END OF A COMMAND", flush=True)
 """
 
 
-@pytest.mark.parametrize("columns", [60, 100])
 def test_a_terminal_gets_lines_that_fit_without_packages_of_the_full_mlflow(
-    columns: int, store_uri: str, runs: list[str]
+    store_uri: str, runs: list[str]
 ) -> None:
-    words = (["runs"], ["show", "rate 0.03"], ["compare", runs[0], runs[1], "--all"])
-    for command in words:
-        shown, terminal = pty.openpty()
-        done = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, ",".join(WITHOUT), *command, "--uri", store_uri],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=user_environment(COLUMNS=str(columns), PYTHONIOENCODING="utf-8"),
-        )
-        os.close(terminal)
-        said = b""
-        while True:
-            try:
-                said += os.read(shown, 65536)
-            except OSError:  # the other end is closed
-                break
-        os.close(shown)
-        assert done.stderr is not None
-        errors = done.stderr.read()
-        assert done.wait() == 0, errors
-        lines = said.decode().splitlines()
+    """One process for all: each would load MLflow's client for seconds."""
+    commands = (["runs"], ["show", "rate 0.03"], ["compare", runs[0], runs[1], "--all"])
+    widths = (60, 100)
+    words = [[*command, "--uri", store_uri] for command in commands]
+    shown, terminal = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(json.dumps, (WITHOUT, widths, words))],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=user_environment(PYTHONIOENCODING="utf-8"),
+    )
+    os.close(terminal)
+    said = b""
+    while True:
+        try:
+            said += os.read(shown, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(shown)
+    assert done.stderr is not None
+    errors = done.stderr.read()
+    assert done.wait() == 0, errors
+    *outputs, rest = said.decode().split("END OF A COMMAND")
+    assert rest == ""
+    for (columns, command), output in zip(itertools.product(widths, commands), outputs, strict=True):
+        lines = output.splitlines()
         assert len(lines) >= 4
         assert max(map(text.columns_of, lines)) <= columns
-        assert CANARY[:4] not in said.decode()
-        assert ".." in said.decode() or command == ["runs"]
+        assert CANARY[:4] not in output
+        assert ".." in output or command == ["runs"]
 
 
 def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:

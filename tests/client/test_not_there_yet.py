@@ -1,17 +1,15 @@
 """What MLflow's stores have and ours do not yet: refused at once and in words, however it is called."""
 
-import logging
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import NOT_IMPLEMENTED, ErrorCode
+from mlflow.utils.request_utils import _TRANSIENT_FAILURE_RESPONSE_CODES
 
 from genesis_flow import MongoDBModelRegistryStore, MongoDBStore, aio
-from genesis_flow.sync.missing import missing_methods
-from tests.client.serving import mlflow_server
+from genesis_flow.sync.missing import _refuse, missing_methods
 
 URI = "mongodb://127.0.0.1:9/nobody-is-asked"
 MISSING = sorted(missing_methods(MongoDBStore))
@@ -26,7 +24,6 @@ ADDRESSES = {
     "list_secret_infos": ("GET", "/ajax-api/3.0/mlflow/gateway/secrets/list", {}),
     "list_gateway_endpoints": ("GET", "/api/3.0/mlflow/gateway/endpoints/list", {}),
     "list_budget_policies": ("GET", "/api/3.0/mlflow/gateway/budgets/list", {}),
-    "search_mcp_servers": ("GET", "/ajax-api/3.0/mlflow/mcp-servers", {}),
 }
 
 
@@ -67,23 +64,23 @@ def test_inherited_methods_that_work_are_not_refused() -> None:
     assert not missing_methods(MongoDBModelRegistryStore)
 
 
-@pytest.mark.slow
-def test_server(store_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """501 in JSON, one line in the log; MLflow's client asks once and hands the sentence on."""
-    import requests
-    from mlflow.genai.scorers import Guidelines
+def test_server(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """501 in JSON, after which MLflow's clients do not ask again; of one more, as if it were missing."""
+    from mlflow.server import app, handlers
 
-    with mlflow_server(store_uri, tmp_path) as (address, _):
-        for name, (method, path, body) in ADDRESSES.items():
-            if name in MISSING:
-                sent: dict[str, Any] = {"params": body} if method == "GET" else {"json": body}
-                answer = requests.request(method, address + path, timeout=60, **sent)
-                assert (answer.status_code, answer.json()["error_code"]) == (501, CODE), (name, answer.text)
-                assert name in answer.json()["message"]
-        if "register_scorer" in MISSING:
-            mlflow.set_tracking_uri(address)
-            with caplog.at_level(logging.WARNING), pytest.raises(MlflowException, match="register_scorer"):
-                Guidelines(name="short", guidelines="Be short.").register(experiment_id="0")
-        log = (tmp_path / "log").read_text()
-    asked = [line for line in log.splitlines() if "register_scorer yet" in line]
-    assert len(asked) == ("register_scorer" in MISSING), log
+    def missing(*_: Any, **__: Any) -> NoReturn:
+        _refuse("list_scorers")
+
+    monkeypatch.setattr(MongoDBStore, "list_scorers", missing)
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", store_uri)
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    monkeypatch.setattr(handlers, "_tracking_store", None)
+    client = app.test_client()
+    for name, (method, path, body) in ADDRESSES.items():
+        if name in (*MISSING, "list_scorers"):
+            sent: dict[str, Any] = {"query_string": body} if method == "GET" else {"json": body}
+            answer = client.open(path, method=method, **sent)
+            told = answer.get_data(as_text=True)
+            assert (answer.status_code, answer.get_json()["error_code"]) == (501, CODE), (name, told)
+            assert name in answer.get_json()["message"]
+    assert answer.status_code not in _TRANSIENT_FAILURE_RESPONSE_CODES

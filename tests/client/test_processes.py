@@ -56,12 +56,6 @@ def test_16_processes_set_one_new_experiment(run_program: Run, genesis_uri: str,
 
 
 @needs_fork
-@pytest.mark.slow
-def test_64_processes_set_one_new_experiment(run_program: Run, genesis_uri: str, unique_name: str) -> None:
-    race(run_program, genesis_uri, unique_name, 64)
-
-
-@needs_fork
 def test_processes_race_for_a_directory_in_which_nothing_runs(
     run_program: Run, empty_directory: Path, unique_name: str
 ) -> None:

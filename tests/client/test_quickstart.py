@@ -56,10 +56,10 @@ def test_a_second_quickstart_adds_its_runs(quickstart: Quickstart, empty_directo
     assert ElementTree.parse(chart).getroot().tag.endswith("svg")
 
 
-def test_the_account_says_what_was_done_and_how_to_go_on(
-    quickstart: Quickstart, empty_directory: Path
-) -> None:
-    text = quickstart("--runs", "3").stdout
+def test_the_account_says_what_was_done_and_how_to_go_on(empty_directory: Path) -> None:
+    done = CliRunner().invoke(cli, ["quickstart", str(empty_directory), "--runs", "3"])
+    assert done.exit_code == 0, done.output
+    text = done.stdout
     uri = "genesis" + empty_directory.as_uri().removeprefix("file")
     for part in (
         "degree 3, rate 0.03",
@@ -76,12 +76,10 @@ def test_the_account_says_what_was_done_and_how_to_go_on(
 
 def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    outcome = run_command(
-        sys.executable, "-m", "genesis_flow.cli", "quickstart", str(tmp_path / "file" / "data"), cwd=tmp_path
-    )
-    assert outcome.code == 1
-    assert outcome.stderr.startswith("Error: ")
-    assert len(outcome.stderr.splitlines()) == 1
+    done = CliRunner().invoke(cli, ["quickstart", str(tmp_path / "file" / "data")])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_interrupted_quickstart_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

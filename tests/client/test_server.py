@@ -2,21 +2,10 @@
 
 import os
 import time
-from collections.abc import Iterator
 
-import pytest
 import requests
 from mlflow import MlflowClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-from tests.client.serving import mlflow_server
-
-
-@pytest.fixture(scope="module")
-def server(genesis_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of ``mlflow server``, which ends with all its processes."""
-    with mlflow_server(genesis_uri, tmp_path_factory.mktemp("server")) as (address, _):
-        yield address
 
 
 def exported_spans(count: int) -> bytes:

@@ -45,15 +45,15 @@ class Server:
     def said(self) -> str:
         return self.log.read_text()
 
-    def wait_until(self, holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    def wait_until(self, holds: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+        deadline = time.monotonic() + seconds
         while not holds():
             assert self.process.poll() is None, self.said
             assert time.monotonic() < deadline, self.said
             time.sleep(0.1)
 
-    def wait_for_address(self, path: str = "") -> None:
-        self.wait_until(lambda: f"MLflow is at {self.address}{path} (" in self.said)
+    def wait_for_address(self, path: str = "", seconds: float = PATIENCE_SECONDS) -> None:
+        self.wait_until(lambda: f"MLflow is at {self.address}{path} (" in self.said, seconds)
 
     def get(self, path: str) -> requests.Response:
         return requests.get(self.address + path, timeout=10)
@@ -190,6 +190,8 @@ def _offers_what_it_has(address: str) -> None:
     """The judges are shown, which MLflow hides where its gateway is off."""
     server_info = requests.get(f"{address}/api/3.0/mlflow/server-info", timeout=10).json()
     assert server_info["features_enabled"]["gateway"]
+    # Since MLflow 3.18 the page of issues is shown for this alone.
+    assert server_info["store_type"] == "SqlStore"
 
 
 def test_a_server_that_ends_by_itself(start: Callable[..., Server], tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Clients of two versions of MLflow on one database: at once, and each reads what the other wrote."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.version import VERSION
 
-from tests.client.conftest import PATIENCE_SECONDS, Outcome, program_command, user_environment
+from tests.client.conftest import PATIENCE_SECONDS, program_command, user_environment
 
 # The Python of an environment with another version of MLflow; tools/mlflow_environment.py makes one.
 OTHER_PYTHON = "GENESIS_FLOW_OTHER_PYTHON"
@@ -34,31 +37,72 @@ def test_both_write_at_once_change_and_read(
     experiment_id = client.create_experiment(unique_name)
     shared = client.create_run(experiment_id, run_name="shared").info.run_id
 
-    def both(role: str) -> list[Any]:
-        processes = [
-            subprocess.Popen(
-                [python, *program_command("one_of_two", genesis_uri, unique_name, role, me, shared)[1:]],
-                cwd=tmp_path,
-                env=user_environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+    with ExitStack() as stack:
+        arguments = (genesis_uri, unique_name)
+        clients = [
+            stack.enter_context(client_of(python, tmp_path, *arguments, me, shared))
             for python, me in zip(pythons, ("this", "other"), strict=True)
         ]
-        ended = [(each, *each.communicate(timeout=PATIENCE_SECONDS)) for each in processes]
-        return [Outcome(each.returncode, out, errors).answer for each, out, errors in ended]
 
-    this, other = both("write")
-    assert this["mlflow"] == VERSION
-    assert other["mlflow"] != VERSION, f"{OTHER_PYTHON} has the same version of MLflow as this Python."
-    this, other = (answer["seen"] for answer in both("read"))
-    check(this, changed=False)
-    assert this == other
-    both("change")
-    this, other = (answer["seen"] for answer in both("read"))
-    check(this, changed=True)
-    assert this == other
+        def both(role: str) -> list[Any]:
+            for each in clients:
+                each.tell(role)
+            return [each.answer() for each in clients]
+
+        this, other = both("write")
+        assert this["mlflow"] == VERSION
+        assert other["mlflow"] != VERSION, f"{OTHER_PYTHON} has the same version of MLflow as this Python."
+        this, other = (answer["seen"] for answer in both("read"))
+        check(this, changed=False)
+        assert this == other
+        both("change")
+        this, other = (answer["seen"] for answer in both("read"))
+        check(this, changed=True)
+        assert this == other
+
+
+class Client:
+    """A process that does at each word what it says."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    def tell(self, role: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{role}\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """The next line of JSON; MLflow may write other lines before it."""
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            if line.startswith('{"mlflow": '):
+                return json.loads(line)
+        raise AssertionError(self._log.read_text())
+
+
+@contextmanager
+def client_of(python: str, folder: Path, uri: str, name: str, me: str, shared: str) -> Iterator[Client]:
+    log = folder / f"{me}.log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [python, *program_command("one_of_two", uri, name, me, shared)[1:]],
+            cwd=folder,
+            env=user_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        try:
+            yield Client(process, log)
+            process.communicate(timeout=PATIENCE_SECONDS)  # the end of its input is its end
+        finally:
+            process.kill()
+    assert process.returncode == 0, log.read_text()
 
 
 def check(seen: Any, changed: bool) -> None:

@@ -19,6 +19,7 @@ from tests.contract.pair import Pair
 from tests.contract.scenes import Clock
 from tests.emptied import empty
 from tests.mongod import Mongod, unique
+from tests.sql_schema import make_schema
 
 # Both stores: artifact locations are then the same text.
 ARTIFACT_ROOT = "s3://bucket/base"
@@ -26,6 +27,7 @@ ARTIFACT_ROOT = "s3://bucket/base"
 
 @contextmanager
 def _oracle(folder: Path) -> Iterator[SqlAlchemyStore]:
+    make_schema(folder / "oracle.db")
     uri = f"sqlite:///{folder}/oracle.db"
     engine = SqlAlchemyStore._get_or_create_engine(uri)
     sqlalchemy.event.listen(engine, "connect", _trade_durability_for_speed)
@@ -44,7 +46,7 @@ def _trade_durability_for_speed(connection: Any, _record: Any = None) -> None:
 def session_oracle(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[SqlAlchemyStore, sqlite3.Connection]]:
-    """One for the session, and what it was at first: making the schema takes seconds, a copy milliseconds."""
+    """One for the session, and what it was at first."""
     with _oracle(tmp_path_factory.mktemp("oracle")) as store, closing(sqlite3.connect(":memory:")) as first:
         with closing(_connected(store)) as now:
             now.backup(first)

@@ -169,7 +169,8 @@ def fields_of(entity: Any) -> dict[str, Any]:
         for name, member in vars(cls).items()
         if isinstance(member, property)
     }
-    names = (properties | set(vars(entity))) - {name for kind, name in LAZY if kind == type(entity).__name__}
+    attributes = getattr(entity, "__dict__", None) or getattr(entity, "__slots__", ())
+    names = (properties | set(attributes)) - {name for kind, name in LAZY if kind == type(entity).__name__}
     return {name: getattr(entity, name) for name in sorted(names) if not name.startswith("_")}
 
 
@@ -188,7 +189,8 @@ def _fields(ours: dict[str, Any], theirs: dict[str, Any], kind: str, where: str)
 
 def _sequences(ours: Sequence[Any], theirs: Sequence[Any], where: str) -> Iterator[str]:
     if len(ours) != len(theirs):
-        yield f"{where}: {len(ours)} entries {list(ours)!r}, theirs {len(theirs)} {list(theirs)!r}"
+        mine, others = ([described(each) for each in some] for some in (ours, theirs))
+        yield f"{where}: {len(ours)} entries {mine}, theirs {len(theirs)} {others}"
         return
     for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         yield from differences(mine, other, f"{where}[{index}]")

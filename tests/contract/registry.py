@@ -16,6 +16,7 @@ from tests.contract.pair import Outcome, Pair
 from tests.contract.policy import Exemption, Rule, Wording
 from tests.emptied import empty
 from tests.mongod import Mongod, unique
+from tests.sql_schema import make_schema
 
 _CLOCK = Exemption(Rule.CLOSE_TIME, "each store reads its clock")
 _NO_ORDER = Exemption(Rule.UNORDERED, "SQL reads them without an order")
@@ -75,7 +76,9 @@ def filled_registry(
 ) -> Iterator[RegistryPair]:
     """Both registries for all tests of a module, for what is filled once and then only read."""
     name = unique(request.module.__name__.rpartition(".")[2])
-    uri = f"sqlite:///{tmp_path_factory.mktemp(name)}/registry.db"
+    path = tmp_path_factory.mktemp(name) / "registry.db"
+    make_schema(path)
+    uri = f"sqlite:///{path}"
     yield RegistryPair(MongoDBModelRegistryStore(mongod.database_uri(name)), SqlRegistry(uri))
     SqlRegistry._engine_map.pop(uri).dispose()
     with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:

@@ -1,5 +1,10 @@
-"""Budgets of the AI gateway."""
+"""Budgets of the AI gateway, and what its calls have cost."""
 
+import random
+from typing import Any
+
+import pytest
+from mlflow.entities import Span, TraceInfo
 from mlflow.entities.gateway_budget_policy import (
     BudgetAction,
     BudgetDuration,
@@ -7,9 +12,12 @@ from mlflow.entities.gateway_budget_policy import (
     BudgetTargetScope,
     BudgetUnit,
 )
+from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey
 
+from genesis_flow.areas.traces.sums import costs, departures, kept
 from tests.contract.pair import Pair
 from tests.contract.test_gateway import endpoint
+from tests.contract.trace_scenes import STARTED, span, stated, trace_id
 from tests.versions import since_3_18
 
 USD, REJECT, ALERT = BudgetUnit.USD, BudgetAction.REJECT, BudgetAction.ALERT
@@ -68,3 +76,64 @@ def test_changes_of_budgets(pair: Pair) -> None:
 def test_budgets_of_all_workspaces(pair: Pair) -> None:
     pair.create_budget_policy(USD, 1.0, DAY, GLOBAL, REJECT)
     assert len(pair.list_budget_policies_across_workspaces()) == 1
+
+
+HOUR = 3_600_000
+ENDPOINTS, USERS = ("e-1", "e-2"), ("ann", "bob", None)
+
+
+def call(number: int, dice: random.Random) -> tuple[TraceInfo, list[Span]]:
+    """A call of the gateway as its trace says, and the spans with what it has cost."""
+    said, user = {TraceMetadataKey.GATEWAY_ENDPOINT_ID: dice.choice(ENDPOINTS)}, dice.choice(USERS)
+    if user is not None:
+        said[TraceMetadataKey.AUTH_USERNAME] = user
+    start = dice.randrange(5 * HOUR)
+    cost = {SpanAttributeKey.LLM_COST: {"total_cost": dice.random()}} if number % 7 else {}
+    spans = [
+        span(trace_id(number), 1, start=start, end=start + 9),
+        span(trace_id(number), 2, 1, start=start, end=start + 8, attributes=cost),
+    ]
+    return stated(trace_id(number), start=start, trace_metadata=said), spans
+
+
+def costs_are_equal(pair: Pair, dice: random.Random) -> None:
+    """To what SQL promises of a sum of such numbers: nobody says in which order it adds them."""
+    begin = STARTED // HOUR * HOUR
+    ever = [(0, 2**53), (begin, begin + 3 * HOUR), (STARTED + dice.randrange(HOUR), STARTED + 4 * HOUR)]
+    for start, end in ever:
+        for endpoint_id in (None, *ENDPOINTS):
+            for user in (None, "ann"):
+                args = (start, end, None, endpoint_id, user)
+                ours, theirs = pair.both("sum_gateway_trace_cost", *args)
+                assert (ours.error, theirs.error) == (None, None)
+                assert ours.result == pytest.approx(theirs.result, rel=1e-14, abs=0), args
+
+
+def test_what_calls_have_cost(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From sums that are kept: after calls that come late, that change, and that are deleted."""
+    monkeypatch.setattr(kept, "WORTH_KEEPING", 0)
+    monkeypatch.setattr(kept, "RETRY_SECONDS", -2)
+    monkeypatch.setattr(departures, "MARGIN_SECONDS", 0)
+    used: list[int] = []
+    split = costs._split
+
+    def counted(*args: Any) -> Any:
+        whole, ranges = split(*args)
+        used.append(sum(not piece.is_empty for piece in whole))
+        return whole, ranges
+
+    monkeypatch.setattr(costs, "_split", counted)
+    dice = random.Random(20)
+    for first in (0, 12):
+        for number in range(first, first + 12):
+            info, spans = call(number, dice)
+            pair.both("log_spans", "0", spans)
+            pair.both("start_trace", info)
+        costs_are_equal(pair, dice)
+        assert max(used) >= 4, "sums answer a good part of the questions"
+    for number in (3, 15):
+        info, _ = call(number, dice)  # elsewhere, and of somebody else
+        pair.both("start_trace", info)
+        costs_are_equal(pair, dice)
+    pair.both("delete_traces", "0", trace_ids=[trace_id(each) for each in (1, 2, 13)])
+    costs_are_equal(pair, dice)

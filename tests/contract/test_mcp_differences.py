@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 from mlflow.entities.mcp_server import MCPStatus
+from mlflow.exceptions import MlflowException
 
 from tests.contract.pair import Pair
+from tests.contract.trace_scenes import stated, trace_id
 
 NAME = "com.example/tool"
 
@@ -62,3 +64,39 @@ def test_endpoints_are_ordered_by_server_without_backticks(pair: Pair) -> None:
 def test_numbers_are_not_like_anything(pair: Pair, text: str) -> None:
     ours, theirs = pair.both("search_mcp_servers", text)
     assert (ours.code, theirs.code) == ("INVALID_PARAMETER_VALUE", None)
+
+
+def test_a_trace_keeps_which_servers_it_used(pair: Pair) -> None:
+    """SQL declares both calls and has neither."""
+    ours, trace, other = pair.ours, trace_id(1), "com.example/other"
+    with pytest.raises(NotImplementedError):
+        pair.oracle.get_mcp_server_versions_for_trace(trace)
+    for number in (1, 2):
+        ours.start_trace(stated(trace_id(number)))
+    made = [ours.create_mcp_server_version({"name": NAME, "version": f"{number}.0.0"}) for number in (1, 2)]
+    made.append(ours.create_mcp_server_version({"name": other, "version": "1.0.0-rc.1+build.5"}))
+    ours.link_mcp_server_versions_to_trace(trace, [])
+    ours.link_mcp_server_versions_to_trace(trace, [made[2], made[1]])
+    ours.link_mcp_server_versions_to_trace(trace, [made[1], made[0]])
+    assert ours.get_mcp_server_versions_for_trace(trace) == [made[2], made[1], made[0]]
+    assert ours.get_mcp_server_versions_for_trace(trace_id(2)) == []
+    ours.delete_mcp_server_version(NAME, "1.0.0")
+    ours.delete_mcp_server(other)
+    assert ours.get_mcp_server_versions_for_trace(trace) == [made[1]]
+
+
+@pytest.mark.parametrize("servers", [["com.example/tool/1.0.0"], [None]])
+def test_only_versions_of_servers_are_linked_to_traces_that_are_there(pair: Pair, servers: Any) -> None:
+    ours = pair.ours
+    ours.start_trace(stated(trace_id(1)))
+    with pytest.raises(MlflowException, match="as get_mcp_server_version returns them") as caught:
+        ours.link_mcp_server_versions_to_trace(trace_id(1), servers)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    version = ours.create_mcp_server_version({"name": NAME, "version": "1.0.0"})
+    for call in (
+        lambda: ours.link_mcp_server_versions_to_trace("tr-none", [version]),
+        lambda: ours.get_mcp_server_versions_for_trace("tr-none"),
+    ):
+        with pytest.raises(MlflowException, match="not found") as caught:
+            call()
+        assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"

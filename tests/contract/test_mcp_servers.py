@@ -380,13 +380,3 @@ def test_version_changes_do_not_touch_the_server(pair: Pair) -> None:
     found = pair.get_mcp_server(NAME)
     assert (found.last_updated_timestamp, found.last_updated_by) == (server.last_updated_timestamp, "me")
     assert pair.update_mcp_server(NAME).last_updated_by is None
-
-
-def test_traces_are_not_linked(pair: Pair) -> None:
-    for call, args in (
-        ("link_mcp_server_versions_to_trace", ("tr", [])),
-        ("get_mcp_server_versions_for_trace", ("tr",)),
-    ):
-        ours, theirs = pair.both(call, *args)
-        assert isinstance(theirs.error, NotImplementedError)
-        assert ours.code == "NOT_IMPLEMENTED"

@@ -135,7 +135,7 @@ def rival_plugin(place: Place) -> str:
     (told / "METADATA").write_text("Metadata-Version: 2.1\nName: another-plugin\nVersion: 1.0\n")
     (told / "entry_points.txt").write_text("[mlflow.tracking_store]\nmongodb = another_plugin:Store\n")
     place.patch.setattr(sys, "path", [*sys.path, str(place.folder)])
-    place.patch.setattr(entrypoints, "_told", set())
+    place.patch.setattr(entrypoints, "_warned_of", set())
     with logged("genesis_flow") as lines:
         entrypoints.tracking_store(place.uri, "/unused")
     return "\n".join(lines)
@@ -230,6 +230,13 @@ def changed_param(place: Place) -> str:
     run = client.create_run("0").info.run_id
     client.log_param(run, "rate", 0.1)
     return refused(lambda: client.log_param(run, "rate", 0.2))
+
+
+def strict_input(place: Place) -> str:
+    place.patch.setenv("MLFLOW_STRICT_INPUT_VALIDATION", "true")
+    store = MongoDBStore(place.uri)
+    run = store.create_run("0", "ann", 1, [], "a").info.run_id
+    return refused(lambda: store.set_tag(run, RunTag("note", "a\x1b[2J")))
 
 
 def deleted_run(place: Place) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from genesis_flow.cli.doctor import orphans
 from tests.contract.trace_scenes import span, trace_id
 from tests.doctor.helpers import Report, examine
 from tests.doctor.test_leftovers import check_repair
+from tests.emptied import EmptiedDatabase
 from tests.interruption import interrupted
 from tests.mongod import Mongod
 
@@ -27,17 +28,25 @@ LONG = "x" * 2_000_000
 TIMEOUT = 8
 
 
-@pytest.fixture(params=["mongod", "standalone"])
-def uri(request: pytest.FixtureRequest, database_name: str) -> str:
-    server: Mongod = request.getfixturevalue(request.param)
-    return server.database_uri(database_name)
+@pytest.fixture(scope="module")
+def emptied_standalone(standalone: Mongod) -> Iterator[EmptiedDatabase]:
+    made = EmptiedDatabase(standalone)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["emptied", "emptied_standalone"], ids=["mongod", "standalone"])
+async def uri(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """On a replica set and on a standalone server; each has one database, emptied between the tests."""
+    database: EmptiedDatabase = request.getfixturevalue(request.param)
+    yield await database.uri()
+    database.give_back()
 
 
 @pytest.fixture
-def raw(uri: str, database_name: str) -> Iterator[Raw]:
+def raw(uri: str) -> Iterator[Raw]:
     with pymongo.MongoClient[dict[str, Any]](uri) as client:
-        yield client[database_name]
-        client.drop_database(database_name)
+        yield client.get_default_database()
 
 
 @pytest.fixture

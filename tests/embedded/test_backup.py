@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,9 +39,10 @@ def silent(_line: str) -> None:
     pass
 
 
-@pytest.fixture
-def filled(directory: Path) -> Path:
-    """A database that a store made, with a run, and with documents of every shape."""
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A database that a store made, with a run, and with documents of every shape; its server is stopped."""
+    directory = tmp_path_factory.mktemp("template") / "my data ü"
     store = MongoDBStore(uri_of(directory))
     run = store.create_run("0", "me", 1, [], "the run")
     store.log_batch(run.info.run_id, [], [], [])
@@ -51,6 +53,15 @@ def filled(directory: Path) -> Path:
             [{"_id": 1, "b": float("nan")}, {"_id": "ü", "a": b"\0", "z": None}, {"_id": {"x": [1, 2.5]}}]
         )
         shapes.create_index([("a", 1), ("b", -1)], name="by_a", unique=True, sparse=True)
+    embedded.stop(directory, force=True)
+    yield directory
+    embedded.stop(directory, force=True)
+
+
+@pytest.fixture
+def filled(template: Path, directory: Path) -> Path:
+    """A copy of it for one test."""
+    shutil.copytree(template, directory)
     return directory
 
 
@@ -170,10 +181,19 @@ def test_a_schema_that_changes_meanwhile_begins_it_anew(
     assert [each.name for each in tmp_path.glob("backup*")] == ["backup"]
 
 
+@pytest.fixture(scope="module")
+def sound(template: Path) -> Path:
+    """A backup of the template, whose server is stopped again."""
+    made = template.with_name("sound")
+    backups.back_up(template, made, silent)
+    embedded.stop(template, force=True)
+    return made
+
+
 @pytest.fixture
-def file(filled: Path, tmp_path: Path) -> Path:
-    backups.back_up(filled, tmp_path / "sound", silent)
-    return tmp_path / "sound"
+def file(sound: Path, tmp_path: Path) -> Path:
+    """A copy of the backup for one test."""
+    return Path(shutil.copy(sound, tmp_path / "sound"))
 
 
 def cut_off(content: bytes) -> bytes:
@@ -337,6 +357,7 @@ def test_artifacts_come_along(
     with_files: Path, restored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backup_artifacts, "_PIECE", 7)
+    monkeypatch.setattr(backups, "_REPORT_SECONDS", 600.0)  # however slow the machine, it is done at once
     file = tmp_path / "with artifacts"
     made = run("backup", "--with-artifacts", with_files, file, "--json")
     assert made.exit_code == 0, made.output

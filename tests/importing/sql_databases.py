@@ -1,7 +1,9 @@
 """The SQL fixtures as databases, and MLflow's own stores over upgraded copies of them."""
 
+import functools
 import gzip
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +27,19 @@ ARTIFACT_ROOT = "s3://bucket/base"
 def unpacked(version: str, folder: Path, name: str = "mlflow.db") -> Path:
     """A database as that version of MLflow left it."""
     path = folder / name
-    script = gzip.decompress((FOLDER / f"mlflow-{version}.sql.gz").read_bytes()).decode()
-    with connected(path) as connection:
-        connection.executescript(script)
+    path.write_bytes(_content(version))
     return path
+
+
+@functools.cache
+def _content(version: str) -> bytes:
+    """The file, which is made once a process and then copied."""
+    script = gzip.decompress((FOLDER / f"mlflow-{version}.sql.gz").read_bytes()).decode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mlflow.db"
+        with connected(path) as connection:
+            connection.executescript(script)
+        return path.read_bytes()
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """``--artifacts``: files go to the target's root, whole and once, and every place that names them changes."""
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pymongo
@@ -10,10 +13,12 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import ViewType
 
 from genesis_flow import MongoDBModelRegistryStore, MongoDBStore
+from genesis_flow.importers.artifact_files import Target
 from genesis_flow.importers.errors import ImportFailed
 from genesis_flow.importers.rollback import rollback
 from genesis_flow.importers.verify.entities import canonical
 from genesis_flow.migrate.config import load_config
+from tests.importing.killing import run_child
 from tests.importing.trees import MADE_AT, VERSIONS, unpack
 from tests.importing.verifying import bring, check
 
@@ -172,3 +177,30 @@ def test_a_server_needs_a_root(store_uri: str, tmp_path: Path) -> None:
 
 def test_numbers_of_one_kind_are_told_apart() -> None:
     assert len({canonical(value) for value in (1, 1.0, "1", True, None, "NaN", float("nan"))}) == 7
+
+
+def _killed_as_it_comes_in(root: str, source: str) -> None:
+    def killed(*_args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = killed
+    Target(root).put("folder/note.txt", Path(source))
+
+
+def test_a_copy_that_is_killed_and_made_again_leaves_the_file_alone(tmp_path: Path) -> None:
+    folder, root = _root(tmp_path)
+    source = tmp_path / "note.txt"
+    source.write_text("artifact")
+    assert run_child(_killed_as_it_comes_in, root, str(source)) == -signal.SIGKILL
+    assert len(_files(folder)) == 1, "it was to be killed between writing and renaming"
+    Target(root).put("folder/note.txt", source)
+    assert _files(folder) == {"folder/note.txt": b"artifact"}
+
+
+def test_files_that_a_killed_copy_left_go_with_a_rollback(tmp_path: Path) -> None:
+    folder, root = _root(tmp_path)
+    source = tmp_path / "note.txt"
+    source.write_text("artifact")
+    assert run_child(_killed_as_it_comes_in, root, str(source)) == -signal.SIGKILL
+    Target(root).remove("folder/note.txt")
+    assert _files(folder) == {}

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from genesis_flow.importers.errors import ImportFailed, Stopped
+from genesis_flow.importers.verify.opening import open_source
+from genesis_flow.importers.verify.wanted import Wanted
 from genesis_flow.sync.registry import MongoDBModelRegistryStore
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.importing.jobs import Job, reasons
@@ -216,3 +218,20 @@ def test_what_is_no_tree_is_refused(job: Job, tree: Tree, tmp_path: Path, where:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImportFailed, match="is not a"):
         job.run((tmp_path / where).as_uri())
+
+
+def test_a_verification_names_tags_of_an_input_that_are_no_map(tree: Tree) -> None:
+    dataset, used = (
+        tree.root / EXPERIMENT / "datasets" / "d",
+        tree.root / EXPERIMENT / run_id(0) / "inputs" / "i",
+    )
+    for folder, meta in ((dataset, "name: data\ndigest: '1'\n"), (used, "source_id: d\ntags: [5]\n")):
+        folder.mkdir(parents=True)
+        (folder / "meta.yaml").write_text(meta)
+    source = open_source(tree.uri, Wanted())
+    assert len(list(source.entities("run"))) == 3
+    (trouble,) = source.troubles
+    assert (trouble.where, trouble.reason) == (
+        str(used / "meta.yaml"),
+        "its tags are no map of names and values",
+    )

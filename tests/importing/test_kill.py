@@ -1,6 +1,6 @@
 """An import that is killed at any moment and run again leaves what one clean run leaves.
 
-GENESIS_FLOW_IMPORT_KILLS says how many kills (20, shared between a tree and a database).
+GENESIS_FLOW_IMPORT_KILLS says how many kills (12, shared between a tree and a database).
 """
 
 import os
@@ -28,7 +28,7 @@ from tests.importing.trees import unpack
 from tests.importing.verifying import check, unpack_sql
 from tests.mongod import Mongod, unique
 
-KILLS = int(os.environ.get("GENESIS_FLOW_IMPORT_KILLS", "20"))
+KILLS = int(os.environ.get("GENESIS_FLOW_IMPORT_KILLS", "12"))
 
 
 def _empty(uri: str) -> None:

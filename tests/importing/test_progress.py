@@ -55,23 +55,50 @@ def test_a_first_import_tells_its_speed_from_the_beginning(clock: Clock) -> None
     assert lines == ["runs: 50 of 100 units (50%), 5/s, about 10.0 s left"]
 
 
+# Commands of `genesis-migrate`, one after the other in one process, which loads MLflow once.
+COMMANDS = """
+import os, sys
+from genesis_flow.cli.migrate import cli
+from genesis_flow.importers import progress
+from genesis_flow.migrate import batches
+
+progress.REPORT_SECONDS = batches.REPORT_SECONDS = 0
+for line in sys.stdin:
+    try:
+        cli.main(["--uri", sys.argv[1], "import", *line.split()])
+    except SystemExit as end:
+        sys.stdout.flush()
+        os.write(1, f"\\0{end.code}\\n".encode())
+"""
+
+
 def test_programs_get_json_and_nothing_beside_it(job: Job, tree: Tree) -> None:
     """Programs that read both outputs as one must find JSON; a person at a terminal sees the progress."""
-    slow = (
-        "import sys; from genesis_flow.importers import progress; progress.REPORT_SECONDS = 0; "
-        "from genesis_flow.migrate import batches; batches.REPORT_SECONDS = 0; "
-        "from genesis_flow.cli.migrate import cli; cli.main(sys.argv[1:])"
-    )
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMANDS, job.uri],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        told, heard = process.stdin, process.stdout
 
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-c", slow, "--uri", job.uri, "import", *arguments]
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
-        )
-        return done.stdout
+        def run(*arguments: str) -> str:
+            told.write(" ".join(arguments) + "\n")
+            told.flush()
+            said = ""
+            while not said.endswith("\0"):
+                said += (piece := heard.read(1))
+                assert piece, said
+            assert heard.readline() == "0\n", said
+            return said[:-1]
 
-    assert json.loads(run(tree.uri, "--analyze", "--json"))["read"]["run"] == 3
-    assert "units (" in run(tree.uri)
-    journal = json.loads(run(tree.uri, "--json"))["journal"]
-    assert "source_checksum" in json.loads(run(tree.uri, "--verify", "--json"))
-    assert json.loads(run("--rollback", journal, "--json"))["removed"]["runs"] == 3
+        assert json.loads(run(tree.uri, "--analyze", "--json"))["read"]["run"] == 3
+        assert "units (" in run(tree.uri)
+        journal = json.loads(run(tree.uri, "--json"))["journal"]
+        assert "source_checksum" in json.loads(run(tree.uri, "--verify", "--json"))
+        assert json.loads(run("--rollback", journal, "--json"))["removed"]["runs"] == 3
+        told.close()
+    assert process.returncode == 0

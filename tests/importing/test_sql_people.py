@@ -1,6 +1,11 @@
-"""Questions, review queues, issues and scorers of an SQL database: brought over, compared, taken back."""
+"""Questions, review queues, issues and scorers of an SQL database: brought over, compared, taken back.
 
+One source serves all: each test changes a copy of it.
+"""
+
+import copy
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ from genesis_flow.sync.tracking import MongoDBStore
 from tests.importing.jobs import Job, config_for
 from tests.importing.killing import killed_at_a_write, run_child, take_lock_away
 from tests.importing.people import TABLES, fill, judge, people_state
-from tests.importing.sql_databases import ARTIFACT_ROOT, connected, oracle
+from tests.importing.sql_databases import ARTIFACT_ROOT, connected, oracle, unpacked
 from tests.importing.stores import differences
 from tests.importing.verifying import check
 
@@ -25,12 +30,9 @@ COLLECTIONS = ("label_schemas", "review_queues", "review_queue_items", "issues",
 class Source:
     """A database with all of them."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, state: dict[str, Any]) -> None:
+        self.path, self.state = path, state
         self.uri = f"sqlite:///{path}"
-        with oracle(path) as (store, _):
-            fill(store)
-            self.state = people_state(store)
 
     def execute(self, *statements: str) -> None:
         with connected(self.path) as connection:
@@ -42,9 +44,18 @@ class Source:
             return connection.execute(query).fetchall()
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    path = unpacked("3.17.2", tmp_path_factory.mktemp("people"))
+    with oracle(path) as (store, _):
+        fill(store)
+        return path, people_state(store)
+
+
 @pytest.fixture
-def source(newest: Path) -> Source:
-    return Source(newest)
+def source(filled: tuple[Path, dict[str, Any]], tmp_path: Path) -> Source:
+    path, state = filled
+    return Source(Path(shutil.copy(path, tmp_path / "mlflow.db")), copy.deepcopy(state))
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from genesis_flow.importers.errors import ImportFailed
-from genesis_flow.importers.records import FIELDS, SERIES_POINTS, Filters, Record, Series, Unit
+from genesis_flow.importers.kinds import KIND
+from genesis_flow.importers.records import SERIES_POINTS, Filters, Record, Series, Unit
 from genesis_flow.importers.sql import open_sql
 from genesis_flow.importers.sql import source as sql_source
 from tests.importing.sql_databases import (
@@ -38,7 +39,7 @@ def test_bodies_have_the_fields_of_the_contract(version: str, tmp_path: Path) ->
     assert problems_of(items) == []
     for item in items:
         if isinstance(item, Record):
-            assert set(item.body) == set(FIELDS[item.kind]), item.kind
+            assert set(item.body) == set(KIND[item.kind].body), item.kind
     assert counted(items)["run"] == 9
     # Nothing is left behind, beside the file or in it.
     assert path.read_bytes() == before

@@ -1,7 +1,5 @@
 """Imported fixtures, and changes of a single character or digit in them."""
 
-import gzip
-import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from genesis_flow.importers.verify.compare import SourceReader
 from genesis_flow.importers.verify.entities import Entity
 from genesis_flow.importers.verify.histories import Point
 from genesis_flow.migrate.config import load_config
+from tests.importing.sql_databases import unpacked
 
 SQL = Path(__file__).parent / "fixtures" / "sql"
 SQL_VERSIONS = tuple(
@@ -23,11 +22,7 @@ SQL_VERSIONS = tuple(
 def unpack_sql(version: str, folder: Path) -> str:
     """The URI of a SQLite database that an MLflow version made."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "mlflow.db"
-    with sqlite3.connect(path) as connection:
-        connection.executescript(gzip.decompress((SQL / f"mlflow-{version}.sql.gz").read_bytes()).decode())
-    connection.close()
-    return f"sqlite:///{path}"
+    return f"sqlite:///{unpacked(version, folder)}"
 
 
 def bring(uri: str, source: str, **options: Any) -> Any:

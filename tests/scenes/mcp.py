@@ -2,9 +2,11 @@
 
 from mlflow.entities.mcp_server import MCPStatus
 
+from tests.contract.trace_scenes import stated, trace_id
 from tests.scenes.stage import Stage
 
 SERVER, DOOMED = "com.example/tool", "com.example/doomed"
+TRACE = trace_id(20)
 
 
 async def scene(stage: Stage) -> None:
@@ -26,7 +28,10 @@ async def scene(stage: Stage) -> None:
     await call("update_mcp_access_endpoint", SERVER, made.id, url="https://y")
     await call("get_mcp_server", SERVER)
     await call("search_mcp_servers", "tags.k = 'v'")
-    await call("get_mcp_server_version", SERVER, "1.0.0")
+    version = await call("get_mcp_server_version", SERVER, "1.0.0")
+    await call("start_trace", stated(TRACE))
+    await call("link_mcp_server_versions_to_trace", TRACE, [version])
+    await call("get_mcp_server_versions_for_trace", TRACE)
     await call("get_mcp_server_version_by_alias", SERVER, "a")
     await call("get_latest_mcp_server_version", SERVER)
     await call("search_mcp_server_versions", SERVER)

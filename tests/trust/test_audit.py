@@ -41,8 +41,6 @@ CONTENT = {
     *(
         "completed_by",
         "cost",
-        "username",
-        "workspace",
         "severity",
         "root_causes",
         "categories",
@@ -66,8 +64,10 @@ CONTENT = {
     *("model_name", "auth_config", "secret_value", "updated_by", "linkage_type", "action"),
     *("timeout", "creator", "executor_backend", "lease_duration", "result", "error_message", "error"),
     *("is_transient_error", "status_details", "message", "progress", "acquired_at", "ttl_seconds"),
-    *("held_seconds",),
+    *("held_seconds", "password", "grants", "workspace_scoped"),
 }
+
+HEARTBEATS = {"renew_job_lease", "take_scheduler_lease", "renew_scheduler_lease"}
 
 
 @pytest.fixture
@@ -126,6 +126,9 @@ class Checker:
         if name == "list_label_schemas":
             # The first list of an experiment makes its default question, which nobody chose.
             written.discard("label_schemas")
+        if name in ("_exceeded_gateway_budget", "_gateway_budget_windows"):
+            # A look at traces leaves in the budget what they say, for later ones.
+            written.discard("gateway_budgets")
         new = records(self.database, _id={"$nin": list(before)})
         registry = isinstance(self.store, MongoDBModelRegistryStore)
         mine = (("tracking", "registry")[registry], name)
@@ -133,7 +136,9 @@ class Checker:
         changes = operations(type(self.store))[name]
         assert bool(written) == changes, f"{name} writes {written}, and is marked {changes}"
         long = own[:1] if own and own[0]["outcome"] == audit.BEGUN else []
-        assert [record["outcome"] for record in own[len(long) :]] == [audit.DONE] * changes, name
+        # That a runner is alive is said every few seconds, and no record.
+        recorded = changes and name not in HEARTBEATS
+        assert [record["outcome"] for record in own[len(long) :]] == [audit.DONE] * recorded, name
         assert all(record["target"] for record in own), f"the record of {name} does not say what it was about"
         # What MLflow does through a store of its own, to link prompts, is recorded there.
         assert name.startswith("link_prompt") or own == new

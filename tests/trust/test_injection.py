@@ -41,9 +41,10 @@ def database(store_uri: str) -> Iterator[Database[dict[str, Any]]]:
         yield client.get_default_database()
 
 
-def snapshot(database: Database[dict[str, Any]]) -> dict[str, list[Any]]:
-    names = database.list_collection_names(filter={"type": "collection"})
-    return {name: list(database[name].find().sort("_id")) for name in names if name != "counters"}
+def snapshot(database: Database[dict[str, Any]]) -> dict[str, str]:
+    """A hash of each collection's documents, all by one command."""
+    hashes: dict[str, str] = database.command("dbHash")["collections"]
+    return {name: each for name, each in hashes.items() if name != "counters"}
 
 
 # Of a version that is copied, these are not.
@@ -59,7 +60,9 @@ class Injector:
         self.tried = 0
 
     async def __call__(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        texts = args if name != "create_prompt_version" else args[:1]  # a template is content of any kind
+        # A template is content of any kind, and of a version that is linked only its name counts.
+        first_only = name in ("create_prompt_version", "link_mcp_server_versions_to_trace")
+        texts = args[:1] if first_only else args
         if name == "resolve_endpoint_in_scorer":
             texts = ()  # hands back what it is given, and asks for nothing but an endpoint
         before = snapshot(self.database)
@@ -68,7 +71,7 @@ class Injector:
         return await getattr(self.store, name)(*args, **kwargs)
 
     async def _without_effect(
-        self, name: str, args: list[Any], kwargs: dict[str, Any], before: dict[str, list[Any]]
+        self, name: str, args: list[Any], kwargs: dict[str, Any], before: dict[str, str]
     ) -> None:
         call = f"{name}({[described(each) for each in args]}, {kwargs.keys()})"
         try:
@@ -108,10 +111,11 @@ def entities_with_operators(entity: Any) -> Iterator[Any]:
     """An entity with an operator in the place of each of its texts in turn."""
     if not type(entity).__module__.startswith("mlflow.entities") or isinstance(entity, Enum):
         return
-    for number, (name, text) in enumerate(list(vars(entity).items())):
-        if isinstance(text, str) and name not in UNUSED:
+    names = list(vars(entity)) if hasattr(entity, "__dict__") else list(entity.__slots__)
+    for number, name in enumerate(names):
+        if isinstance(getattr(entity, name), str) and name not in UNUSED:
             changed = copy.deepcopy(entity)
-            vars(changed)[name] = OPERATORS[number % len(OPERATORS)]
+            object.__setattr__(changed, name, OPERATORS[number % len(OPERATORS)])  # some are frozen
             yield changed
 
 

@@ -46,6 +46,11 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
+def store_uri(emptied_uri: str) -> str:
+    return emptied_uri
+
+
+@pytest.fixture
 def run_script(store_uri: str, tmp_path: Path) -> Run:
     """Runs a script that must end well and in silence; returns the JSON that it printed last."""
 

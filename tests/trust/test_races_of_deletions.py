@@ -8,8 +8,8 @@ import asyncio
 import random
 import threading
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
 import pymongo
@@ -22,6 +22,7 @@ from genesis_flow import MongoDBStore as BlockingStore
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.cli.doctor.consistency import inconsistencies
 from tests.contract.trace_scenes import STARTED, span, stated
+from tests.emptied import EmptiedDatabase
 from tests.faults import failing
 from tests.interruption import interrupted
 from tests.mongod import Mongod
@@ -69,17 +70,32 @@ class Two:
         return {name: count for name, count in counted.items() if count}
 
 
-@pytest.fixture(params=["mongod", "standalone"])
-async def two(request: pytest.FixtureRequest) -> AsyncIterator[Two]:
-    server: Mongod = request.getfixturevalue(request.param)
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with pymongo.MongoClient[dict[str, Any]](server.uri) as client:
-        made = Two(server.database_uri(name), client[name])
+@pytest.fixture(scope="module")
+def emptied_standalone(standalone: Mongod) -> Iterator[EmptiedDatabase]:
+    made = EmptiedDatabase(standalone)
+    yield made
+    made.close()
+
+
+@asynccontextmanager
+async def two_on(database: EmptiedDatabase) -> AsyncIterator[Two]:
+    uri = await database.uri()
+    with pymongo.MongoClient[dict[str, Any]](uri) as client:
+        made = Two(uri, client.get_default_database())
         await made.store.open()
+        try:
+            yield made
+        finally:
+            await made.store.close()
+            made.other.close()
+            database.give_back()
+
+
+@pytest.fixture(params=["emptied", "emptied_standalone"])
+async def two(request: pytest.FixtureRequest) -> AsyncIterator[Two]:
+    """On a replica set and on a standalone server; each has one database, emptied between the tests."""
+    async with two_on(request.getfixturevalue(request.param)) as made:
         yield made
-        await made.store.close()
-        made.other.close()
-        client.drop_database(name)
 
 
 async def outcome(call: Any) -> MlflowException | None:
@@ -256,11 +272,11 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_run_is_deleted_for_good_while_it_is_written(standalone: Mongod, moment: str) -> None:
+async def test_a_run_is_deleted_for_good_while_it_is_written(
+    emptied_standalone: EmptiedDatabase, moment: str
+) -> None:
     """Without transactions; with them the deletion waits for the batch, or the batch is refused whole."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with pymongo.MongoClient[dict[str, Any]](standalone.uri) as client:
-        two = Two(standalone.database_uri(name), client[name])
+    async with two_on(emptied_standalone) as two:
         run_id = await two.new_run()
         await two.store.log_batch(run_id, [*many("known"), Metric("one", 1, 1, 1)], [], [])
 
@@ -277,9 +293,6 @@ async def test_a_run_is_deleted_for_good_while_it_is_written(standalone: Mongod,
         assert refusal is not None
         assert refusal.error_code == "RESOURCE_DOES_NOT_EXIST"
         assert two.children(run_id) == {}
-        await two.store.close()
-        two.other.close()
-        client.drop_database(name)
 
 
 async def test_a_tail_is_packed_while_its_run_is_deleted_for_good(two: Two) -> None:

@@ -1,7 +1,6 @@
 """The roles of docs/security.md, made as they are written there: each may do its work and nothing else."""
 
 import json
-import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -9,28 +8,28 @@ from typing import Any
 
 import pymongo
 import pytest
-from mlflow.entities import Metric, Param, RunTag, ViewType
+from click.testing import CliRunner, Result
+from mlflow.entities import Metric, Param, RunTag, ViewType, Workspace
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
+from mlflow.entities.workspace import WorkspaceDeletionMode
 from mlflow.exceptions import MlflowException
+from mlflow.utils.workspace_context import ServerWorkspaceContext
 from pymongo.errors import OperationFailure
 
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.areas.traces.sums import kept as kept_sums
+from genesis_flow.areas.users.area import AREA as USERS
+from genesis_flow.cli.main import cli
+from genesis_flow.cli.usage.command import INCOMPLETE
+from genesis_flow.cli.workspace_moves import Moves
 from genesis_flow.migrate import command
 from genesis_flow.migrate.errors import MigrationError
 from genesis_flow.migrate.initialise import LEDGER
 from genesis_flow.stores.areas import DECLARED
 from tests.migration.helpers import make_config
+from tests.roles import ROLES, make_user
 from tests.scenes import Stage, play
 from tests.trust.secure import PASSWORD, SecureServer
-
-PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
-ROLES = {
-    found["name"]: found["body"]
-    for found in re.finditer(
-        r"db\.createRole\((?P<body>\{\s*\"role\": \"(?P<name>\w+)\".*?\n\})\)", PAGE, re.DOTALL
-    )
-}
 
 User = Callable[..., str]
 
@@ -46,9 +45,7 @@ def user(secure: SecureServer, name: str) -> User:
 
     def make(role: str) -> str:
         with secure.root() as client:
-            written = json.loads(ROLES[role].replace('"mlflow"', json.dumps(name)))
-            client[name].command("createRole", written.pop("role"), **written)
-            client[name].command("createUser", role, pwd=PASSWORD, roles=[role])
+            make_user(client[name], role, PASSWORD, role)
         return secure.uri(name, user=role)
 
     return make
@@ -61,11 +58,15 @@ def refused(call: Callable[[], Any]) -> None:
 
 
 def test_the_page_has_the_roles() -> None:
-    assert set(ROLES) == {"mlflowOperator", "mlflowClient", "mlflowReader"}
+    assert set(ROLES) == {"mlflowOperator", "mlflowClient", "mlflowServer", "mlflowReader"}
     declared = {document.Settings.name for document in DECLARED}  # type: ignore[attr-defined]
-    granted = {each["resource"]["collection"] for each in json.loads(ROLES["mlflowClient"])["privileges"]}
+    granted, login = (
+        {each["resource"]["collection"] for each in json.loads(ROLES[role])["privileges"]}
+        for role in ("mlflowClient", "mlflowServer")
+    )
+    assert login == {each.Settings.name for each in USERS.documents}
     # Imports are the operator's.
-    assert granted == {each for each in declared if not each.startswith("import_")} | {LEDGER}
+    assert granted | login == {each for each in declared if not each.startswith("import_")} | {LEDGER}
 
 
 def test_the_operator_migrates_up_and_down_and_sets_the_retention(user: User, name: str) -> None:
@@ -90,22 +91,28 @@ def at_head(user: User) -> str:
     return uri
 
 
+def stage_of(tracking: MongoDBStore, registry: MongoDBModelRegistryStore, folder: Path, uri: str) -> Stage:
+    async def track(method: str, *args: Any, **kwargs: Any) -> Any:
+        return await getattr(tracking, method)(*args, **kwargs)
+
+    async def register(method: str, *args: Any, **kwargs: Any) -> Any:
+        return await getattr(registry, method)(*args, **kwargs)
+
+    return Stage(track, register, folder, linked_uri=uri)
+
+
 async def test_a_client_makes_every_call_and_changes_no_schema(
     at_head: str, user: User, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The audit trail included, which it can add to, but neither read nor change."""
-    uri = user("mlflowClient")
+    uri = user("mlflowServer")  # a client's rights, and those on users
     monkeypatch.setenv("GENESIS_FLOW_AUDIT", "true")
     async with MongoDBStore(uri) as tracking, MongoDBModelRegistryStore(uri) as registry:
-
-        async def track(method: str, *args: Any, **kwargs: Any) -> Any:
-            return await getattr(tracking, method)(*args, **kwargs)
-
-        async def register(method: str, *args: Any, **kwargs: Any) -> Any:
-            return await getattr(registry, method)(*args, **kwargs)
-
         await tracking.get_experiment("0")
-        await play(Stage(track, register, tmp_path, linked_uri=uri))
+        await play(stage_of(tracking, registry, tmp_path, uri))
+    moves = Moves(tracking.settings)  # what `genesis-flow workspaces` does
+    await moves.give_all("default", "team-a")
+    await moves.close()
     with pymongo.MongoClient[dict[str, Any]](uri) as client:
         db = client[name]
         for forbidden in (
@@ -125,6 +132,29 @@ async def test_a_client_makes_every_call_and_changes_no_schema(
         command.down(make_config(uri), "base", accept_data_loss=True)
 
 
+async def test_a_server_makes_every_call_in_a_workspace(
+    at_head: str, user: User, secure: SecureServer, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it gives everything to the default one, deletes another with what is in it, and does without."""
+    uri, root = user("mlflowServer"), f"{tmp_path}/artifacts"
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
+    monkeypatch.setenv("GENESIS_FLOW_ARTIFACT_ROOT", root)  # for the store that links prompts
+    async with MongoDBStore(uri, root) as tracking, MongoDBModelRegistryStore(uri) as registry:
+        for team in ("team-a", "team-b"):
+            await tracking.create_workspace(Workspace(team))
+        with secure.root() as client:  # the scenes need experiment 0
+            client[name]["experiments"].update_one({"_id": 0}, {"$set": {"workspace": "team-a"}})
+        with ServerWorkspaceContext("team-a"):
+            await play(stage_of(tracking, registry, tmp_path, uri))
+        with ServerWorkspaceContext("team-b"):
+            await play(stage_of(tracking, registry, tmp_path, uri), "experiments", "labels")
+        await tracking.delete_workspace("team-a", WorkspaceDeletionMode.SET_DEFAULT)
+        await tracking.delete_workspace("team-b", WorkspaceDeletionMode.CASCADE)
+    monkeypatch.delenv("MLFLOW_ENABLE_WORKSPACES")
+    async with MongoDBStore(uri, root) as tracking:
+        assert (await tracking.get_experiment("0")).workspace == "default"
+
+
 async def test_a_reader_reads_and_is_told_who_may_write(
     at_head: str, user: User, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +164,18 @@ async def test_a_reader_reads_and_is_told_who_may_write(
         run_id = (await store.create_run("0", "u", 1, [], "r")).info.run_id
         await store.log_batch(run_id, [Metric("m", 1.0, 1, 0)], [Param("p", "1")], [RunTag("t", "1")])
     uri = user("mlflowReader")
+    # It is told of what is outside the default workspace, as far as it may see that.
+    with pymongo.MongoClient[dict[str, Any]](at_head) as client:
+        for kind, is_seen in (("webhooks", False), ("jobs", True)):
+            client[name][kind].insert_one({"_id": "x", "workspace": "team-a"})
+            store = MongoDBStore(uri)
+            if is_seen:
+                with pytest.raises(MlflowException, match="because jobs exist"):
+                    await store.get_run(run_id)
+            else:
+                await store.get_run(run_id)
+            await store.close()
+            client[name][kind].delete_one({"_id": "x"})
     async with MongoDBStore(uri) as store, MongoDBModelRegistryStore(uri) as registry:
         assert (await store.get_run(run_id)).data.params == {"p": "1"}
         assert len((await store._search_runs(["0"], "metrics.m > 0", ViewType.ALL, 5, None, None))[0]) == 1
@@ -157,3 +199,85 @@ async def test_a_reader_reads_and_is_told_who_may_write(
         refused(lambda: client[name]["webhooks"].find_one())
         refused(lambda: client[name]["audit"].find_one())
         refused(lambda: client["other"]["c"].find_one())
+
+
+def test_a_client_neither_sees_nor_makes_users(at_head: str, user: User, name: str) -> None:
+    for role in ("mlflowClient", "mlflowReader"):
+        with pymongo.MongoClient[dict[str, Any]](user(role)) as client:
+            for users in (client[name]["auth_users"], client[name]["auth_roles"]):
+                refused(users.find_one)
+                refused(lambda users=users: users.insert_one({}))  # type: ignore[misc]
+                refused(lambda users=users: users.update_many({}, {"$set": {"is_admin": True}}))  # type: ignore[misc]
+
+
+def usage(uri: str, *words: str) -> Result:
+    done = CliRunner().invoke(cli, ["usage", uri, *words])
+    assert PASSWORD not in done.output
+    return done
+
+
+async def test_a_reader_counts_usage_and_is_told_which_right_sizes_need(
+    at_head: str, user: User, secure: SecureServer, name: str
+) -> None:
+    async with MongoDBStore(at_head) as store:
+        run_id = (await store.create_run("0", "ann", 1, [], "r")).info.run_id
+        await store.log_batch(run_id, [Metric("m", 1.0, step, step) for step in range(200)], [], [])
+    uri = user("mlflowReader")
+    done = usage(uri, "--json")
+    assert done.exit_code == INCOMPLETE, done.output
+    report = json.loads(done.stdout)
+    assert (report["totals"]["runs"], report["totals"]["points"]) == (1, 200)
+    assert [each["user"] for each in report["by_user"]] == ["ann"]
+    documents = {each["collection"]: each["documents"] for each in report["disk"]["collections"]}
+    # It does not see webhooks, and is told so by no number.
+    assert (documents["runs"], documents["latest_metrics"], documents["webhooks"]) == (1, 1, None)
+    assert report["disk"]["bytes"] is None
+    (gap,) = report["gaps"]
+    assert (gap["what"], gap["right"]) == ("sizes on disk", "collStats")
+    assert "runs" in gap["collections"]
+    told = usage(uri)
+    assert told.exit_code == INCOMPLETE
+    assert "1 runs" in told.stdout
+    advice = (
+        f'db.getSiblingDB("{name}").grantPrivilegesToRole("mlflowReader", [{{resource: {{db: "{name}", '
+        'collection: ""}, actions: ["collStats"]}])'
+    )
+    assert advice in gap["says"]
+    assert advice in told.stdout
+    privilege = {"resource": {"db": name, "collection": ""}, "actions": ["collStats"]}
+    with secure.root() as client:  # what was advised, as mongosh sends it
+        client[name].command("grantPrivilegesToRole", "mlflowReader", privileges=[privilege])
+    report = json.loads(usage(uri, "--json").stdout)
+    assert report["gaps"] == []
+    assert report["disk"]["bytes"] > 0
+    assert usage(uri).exit_code == 0
+
+
+async def test_what_a_user_may_not_find_is_left_out_of_usage_by_name(
+    at_head: str, user: User, secure: SecureServer, name: str
+) -> None:
+    async with MongoDBStore(at_head) as store:
+        await store.create_run("0", "ann", 1, [], "r")
+    uri = user("mlflowReader")
+    with secure.root() as client:
+        gone = [
+            {"resource": {"db": name, "collection": each}, "actions": ["find"]}
+            for each in ("traces", "model_versions")
+        ]
+        client[name].command("revokePrivilegesFromRole", "mlflowReader", privileges=gone)
+    done = usage(uri, "--json")
+    assert done.exit_code == INCOMPLETE, done.output
+    report = json.loads(done.stdout)
+    assert report["totals"]["runs"] == 1
+    refused = {each["what"]: (each["right"], each["collections"]) for each in report["gaps"]}
+    assert refused.pop("sizes on disk")[0] == "collStats"
+    assert refused == {
+        "traces": ("find", ["traces"]),
+        "largest traces": ("find", ["traces"]),
+        "versions": ("find", ["model_versions"]),
+    }
+    with secure.root() as client:
+        client[name].command("updateUser", "mlflowReader", roles=[])
+    done = usage(uri, "--json")
+    assert done.exit_code == INCOMPLETE, done.output
+    assert {each["right"] for each in json.loads(done.stdout)["gaps"]} == {"find", "collStats"}

@@ -27,9 +27,14 @@ def is_call(member: Any) -> bool:
     return hasattr(member, "changes_data")
 
 
-async def test_every_method_has_a_scene(store_uri: str, tmp_path: Path) -> None:
+async def test_every_method_has_a_scene(
+    store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scenes are ordinary calls, so strict input must refuse none of them."""
+    monkeypatch.setenv("MLFLOW_STRICT_INPUT_VALIDATION", "true")
     called: set[tuple[str, str]] = set()
     async with MongoDBStore(store_uri) as tracking, MongoDBModelRegistryStore(store_uri) as registry:
+        assert None not in (tracking.settings.strict_input, registry.settings.strict_input)
 
         async def track(name: str, /, *args: Any, **kwargs: Any) -> Any:
             called.add(("tracking", name))
@@ -61,4 +66,4 @@ def test_a_public_coroutine_is_an_operation() -> None:
         for name, member in vars(part).items()
         if callable(member) and not name.startswith("_") and not is_call(member)
     }
-    assert plain == {"Experiments.opened"}  # the stores' own
+    assert plain == {"Experiments.opened", "RegisteredModels.opened"}  # the stores' own

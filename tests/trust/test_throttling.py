@@ -25,7 +25,7 @@ from tests.mongod import Mongod
 from tests.scenes import play
 from tests.trust.proxy import Command, FaultyProxy, faulty_proxy
 from tests.trust.soak import SOAK
-from tests.trust.tour import Made, World, contents
+from tests.trust.tour import Made, Undisturbed, World, opened, stored, temporary
 
 TEXT = "Error=16500, RetryAfterMs={}, Details='Response status code does not indicate success: 429'"
 WAIT = 120
@@ -176,14 +176,12 @@ async def test_throttling_past_the_deadline_is_one_clear_error(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("share", [0.1, 0.25] if SOAK else [0.15])
 async def test_a_server_that_throttles_all_the_time(
-    world: World, proxy: FaultyProxy, short_waits: None, tmp_path: Path, share: float
+    proxy: FaultyProxy, short_waits: None, undisturbed: Undisturbed, share: float
 ) -> None:
     """The whole tour of writes while a share of all commands is refused; nothing is missing or doubled."""
     quick = {**COMMAND, "errmsg": TEXT.format(2)}
     dice = random.Random(5)
     refused = 0
-    await world.store.get_experiment("0")
-    await world.registry.search_registered_models()
 
     async def refuse(name: str, make: Made) -> Any:
         nonlocal refused
@@ -195,15 +193,12 @@ async def test_a_server_that_throttles_all_the_time(
         refused += len(proxy.lost)
         return made
 
-    world.around = refuse
-    await play(world)
-    proxy.arm()
-    assert refused > 30
-    calm = World(proxy.database_uri(f"test_{uuid.uuid4().hex[:12]}"), str(tmp_path / "artifacts"))
-    await play(calm)
-    with pymongo.MongoClient(port=proxy.upstream) as client:
-        found = contents(client, world.store.settings.database)
-        wanted = contents(client, calm.store.settings.database)
-        client.drop_database(calm.store.settings.database)
-    await calm.close()
-    assert found == wanted
+    async with temporary(World, proxy.port, undisturbed.artifacts) as world:
+        await opened(world)
+        world.around = refuse
+        try:
+            await play(world)
+        finally:
+            proxy.arm()
+        assert refused > 30
+        assert stored(world) == await undisturbed.tour(proxy.upstream)

@@ -5,7 +5,8 @@ Ids and times apart it is the same each time, so databases can be compared.
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from pymongo.database import Database
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.areas.metrics.points import Point, distinct, unpack
 from genesis_flow.documents.keys import children_of
-from tests.scenes import Stage
+from tests.mongod import unique
+from tests.scenes import Stage, play
 from tests.threads import InThreads
 
 Made = Callable[[], Awaitable[Any]]
@@ -67,12 +69,18 @@ _RANDOM = re.compile(
         (
             r'(?<="_id": )\d+',
             r'(?<="experiment_id": )\d+',
+            # Numbers of users, roles and permissions, of which a repetition may leave out some.
+            r'(?<="id": )\d+',
+            r'(?<="role_id": )\d+',
+            r'(?<="owner_id": )\d+',
+            r"(?<=__user_)\d+(?=__)",
             r'(?<="destination_id": ")\d+(?=")',
             r'(?<=/)\d+(?=[/"])',
             r"Timestamp\(\d+, \d+\)",
             r'(?<="default\|)\d+(?=\|)',
             r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}",
             r'(?<="digest": ")[0-9a-f]{8}(?=")',
+            r'(?<="password_hash": ")[^"]+',  # has a salt of its own
             r"\b(?:17[5-9]|1[89]\d)\d{10}\b",
         )
     )
@@ -107,3 +115,48 @@ def contents(client: pymongo.MongoClient[dict[str, Any]], database: str) -> dict
         for head in client[database]["latest_metrics"].find()
     )
     return found
+
+
+def stored(world: World) -> dict[str, list[str]]:
+    with pymongo.MongoClient[dict[str, Any]](world.uri) as client:
+        return contents(client, world.store.settings.database)
+
+
+async def opened(world: World) -> None:
+    """Its database is there, with its schema."""
+    await world.store.get_experiment("0")
+    await world.registry.search_registered_models()
+
+
+@asynccontextmanager
+async def temporary(kind: type[World], port: int, artifacts: str) -> AsyncIterator[World]:
+    """A world on a database of its own."""
+    uri = f"mongodb://127.0.0.1:{port}/{unique('test')}?directConnection=true"
+    world = kind(uri, artifacts)
+    try:
+        yield world
+    finally:
+        name = world.store.settings.database
+        await world.close()
+        with pymongo.MongoClient[dict[str, Any]](uri) as client:
+            client.drop_database(name)
+
+
+class Undisturbed:
+    """What tours leave to which nothing happens: one of a kind on each server serves a process's tests."""
+
+    def __init__(self, artifacts: str) -> None:
+        self.artifacts = artifacts
+        """Where all tours keep artifacts, disturbed ones too: their addresses are compared."""
+        self._found: dict[Any, dict[str, list[str]]] = {}
+
+    async def tour(
+        self, port: int, kind: type[World] = World, areas: tuple[str, ...] = ()
+    ) -> dict[str, list[str]]:
+        key = port, kind, areas
+        if key not in self._found:
+            async with temporary(kind, port, self.artifacts) as world:
+                await opened(world)
+                await play(world, *areas)
+                self._found[key] = stored(world)
+        return self._found[key]

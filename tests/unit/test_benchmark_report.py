@@ -95,3 +95,16 @@ def test_a_later_result_replaces_whole_parts(report: ModuleType) -> None:
     joined = report.joined([first, later])
     assert list(joined["parts"]) == ["writes", "start"]
     assert [each["store"] for each in joined["parts"]["writes"]["operations"]] == ["genesis_flow"]
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(0.349, "met"), (0.351, "**missed**")])
+def test_the_end_of_a_program_is_compared_with_one_that_logs_nothing(
+    report: ModuleType, ours: float, verdict: str
+) -> None:
+    step = "last line of a program that logged, to its end"
+    ends = [
+        {"store": name, "step": step, "p50": p50, "most": p50}
+        for name, p50 in {"genesis_flow": ours, "pymongo": 0.3}.items()
+    ]
+    page = report.page({"parts": {"start": part(start=ends)}}, [])
+    assert verdicts(page, f"{step}, more than without a store") == [verdict]

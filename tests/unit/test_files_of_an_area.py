@@ -25,6 +25,7 @@ OTHERS = {
 }
 # Tests of something else that it takes part in.
 OTHER_TESTS = {
+    "tests/browser/test_people.py": "the page of reviews",
     "tests/browser/test_walk.py": "the page of reviews",
     "tests/client/test_not_there_yet.py": "a route of MLflow's",
     "tests/doctor/test_orphans.py": "the question of an experiment that is gone",

@@ -4,12 +4,13 @@ import importlib
 import inspect
 import logging
 
+import pydantic
 import pytest
 
-from genesis_flow.plugins.hooks import GATEWAY, HOOKS, JOB_HOOKS, Hook, apply_hooks
+from genesis_flow.plugins.hooks import GATEWAY, HOOKS, JOB_HOOKS, LOGIN_HOOKS, Hook, apply_hooks
 
 
-@pytest.mark.parametrize("hook", [*HOOKS, *JOB_HOOKS], ids=lambda hook: hook.name)
+@pytest.mark.parametrize("hook", [*HOOKS, *JOB_HOOKS, *LOGIN_HOOKS], ids=lambda hook: hook.name)
 def test_each_fits_the_installed_mlflow(hook: Hook) -> None:
     assert hook.why_not() is None
 
@@ -38,3 +39,19 @@ def test_a_place_that_has_changed_turns_the_feature_off(
         apply_hooks((same, moved))
     assert module.unwrap_dek is before
     assert [GATEWAY in record.message for record in caplog.records] == [True]
+
+
+def test_bodies_are_described_once() -> None:
+    """As MLflow describes them, anew for each who asks, and others' classes as before."""
+    chat = importlib.import_module("mlflow.types.chat")
+    apply_hooks()
+    for described in (chat.ChatCompletionRequest, chat.ChatCompletionResponse):
+        expected = pydantic.BaseModel.model_json_schema.__func__(described)  # type: ignore[attr-defined]
+        described.model_json_schema().clear()
+        assert described.model_json_schema() == expected
+        assert described.model_json_schema(mode="serialization")["title"] == described.__name__
+
+        class Other(described):  # type: ignore[misc, valid-type]
+            more: int
+
+        assert "more" in Other.model_json_schema()["properties"]

@@ -213,14 +213,12 @@ def test_a_wheel_is_read_as_a_folder_is(tmp_path: Path) -> None:
 
 
 def test_exit_codes_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A package without most of what we import breaks us; what is installed does not."""
+    """A package without most of what we import breaks us. What is installed does not: a step of CI."""
     package(tmp_path, "4.0.0")
     assert drift.main([str(tmp_path), "--json"]) == 2
     report = json.loads(capsys.readouterr().out)
     assert report["version"] == "4.0.0"
     assert "mlflow.tracking_store" in {each["name"] for each in report["broken"]}
-    assert drift.main(["--against", str(drift.installed())]) == 0
-    assert ": 0 broken, 0 other differences." in capsys.readouterr().out
 
 
 def test_what_is_recorded_is_a_version_that_is_tested() -> None:

@@ -76,6 +76,28 @@ def test_mask(text: str, expected: str) -> None:
     assert mask(text) == expected
 
 
+LONG = 500_000
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * LONG + ":",
+        "9" * LONG + ":",
+        "https://" + ":" * LONG,
+        "https://a:" * (LONG // 10),
+        "mongodb://" + "a," * (LONG // 2) + "!",
+        "pwd" + " " * LONG + "-:",
+        "pwd='" * (LONG // 5),
+    ],
+    ids=["word", "digits", "colons", "schemes", "hosts", "spaces", "quotes"],
+)
+def test_a_long_word_is_read_a_few_times_and_not_once_for_each_character(text: str) -> None:
+    """Which would take longer than the guard allows: the words have half a million characters."""
+    assert mask(f"{text}\nmongodb://u:canary@h/d").endswith("\nmongodb://u:***@h/d")
+
+
 @given(PASSWORDS)
 def test_mask_uri_hides_any_password(password: str) -> None:
     assert CANARY not in mask_uri(f"mongodb://user:{password}@db.example.com/mlflow?w=1#team")

@@ -1,5 +1,6 @@
 """What ``genesis-flow server`` hands to MLflow: options that anybody may see, secrets in the environment."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -7,6 +8,7 @@ import pytest
 
 from genesis_flow.cli.server_plan import Plan, Wishes, make_plan
 from genesis_flow.core.settings import Settings
+from genesis_flow.plugins.job_hooks import LOOK_SECONDS
 
 CANARY = "p4ssw0rd-canary"
 URI = f"mongodb://ada:{CANARY}@db.example.com/mlflow#team"
@@ -104,8 +106,8 @@ def test_what_is_not_ours_goes_to_mlflow() -> None:
 @pytest.mark.parametrize(
     ("others", "environ"),
     [
-        (("--app-name", "basic-auth"), {}),
-        (("--app-name=basic-auth",), {}),
+        (("--app-name", "another"), {}),
+        (("--app-name=another",), {}),
         (("--gunicorn-opts", "--timeout 30"), {}),
         (("--dev",), {}),
         ((), {"MLFLOW_GUNICORN_OPTS": "--timeout 30"}),
@@ -189,9 +191,41 @@ def test_what_runs_background_jobs(
     assert made.jobs == runs
     assert made.environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == enabled
     assert made.environment.get("MLFLOW_SERVER_JOB_EXECUTION_ENGINE") == engine
-    assert float(made.environment["MLFLOW_SERVER_JOB_LEASE_TTL"]) < 60
+    # Within a minute jobs of a server that is gone run elsewhere.
+    assert float(made.environment["MLFLOW_SERVER_JOB_LEASE_TTL"]) + LOOK_SECONDS < 60
+
+
+def test_traces_of_the_server_are_written_together() -> None:
+    """Those of the gateway's calls, a second's at once, unless somebody has said otherwise."""
+    size, interval = (
+        f"MLFLOW_ASYNC_TRACE_LOGGING_MAX_{each}" for each in ("SPAN_BATCH_SIZE", "INTERVAL_MILLIS")
+    )
+    made = plan(Wishes(backend="mongodb://db/mlflow"), **{size: "7"})
+    assert (made.environment[size], made.environment[interval]) == ("7", "1000")
+    assert int(plan(Wishes(backend="mongodb://db/mlflow")).environment[size]) >= 100
 
 
 def test_rollups_of_sql_are_refused() -> None:
     with pytest.raises(click.UsageError, match="MLFLOW_SQL_TRACE_ROLLUPS_ENABLED"):
         plan(Wishes(backend="mongodb://db/mlflow"), MLFLOW_SQL_TRACE_ROLLUPS_ENABLED="true")
+
+
+@pytest.mark.parametrize("others", [("--app-name", "basic-auth"), ("--app-name=basic-auth", "--x", "1")])
+def test_the_login_has_our_endpoints_and_is_asked_for_by_its_name(others: tuple[str, ...]) -> None:
+    """MLflow makes the first admin, and a token for jobs, only for an application of this name."""
+    made = plan(Wishes(backend="mongodb://db/x", others=others))
+    assert (made.login, made.has_health_endpoints) == (True, True)
+    assert "genesis-flow" not in made.command
+    assert not plan(Wishes(backend="mongodb://db/x")).login
+
+
+def test_the_user_of_jobs_reaches_them_and_is_of_a_login() -> None:
+    wishes = Wishes(backend="mongodb://db/x", jobs="executor", jobs_user="night")
+    made = plan(replace(wishes, others=("--app-name", "basic-auth")))
+    assert made.environment["GENESIS_FLOW_JOBS_USER"] == "night"
+    for useless in (wishes, replace(wishes, others=("--app-name", "basic-auth"), jobs="off")):
+        with pytest.raises(click.UsageError, match="--app-name basic-auth"):
+            plan(useless)
+    # Whoever starts a server without it gets none from the environment of the shell.
+    made = plan(Wishes(backend="mongodb://db/x"), GENESIS_FLOW_JOBS_USER="x")
+    assert "GENESIS_FLOW_JOBS_USER" not in made.environment

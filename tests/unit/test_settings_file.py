@@ -102,10 +102,6 @@ def test_file_that_is_not_text() -> None:
         ("[trakcing]\nuri = canary\n", "[trakcing] is unknown and ignored. Did you mean 'tracking'?"),
         ("[tracking]\ncanary@h = 1\n", "a key that is not a name is ignored"),
         ("[DEFAULT]\nuri = canary\n", "[DEFAULT] is unknown"),
-        ("[security]\nenable_secure_model_loading = yes\n", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"),
-        ("[security]\nenable_input_validation = off\n", "input is always validated"),
-        ("[plugins]\nauto_discover = false\n", "entry points"),
-        ("[plugins]\nplugin_paths = /a\n", "put '/a' on PYTHONPATH"),
     ],
 )
 def test_warnings_are_given_once(text: str, says: str, caplog: pytest.LogCaptureFixture) -> None:

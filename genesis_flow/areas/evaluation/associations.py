@@ -100,10 +100,10 @@ async def datasets_of_experiments(database: Database, experiment_ids: list[str])
         "destination_id": {"$in": experiment_ids},
         "source_type": DATASET,
     }
-    found = database.collection(EntityAssociationFields).find(
+    sources = database.collection(EntityAssociationFields).find(
         scoped(query), {"source_id": 1}, batch_size=BATCH
     )
-    return sorted({each["source_id"] async for each in found})
+    return sorted({each["source_id"] async for each in sources})
 
 
 async def experiments_of_dataset(database: Database, dataset_id: str) -> list[str]:
@@ -133,16 +133,16 @@ async def _associated(
     if after is not None:
         query = {"$and": [query, behind(sort, after)]}
     limit = 0 if max_results is None else max_results + 1
-    found = (
+    ties = (
         await database.collection(EntityAssociationFields)
         .find(query, sort=sort, limit=limit, batch_size=BATCH)
         .to_list()
     )
     token = None
-    if max_results is not None and len(found) > max_results:
-        found = found[:max_results]
-        token = create_token(asked, [found[-1][field] for field, _ in sort])
-    return PagedList(list(dict.fromkeys(each[wanted] for each in found)), token)
+    if max_results is not None and len(ties) > max_results:
+        ties = ties[:max_results]
+        token = create_token(asked, [ties[-1][field] for field, _ in sort])
+    return PagedList(list(dict.fromkeys(each[wanted] for each in ties)), token)
 
 
 def _check_page_size(max_results: int | None) -> None:

@@ -46,7 +46,7 @@ from genesis_flow.documents.keys import children_of, escape, stored_text
 from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, call_token, long_mutation, mutation, operation
-from genesis_flow.mongo.scoping import current_workspace, scoped
+from genesis_flow.mongo.scoping import current_workspace, scoped, workspaces_enabled
 from genesis_flow.mongo.writes import insert_once
 
 if TYPE_CHECKING:
@@ -84,7 +84,11 @@ class EvaluationDatasets(Area):
         )
         document = fields.model_dump(by_alias=True, exclude_none=True)
         experiments = list(dict.fromkeys(str(experiment_id) for experiment_id in experiment_ids or []))
-        await associate_with_experiments(self.database, dataset_id, experiments, now)
+        tied = experiments
+        if workspaces_enabled():  # else they may be made later; another workspace's are not there, here
+            known = await self._known_experiments(experiments)
+            tied = [each for each in experiments if each in known]
+        await associate_with_experiments(self.database, dataset_id, tied, now)
         dataset = evaluation_dataset_entity(await insert_once(self._evaluation_datasets, document))
         dataset.experiment_ids = experiments
         return dataset
@@ -113,11 +117,11 @@ class EvaluationDatasets(Area):
         query = scoped(page.query)
         if experiments:
             query["_id"] = {"$in": await datasets_of_experiments(self.database, experiments)}
-        found = await self._evaluation_datasets.find(
+        datasets = await self._evaluation_datasets.find(
             query, sort=page.sort, limit=max_results + 1, batch_size=BATCH
         ).to_list()
-        token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
-        return PagedList([evaluation_dataset_entity(document) for document in found[:max_results]], token)
+        token = page.token_after(datasets[max_results - 1]) if len(datasets) > max_results else None
+        return PagedList([evaluation_dataset_entity(document) for document in datasets[:max_results]], token)
 
     @long_mutation
     async def delete_dataset(self, dataset_id: str) -> None:
@@ -182,7 +186,7 @@ class EvaluationDatasets(Area):
         }
         associations = self.database.collection(EntityAssociationFields)
         query = scoped({"_id": {"$in": list(keys)}})
-        tied = {keys[found["_id"]] async for found in associations.find(query, {"_id": 1})}
+        tied = {keys[tie["_id"]] async for tie in associations.find(query, {"_id": 1})}
         for experiment_id in keys.values():
             if experiment_id not in tied:
                 _logger.warning(
@@ -209,12 +213,15 @@ class EvaluationDatasets(Area):
             _refuse_dataset(dataset_id)
 
     async def _check_experiments(self, experiment_ids: list[str]) -> None:
-        numbers = [int(each) for each in experiment_ids if each.isdecimal() and int(each) in INT64]
-        found = self.database.collection(ExperimentFields).find(scoped({"_id": {"$in": numbers}}), {"_id": 1})
-        known = {str(experiment["_id"]) async for experiment in found}
+        known = await self._known_experiments(experiment_ids)
         for experiment_id in experiment_ids:
             if experiment_id not in known:
                 raise MlflowException(f"No Experiment with id={experiment_id}", RESOURCE_DOES_NOT_EXIST)
+
+    async def _known_experiments(self, experiment_ids: list[str]) -> set[str]:
+        numbers = [int(each) for each in experiment_ids if each.isdecimal() and int(each) in INT64]
+        found = self.database.collection(ExperimentFields).find(scoped({"_id": {"$in": numbers}}), {"_id": 1})
+        return {str(experiment["_id"]) async for experiment in found}
 
 
 def _refuse_dataset(dataset_id: str) -> NoReturn:

@@ -35,7 +35,7 @@ from genesis_flow.documents.keys import children_of
 from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, is_repetition, long_mutation, mutation, operation
-from genesis_flow.mongo.scoping import scoped
+from genesis_flow.mongo.scoping import scoped, workspaces_enabled
 from genesis_flow.search.keyset import behind
 from genesis_flow.search.tokens import create_token, parse_token
 
@@ -44,7 +44,7 @@ _logger = logging.getLogger(__name__)
 _ORDER = [("created_time", ASCENDING), ("record_id", ASCENDING)]
 # A document holds 16 MB, the rest of which is for the fields around the values.
 _MOST_BYTES = 15 * 2**20
-# What MLflow's store writes for a dataset that has lost its last record.
+# MLflow's store writes this for a dataset that has lost its last record.
 _NO_PROFILE = json.dumps(None)
 
 
@@ -73,6 +73,11 @@ class DatasetRecords(Area):
         if dataset is None:
             refuse_unknown_dataset(dataset_id)
         return dataset
+
+    async def _require_visible(self, dataset_id: str) -> None:
+        """Records have no workspace, and of a dataset that is not there MLflow answers that it has none."""
+        if workspaces_enabled():
+            await self._dataset(dataset_id)
 
     async def _refresh(
         self, dataset: Document, records: list[dict[str, Any]], now: int, user: str | None
@@ -107,24 +112,26 @@ class DatasetRecords(Area):
     async def _load_dataset_records(
         self, dataset_id: str, max_results: int | None = None, page_token: str | None = None
     ) -> tuple[list[DatasetRecord], str | None]:
+        await self._require_visible(dataset_id)
         limit = LOAD_DATASET_RECORDS_MAX_RESULTS if max_results == 0 else max_results
         asked = ["records", dataset_id]
         after = parse_token(page_token, asked, (int, str))
         query: Document = {"dataset_id": dataset_id}
         if after is not None:
             query = {"$and": [query, behind(_ORDER, after)]}
-        found = await self._dataset_records.find(
+        records = await self._dataset_records.find(
             query, sort=_ORDER, limit=0 if limit is None else limit + 1, batch_size=BATCH
         ).to_list()
         token = None
-        if limit is not None and len(found) > limit:
-            found = found[:limit]
-            token = create_token(asked, [found[-1][field] for field, _ in _ORDER])
-        return [dataset_record_entity(document) for document in found], token
+        if limit is not None and len(records) > limit:
+            records = records[:limit]
+            token = create_token(asked, [records[-1][field] for field, _ in _ORDER])
+        return [dataset_record_entity(document) for document in records], token
 
     @mutation
     async def delete_dataset_records(self, dataset_id: str, dataset_record_ids: list[str]) -> int:
         """Delete records of an evaluation dataset, and answer how many there were."""
+        await self._require_visible(dataset_id)
         query = {"dataset_id": dataset_id, "record_id": {"$in": list(dataset_record_ids)}}
         deleted = (await self._dataset_records.delete_many(query)).deleted_count
         # An attempt whose answer was lost may have deleted them, and not yet have counted what is left.

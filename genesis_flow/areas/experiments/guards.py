@@ -14,17 +14,17 @@ from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.compat.validation import parse_experiment_id
 from genesis_flow.core.errors import invalid
 from genesis_flow.mongo.connection import Database, Session
-from genesis_flow.mongo.scoping import scoped
+from genesis_flow.mongo.scoping import scoped, workspaces_enabled
 
 ACTIVE = LifecycleStage.ACTIVE
 DELETED = LifecycleStage.DELETED
-# What is ``pending`` for an experiment that is being deleted for good.
+# The value of ``pending`` for an experiment that is being deleted for good.
 ERASED = "erased"
 # The condition that a run is not being deleted for good. That is never taken back: ADR 18.
 STAYS: dict[str, Any] = {"erasing": {"$exists": False}}
 DEFAULT_EXPERIMENT_ID = 0
 
-# What a write needs to know of its run: whether it may, and what the run's children copy.
+# Fields of its run that a write needs: whether it may, and what the run's children copy.
 CHILD_FIELDS = {"lifecycle_stage": 1, "experiment_id": 1, "start_time": 1}
 
 
@@ -37,6 +37,20 @@ async def find_run(
     if run is None:
         refuse_unknown_run(run_id)
     return run
+
+
+async def require_visible_runs(database: Database, *run_ids: str) -> None:
+    """Where workspaces are enabled, refuse runs that are not there, though there is nothing to read of them.
+
+    Without them MLflow answers such questions with nothing, and asks nothing.
+    """
+    if not workspaces_enabled():
+        return
+    query = scoped({"_id": {"$in": list(run_ids)}})
+    visible = {run["_id"] async for run in database.collection(RunFields).find(query, {"_id": 1})}
+    for run_id in run_ids:
+        if run_id not in visible:
+            refuse_unknown_run(run_id)
 
 
 async def find_active_run(
@@ -97,6 +111,15 @@ async def require_active_experiment(database: Database, experiment_id: str | int
         refuse_unknown_experiment(number)
     check_experiment_active(experiment)
     return number
+
+
+async def visible_experiments(database: Database, numbers: list[int]) -> list[int]:
+    """The experiments whose spans and points may be read, which have no workspace themselves."""
+    if not workspaces_enabled():
+        return numbers
+    experiments = database.collection(ExperimentFields)
+    found = {each["_id"] async for each in experiments.find(scoped({"_id": {"$in": numbers}}), {"_id": 1})}
+    return [number for number in numbers if number in found]
 
 
 def refuse_unknown_dataset(dataset_id: str) -> NoReturn:

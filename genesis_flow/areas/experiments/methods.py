@@ -18,6 +18,8 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import append_to_uri_path, resolve_uri_if_local
+from mlflow.utils.workspace_context import ServerWorkspaceContext
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
@@ -33,11 +35,13 @@ from genesis_flow.areas.experiments.guards import (
     refuse_unknown_experiment,
     validate_max_results,
 )
+from genesis_flow.areas.experiments.places import artifact_root
 from genesis_flow.areas.experiments.search import experiment_page
 from genesis_flow.areas.metrics.documents import MetricHeadFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.retention import with_retention
 from genesis_flow.areas.traces.writing.closure import erase_assessments_of_runs
+from genesis_flow.areas.workspaces.contents import refuse_single_tenant
 from genesis_flow.compat.validation import (
     parse_experiment_id,
     parse_experiment_ids,
@@ -45,13 +49,14 @@ from genesis_flow.compat.validation import (
     validate_experiment_name,
     validate_experiment_tag,
 )
+from genesis_flow.core.errors import invalid
 from genesis_flow.documents.entities import experiment_entity
 from genesis_flow.documents.keys import escape, stored_text
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.error_edge import is_unauthorized
 from genesis_flow.mongo.operation import Area, drawn_once, is_repetition, long_mutation, mutation, operation
-from genesis_flow.mongo.scoping import current_workspace, scoped
+from genesis_flow.mongo.scoping import current_workspace, scoped, workspaces_enabled
 from genesis_flow.mongo.writes import insert_once
 
 
@@ -62,22 +67,27 @@ class Experiments(Area):
 
     async def opened(self) -> None:
         """Create the default experiment, which clients and the UI count on."""
-        if await self._experiments.find_one({"_id": DEFAULT_EXPERIMENT_ID}, {"_id": 1}):
+        experiments = self.database.everywhere(ExperimentFields)
+        if not workspaces_enabled():
+            await refuse_single_tenant(self.database)  # not at once: a second socket would stay in the pool
+        default = await experiments.find_one({"_id": DEFAULT_EXPERIMENT_ID}, {"_id": 1})
+        if default:
             return
-        document = self._new(DEFAULT_EXPERIMENT_ID, Experiment.DEFAULT_EXPERIMENT_NAME, None, None)
+        with ServerWorkspaceContext(DEFAULT_WORKSPACE_NAME):  # whoever is the first to ask
+            document = await self._new(DEFAULT_EXPERIMENT_ID, Experiment.DEFAULT_EXPERIMENT_NAME, None, None)
         try:
-            await self._experiments.insert_one(document)
+            await experiments.insert_one(document)
         except DuplicateKeyError:
             return  # another client was first
         except OperationFailure as error:
             if not is_unauthorized(error):  # a user who may only read needs none
                 raise
 
-    def _new(
+    async def _new(
         self, experiment_id: int, name: str, artifact_location: str | None, tags: list[ExperimentTag] | None
     ) -> dict[str, Any]:
         now = get_current_time_millis()
-        root = resolve_uri_if_local(self.settings.artifact_root)
+        root = await artifact_root(self.database, self.settings.artifact_root)
         fields = ExperimentFields(
             _id=experiment_id,
             workspace=current_workspace(),
@@ -96,6 +106,8 @@ class Experiments(Area):
     ) -> str:
         """Make an experiment with a name of its own, and answer its id."""
         validate_experiment_name(name)
+        if artifact_location and workspaces_enabled():
+            raise invalid("artifact_location cannot be specified when workspaces are enabled")
         if artifact_location:
             artifact_location = resolve_uri_if_local(artifact_location)
             validate_experiment_artifact_location_length(artifact_location)
@@ -110,7 +122,8 @@ class Experiments(Area):
 
         experiment_id = await drawn_once("experiment", draw)
         try:
-            await insert_once(self._experiments, self._new(experiment_id, name, artifact_location, tags))
+            document = await self._new(experiment_id, name, artifact_location, tags)
+            await insert_once(self._experiments, document)
         except DuplicateKeyError as error:
             _refuse_taken(name, error)
         return str(experiment_id)
@@ -138,11 +151,11 @@ class Experiments(Area):
         """A page of the experiments that match."""
         validate_max_results(max_results)
         page = experiment_page(view_type, filter_string, order_by, page_token)
-        found = await self._experiments.find(
+        experiments = await self._experiments.find(
             scoped(page.query), sort=page.sort, limit=max_results + 1, batch_size=BATCH
         ).to_list()
-        token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
-        return PagedList([_entity(document) for document in found[:max_results]], token)
+        token = page.token_after(experiments[max_results - 1]) if len(experiments) > max_results else None
+        return PagedList([_entity(document) for document in experiments[:max_results]], token)
 
     @mutation
     async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
@@ -246,7 +259,9 @@ class Experiments(Area):
         if not experiment_ids:
             return []
         query = {"_id": {"$in": parse_experiment_ids([*experiment_ids])}, "lifecycle_stage": ACTIVE}
-        return [str(found["_id"]) async for found in self._experiments.find(scoped(query), {"_id": 1})]
+        return [
+            str(experiment["_id"]) async for experiment in self._experiments.find(scoped(query), {"_id": 1})
+        ]
 
     async def _find(self, experiment_id: str, view_type: int) -> dict[str, Any]:
         number = experiment_number(experiment_id)

@@ -1,7 +1,8 @@
 """Budgets of the gateway, and what was spent.
 
 Round trips: all one; two for a budget of an endpoint, which has to be there, and three for a change. What was
-spent is read from one index over the traces of endpoints, without the traces.
+spent takes two: it is read from sums that readers keep, and, for the last minutes, from an index over the
+traces of endpoints.
 """
 
 from enum import Enum
@@ -23,17 +24,11 @@ from genesis_flow.areas.gateway import entities as told
 from genesis_flow.areas.gateway.documents import BudgetFields
 from genesis_flow.areas.gateway.remembered import forget
 from genesis_flow.areas.gateway.shared import change_of, missing, new, require_endpoint
-from genesis_flow.areas.traces.documents import (
-    AUTH_USERNAME_PATH,
-    GATEWAY_ENDPOINT_PATH,
-    TOTAL_COST_PATH,
-    TraceFields,
-)
+from genesis_flow.areas.traces.sums.costs import Calls, cost_of_traces
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import BATCH, Collection
-from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation, operation
 from genesis_flow.mongo.scoping import scoped
 
@@ -149,7 +144,8 @@ class GatewayBudgets(Area):
     @operation
     async def list_budget_policies_across_workspaces(self) -> list[GatewayBudgetPolicy]:
         """The budgets of all workspaces, by id: for the server itself, which enforces them all."""
-        found = await self._budgets.find({}, sort=_ID_ORDER, batch_size=BATCH).to_list()
+        budgets = self.database.everywhere(BudgetFields)
+        found = await budgets.find({}, sort=_ID_ORDER, batch_size=BATCH).to_list()
         return [told.budget_policy(each) for each in found]
 
     @operation
@@ -162,39 +158,9 @@ class GatewayBudgets(Area):
         username: str | None = None,
     ) -> float:
         """What calls of endpoints have cost, by their traces that began from one time to before the other."""
-        return await cost_of_traces(
-            self.database,
-            start_time_ms,
-            end_time_ms,
-            workspace=workspace,
-            endpoint_id=endpoint_id,
-            username=username,
-        )
-
-
-async def cost_of_traces(
-    database: Database,
-    start_time_ms: int,
-    end_time_ms: int,
-    *,
-    workspace: str | None = None,
-    endpoint_id: str | None = None,
-    username: str | None = None,
-) -> float:
-    traces = database.collection(TraceFields)
-    query: Document = {
-        # Comparisons in the place of KNOWN and of existence, which an index alone could not answer.
-        "experiment_id": {"$gte": 0},
-        # Not scoped: a budget may be for all workspaces.
-        **({} if workspace is None else {"workspace": workspace}),
-        GATEWAY_ENDPOINT_PATH: {"$gte": ""} if endpoint_id is None else endpoint_id,
-        "request_time": {"$gte": start_time_ms, "$lt": end_time_ms},
-        **({} if username is None else {AUTH_USERNAME_PATH: username}),
-    }
-    total = {"$group": {"_id": None, "cost": {"$sum": f"${TOTAL_COST_PATH}"}}}
-    cursor = await traces.aggregate([{"$match": query}, total])
-    found = await cursor.to_list()
-    return float(found[0]["cost"]) if found else 0.0
+        # A budget may be for all workspaces.
+        calls = Calls(workspace, endpoint_id, username)
+        return await cost_of_traces(self.database, start_time_ms, end_time_ms, calls)
 
 
 def _unknown(budget_policy_id: str) -> entities.Refusal:

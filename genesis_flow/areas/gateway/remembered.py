@@ -30,11 +30,10 @@ _remembered: "weakref.WeakKeyDictionary[Database, _Looked]" = weakref.WeakKeyDic
 
 async def remembered(database: Database, key: Hashable, look: Callable[[], Awaitable[T]]) -> T:
     """What ``look`` finds under that key, as it is or was within the last second. None is not remembered."""
+    known: T | None = at_hand(database, key)
+    if known is not None:
+        return known
     looked = _remembered.setdefault(database, _Looked())
-    known = looked.found.get(key)
-    if known is not None and time.monotonic() - known[0] < SECONDS:
-        found: T = known[1]
-        return found
     began, changes = time.monotonic(), looked.changes
     found = await look()
     if found is None:
@@ -44,6 +43,13 @@ async def remembered(database: Database, key: Hashable, look: Callable[[], Await
             looked.found.clear()
         looked.found[key] = (began, found)
     return found
+
+
+def at_hand(database: Database, key: Hashable) -> Any:
+    """What is remembered under that key, or None. For any thread, which then need not wait for the loop."""
+    looked = _remembered.get(database)
+    known = None if looked is None else looked.found.get(key)
+    return None if known is None or time.monotonic() - known[0] >= SECONDS else known[1]
 
 
 def forget(database: Database) -> None:

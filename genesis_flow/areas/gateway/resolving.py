@@ -1,6 +1,7 @@
 """Endpoints as calls need them: with their models, decrypted secrets and guardrails. Only the server asks.
 
-Round trips: one, at most once a second for each endpoint and process; then none.
+Round trips: one, at most once a second for each endpoint and process; then none, and a blocking caller need
+not go to the loop either.
 """
 
 import asyncio
@@ -10,10 +11,11 @@ from genesis_flow.areas.gateway import entities as told
 from genesis_flow.areas.gateway.documents import EndpointFields
 from genesis_flow.areas.gateway.guardrails import guardrail_configs
 from genesis_flow.areas.gateway.joining import CALLED, read
-from genesis_flow.areas.gateway.remembered import remembered
+from genesis_flow.areas.gateway.remembered import at_hand, remembered
 from genesis_flow.areas.gateway.shared import missing
 from genesis_flow.compat import crypto
 from genesis_flow.documents.plain import Document
+from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import current_workspace
 
@@ -33,14 +35,28 @@ class GatewayCalls(Area):
             found = await read(self.database, EndpointFields, {"name": name}, *CALLED)
             return found[0] if found else None
 
-        document = await remembered(self.database, ("endpoint", current_workspace(), name), look)
+        document = await remembered(self.database, _key(name), look)
         if document is None:
             raise missing("GatewayEndpoint", name=name)()
         if crypto.is_derived():
-            config = endpoint_config(document)
-        else:
-            config = await asyncio.to_thread(endpoint_config, document)
-        return config, guardrail_configs(document)
+            return _resolved(document)
+        return await asyncio.to_thread(_resolved, document)
+
+
+def endpoint_at_hand(
+    database: Database, name: str
+) -> "tuple[GatewayEndpointConfig, list[GatewayGuardrailConfig]] | None":
+    """What a call needs, if this process remembers it. For any thread."""
+    document = at_hand(database, _key(name))
+    return _resolved(document) if document is not None and crypto.is_derived() else None
+
+
+def _key(name: str) -> tuple[str, str, str]:
+    return ("endpoint", current_workspace(), name)
+
+
+def _resolved(document: Document) -> "tuple[GatewayEndpointConfig, list[GatewayGuardrailConfig]]":
+    return endpoint_config(document), guardrail_configs(document)
 
 
 def endpoint_config(document: Document) -> "GatewayEndpointConfig":

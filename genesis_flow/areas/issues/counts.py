@@ -5,9 +5,9 @@ whichever experiment; several of them count once. To count costs an index key fo
 of issues would cost what all their traces cost. So the number is kept with the issue, where an index sorts
 by it.
 
-Who makes, renames or deletes references marks the issues before (``changing``, and ``counted`` goes) and
-again after: one command each, and none if no reference to an issue is concerned. Who counts reads the issue
-from the primary, then its references, and keeps the number only if the issue is still as it was read:
+A call that makes, renames or deletes references marks the issues before (``changing``, and ``counted`` goes)
+and again after: one command each, and none if no reference to an issue is concerned. A reader that counts
+reads the issue from the primary, then its references, and keeps the number only if the issue is as it was:
 ``changes`` counts the marks, so no change can have come in between, and while one is under way nothing is
 kept. All of it are commands on one document each, and need no transaction.
 
@@ -15,11 +15,12 @@ kept. All of it are commands on one document each, and need no transaction.
   slower, and right. By then no command of that call can still come.
 - An issue whose id was chosen by its maker may have references already, and one may be under way that found
   no issue to mark. So it is born with a mark.
-- Who renames or deletes names the reference as it was read, so none goes unmarked. Only if two clients state
-  the same trace at the same moment, with references of the same id to different issues, it takes the doctor.
+- A call that renames or deletes names the reference as it was read, so none goes unmarked. Only if two
+  clients state one trace at the same moment, with references of one id to different issues, the doctor has to
+  mend it.
 - Imports and rollbacks mark all issues of their workspace around each portion of assessments.
-- Who may not write keeps nothing and gets the same numbers. ``genesis-flow doctor --deep`` compares them all
-  with the references; with ``--repair`` those that were made wrong by other means are counted anew.
+- A reader that may not write keeps nothing and gets the same numbers. ``genesis-flow doctor --deep`` compares
+  them all with the references; with ``--repair`` those that were made wrong by other means are counted anew.
 """
 
 import logging
@@ -72,7 +73,7 @@ def ended(by: str) -> Document:
 @asynccontextmanager
 async def changing_references(database: Database, issue_ids: Iterable[str]) -> AsyncIterator[None]:
     """Around the commands that make, rename or delete references to these issues."""
-    # What an attempt has marked before its time was up: the repetition may find nothing more to change.
+    # Marks of an attempt whose time was up: the repetition may find nothing more to change.
     left: set[str] = await drawn_once("marked issues", _none)
     left.update(issue_ids)
     if not left:
@@ -101,8 +102,8 @@ async def delete_assessments(database: Database, query: Document) -> None:
     """Delete all assessments of a ``query``, references by the names they have when they go."""
     assessments = database.collection(AssessmentFields)
     while True:
-        found = assessments.find({**query, "kind": KIND}, {"_id": 0, "name": 1}, batch_size=BATCH)
-        names = sorted({each["name"] async for each in found})
+        references = assessments.find({**query, "kind": KIND}, {"_id": 0, "name": 1}, batch_size=BATCH)
+        names = sorted({each["name"] async for each in references})
         async with changing_references(database, names):
             named = [{"kind": {"$ne": KIND}}, {"kind": KIND, "name": {"$in": names}}]
             await assessments.delete_many({**query, "$or": named})

@@ -14,7 +14,7 @@ from genesis_flow.documents.keys import unescape_map
 USUAL_ORDER = [("rank", DESCENDING), ("created_time", DESCENDING), ("_id", DESCENDING)]
 # Of two issues as bad, the one that more traces have is first.
 COUNT_ORDER = [USUAL_ORDER[0], ("traces", DESCENDING), *USUAL_ORDER[1:]]
-# What the short view of an issue leaves out.
+# Fields that the short view of an issue leaves out.
 LONG_FIELDS = ("description", "root_causes", "metadata")
 
 

@@ -163,9 +163,9 @@ class Issues(Area):
             check_fields(metadata=merged)
             unchanged = scoped({"_id": issue_id, "metadata": seen.get("metadata")})
             changed = {**update, "$set": {**update["$set"], "metadata": _escaped(merged)}}
-            found = await self._issues.find_one_and_update(unchanged, changed, return_document=True)
-            if found is not None:
-                return issue_entity(found)
+            issue = await self._issues.find_one_and_update(unchanged, changed, return_document=True)
+            if issue is not None:
+                return issue_entity(issue)
 
 
 def _texts(name: str | None, description: str | None) -> Document:
@@ -179,7 +179,7 @@ def _texts(name: str | None, description: str | None) -> Document:
 
 
 def _begun(is_drawn: bool) -> Document:
-    """What an issue knows of its traces. Nobody refers to an id that was drawn just now."""
+    """The count of its traces that an issue is born with. Nobody refers to an id that was drawn just now."""
     return {"traces": 0, "counted": True} if is_drawn else {"changing": [new_mark(call_token())]}
 
 

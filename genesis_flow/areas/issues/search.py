@@ -95,14 +95,15 @@ class IssueSearch(Area):
             query["$and"] = conditions
         short = dict.fromkeys(LONG_FIELDS, 0) if view == "basic" else None
         order = _order(order_by)
-        total, (found, token, counts) = await asyncio.gather(
+        total, (documents, token, counts) = await asyncio.gather(
             self._total(query, include_total_count),
             self._by_count(query, limit, page_token, short)
             if include_trace_count and not order_by
             else self._ordered(query, order, limit, page_token, short, include_trace_count),
         )
         issues = [
-            issue_entity(each, counts.get(each["_id"], 0) if include_trace_count else None) for each in found
+            issue_entity(each, counts.get(each["_id"], 0) if include_trace_count else None)
+            for each in documents
         ]
         return issue_page(issues, token, total)
 
@@ -121,13 +122,13 @@ class IssueSearch(Area):
         """A page in an order that the database knows."""
         kinds = [_KINDS[field] for field, _ in order]
         issues = self._found_issues
-        found, token = await entities.page(issues, query, order, limit, page_token, kinds, projection)
-        return found, token, await self._counts_of(found) if counted else {}
+        page, token = await entities.page(issues, query, order, limit, page_token, kinds, projection)
+        return page, token, await self._counts_of(page) if counted else {}
 
-    async def _counts_of(self, found: list[Document]) -> dict[str, int]:
-        uncounted = [each["_id"] for each in found if "counted" not in each]
+    async def _counts_of(self, issues: list[Document]) -> dict[str, int]:
+        uncounted = [each["_id"] for each in issues if "counted" not in each]
         counts = await count_traces(self.database, uncounted)
-        return {each["_id"]: each.get("traces", 0) for each in found} | counts
+        return {each["_id"]: each.get("traces", 0) for each in issues} | counts
 
     async def _by_count(
         self, query: Document, limit: int, page_token: str | None, projection: Document | None
@@ -147,17 +148,17 @@ class IssueSearch(Area):
         # Those that were counted just now stand beside the others: not all of them could be kept, and one
         # whose references change at this moment must not be missed.
         rest = {**query, "traces": {"$gte": 0}, **({"_id": {"$nin": list(counts)}} if counts else {})}
-        found, token = await entities.page(
+        page, token = await entities.page(
             issues, rest, COUNT_ORDER, limit, page_token, kinds, projection, question
         )
         places = [_place(each, counts.get(each["_id"], 0)) for each in uncounted]
         if places := [place for place in places if after is None or place < after]:
-            found, token = await self._joined(found, places, limit, token, projection, question)
-        return found, token, {each["_id"]: each.get("traces", 0) for each in found} | counts
+            page, token = await self._joined(page, places, limit, token, projection, question)
+        return page, token, {each["_id"]: each.get("traces", 0) for each in page} | counts
 
     async def _joined(
         self,
-        found: list[Document],
+        issues: list[Document],
         places: list[list[Any]],
         limit: int,
         token: str | None,
@@ -165,9 +166,9 @@ class IssueSearch(Area):
         question: list[Any],
     ) -> tuple[list[Document], str | None]:
         """A page of issues that were found in order, and of others at these places."""
-        places = sorted([*(_place(each, each["traces"]) for each in found), *places], reverse=True)
+        places = sorted([*(_place(each, each["traces"]) for each in issues), *places], reverse=True)
         shown = [place[-1] for place in places[:limit]]
-        known = {each["_id"]: each for each in found}
+        known = {each["_id"]: each for each in issues}
         others = {"_id": {"$in": [issue_id for issue_id in shown if issue_id not in known]}}
         if others["_id"]["$in"]:
             more = self._found_issues.find(scoped(others), projection, batch_size=BATCH)

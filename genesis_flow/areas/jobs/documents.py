@@ -40,6 +40,9 @@ class JobFields(Declared):
     lease_expires_at: int | None = Field(
         default=None, description="Until when a running job is known to be alive; then others take it over."
     )
+    claim: str | None = Field(
+        default=None, description="Which run of it this is: one whose lease was taken over changes no other."
+    )
     next_attempt_at: int | None = Field(default=None, description="Before this it is not tried again.")
     status_message: str | None = Field(default=None, description="What a running job says of itself.")
     progress: dict[str, Any] | None = Field(

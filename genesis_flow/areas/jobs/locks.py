@@ -10,13 +10,14 @@ lease of a scheduler one or two, its renewal one.
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from genesis_flow.areas.jobs.claims import Claims
 from genesis_flow.areas.jobs.documents import JobFields, JobLockFields, SchedulerLeaseFields
 from genesis_flow.areas.jobs.transitions import CANCELED, ENDED, PENDING, Change, is_past
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import Collection
-from genesis_flow.mongo.operation import Area, call_token, is_repetition, mutation
+from genesis_flow.mongo.operation import Area, call_token, heartbeat, is_repetition, mutation
 from genesis_flow.mongo.scoping import scoped
 
 # A canceled job's worker is still stopping what it began; it gives the lock back itself.
@@ -25,14 +26,19 @@ _DONE = {PENDING, *ENDED} - {CANCELED}
 _SLACK = 1.15
 
 
-class JobLocks(Area):
+class JobLocks(Claims, Area):
     @mutation
     async def lock_job_key(self, lock_key: str, job_id: str) -> int | None:
         """Let a job have a key for itself: since when it has it, or None if a job that runs has it."""
         jobs, locks = self.database.collection(JobFields), self.database.collection(JobLockFields)
         asking = await entities.find(
-            jobs, {"_id": job_id}, entities.unknown(f"Job with ID {job_id} not found"), {"timeout": 1}
+            jobs,
+            {"_id": job_id},
+            entities.unknown(f"Job with ID {job_id} not found"),
+            {"timeout": 1, "claim": 1},
         )
+        if self._has_lost(asking):  # its lock is that of the next run
+            return None
         if asking.get("timeout") is None:
             raise invalid("Exclusive job locks require non-null timeout.")
         fresh = Change({"job_id": job_id}, {"acquired_at": 0})
@@ -59,7 +65,7 @@ class JobLocks(Area):
         locks = self.database.collection(JobLockFields)
         await locks.delete_one(scoped({"_id": lock_key, "job_id": job_id, "acquired_at": acquired_at}))
 
-    @mutation
+    @heartbeat
     async def take_scheduler_lease(self, lease_key: str, ttl_seconds: int) -> int | None:
         """Be the one server that does a task for some time: since when, or None if another is."""
         leases = self.database.collection(SchedulerLeaseFields)
@@ -78,14 +84,16 @@ class JobLocks(Area):
         mine = await leases.find_one({"_id": lease_key, "holder": call_token()})
         return None if mine is None else int(mine["acquired_at"])
 
-    @mutation
+    @heartbeat
     async def renew_scheduler_lease(
         self, lease_key: str, acquired_at: int, held_seconds: int, ttl_seconds: int
     ) -> int | None:
         """Stay the one server that does a task, from now on for so long; None if another took it over."""
         leases = self.database.collection(SchedulerLeaseFields)
-        held = {"_id": lease_key, "acquired_at": acquired_at, "ttl_seconds": held_seconds}
-        return await self._put(leases, held, Change(_lasting(ttl_seconds), _times(ttl_seconds)))
+        lease = {"acquired_at": acquired_at, "ttl_seconds": held_seconds}
+        held = {"_id": lease_key, "$or": [lease, {"holder": call_token()}]}
+        kept = Change({"holder": call_token(), **_lasting(ttl_seconds)}, _times(ttl_seconds))
+        return await self._put(leases, held, kept)
 
     async def _put(
         self, collection: Collection, query: Document, change: Change, *, upsert: bool = False

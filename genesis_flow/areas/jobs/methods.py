@@ -4,6 +4,9 @@ A job is one document, and each step of its life is one update whose condition i
 of several servers that claim a job one succeeds. A repeated call knows the change that its first try made, so
 that no claim is lost with its answer. Times are the database's (``transitions.py``).
 
+A store that has begun a run of a job (``claims.py``) changes no other run of it. One that lost it to another
+reads that the job is canceled, and MLflow's runners then end their work.
+
 Round trips: create, get, list one (a list fetches no pages), each step one, and one more where it is refused;
 a try after a failure two, since the delay depends on how many there were; delete two, and one for the locks.
 """
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pymongo import ReturnDocument
 
+from genesis_flow.areas.jobs.claims import Claims
 from genesis_flow.areas.jobs.documents import OLDEST_FIRST, JobFields, JobLockFields, job_entity
 from genesis_flow.areas.jobs.transitions import (
     CANCELED,
@@ -39,7 +43,15 @@ from genesis_flow.documents.keys import escape
 from genesis_flow.documents.plain import Document
 from genesis_flow.kit import entities
 from genesis_flow.mongo.binding import BATCH, Collection
-from genesis_flow.mongo.operation import Area, call_token, is_repetition, long_mutation, mutation, operation
+from genesis_flow.mongo.operation import (
+    Area,
+    call_token,
+    heartbeat,
+    is_repetition,
+    long_mutation,
+    mutation,
+    operation,
+)
 from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.mongo.writes import insert_once
 
@@ -51,7 +63,7 @@ if TYPE_CHECKING:
 WITHOUT_LEASE_MILLISECONDS = 60_000
 
 
-class Jobs(Area):
+class Jobs(Claims, Area):
     @property
     def _jobs(self) -> Collection:
         return self.database.collection(JobFields)
@@ -98,8 +110,9 @@ class Jobs(Area):
 
     @operation
     async def get_job(self, job_id: str) -> "Job":
-        """The job with this id."""
-        return job_entity(await self._found(job_id))
+        """The job with this id; canceled, for the store whose run of it another has taken over."""
+        found = await self._found(job_id)
+        return job_entity({**found, "status": CANCELED} if self._has_lost(found) else found)
 
     @operation
     async def list_jobs(
@@ -126,41 +139,44 @@ class Jobs(Area):
     @mutation
     async def claim_job(self, job_id: str, lease_duration: float | None = None) -> "JobUpdateStatus":
         """Begin a job that waits, for whoever is the first to ask."""
-        return _status(await self._moved(job_id, (PENDING,), _leased(lease_duration), self._is_due()))
+        return await self._begun(job_id, PENDING, lease_duration, self._is_due())
 
     @mutation
     async def start_job(self, job_id: str) -> None:
         """Begin a job that waits, or refuse."""
-        await self._must(job_id, "start", (PENDING,), _leased(None), self._is_due())
+        await self._must(job_id, "start", (PENDING,), _run_for(None), self._is_due())
+        self._claimed[job_id] = call_token()
 
-    @mutation
+    @heartbeat
     async def renew_job_lease(self, job_id: str, lease_duration: float) -> "JobUpdateStatus":
         """Say that a job still runs."""
         if lease_duration is None:
             raise invalid("`lease_duration` must be provided when renewing a job lease.")
-        return _status(await self._moved(job_id, (RUNNING,), _leased(lease_duration)))
+        return _status(await self._moved(job_id, (RUNNING,), _leased(lease_duration), self._own(job_id)))
 
     @mutation
     async def retry_job(self, job_id: str) -> int:
         """Let a job that runs wait for another try; the number of tries after the first."""
         change = Change(waiting().values, counted=("retry_count",))
-        return int((await self._must(job_id, "retry", (RUNNING,), change))["retry_count"])
+        return int((await self._by_runner(job_id, "retry", (RUNNING,), change))["retry_count"])
 
     @mutation
     async def mark_job_needs_recovery(self, job_id: str) -> "JobUpdateStatus":
         """Say of a running job that nobody watches it any more."""
         change = Change({"status": NEEDS_RECOVERY, "lease_expires_at": None})
-        return _status(await self._moved(job_id, (RUNNING,), change))
+        return _status(await self._moved(job_id, (RUNNING,), change, self._own(job_id)))
 
     @mutation
     async def reattach_job(self, job_id: str, lease_duration: float | None = None) -> "JobUpdateStatus":
         """Watch a job again that nobody watched."""
-        return _status(await self._moved(job_id, (NEEDS_RECOVERY,), _leased(lease_duration)))
+        return await self._begun(job_id, NEEDS_RECOVERY, lease_duration)
 
     @mutation
     async def requeue_job(self, job_id: str) -> "JobUpdateStatus":
         """Let a job that nobody watched wait for somebody to run it."""
-        return _status(await self._moved(job_id, (NEEDS_RECOVERY,), waiting()))
+        moved = await self._moved(job_id, (NEEDS_RECOVERY,), waiting())
+        self._forget(job_id, moved[0])
+        return _status(moved)
 
     @mutation
     async def report_job_result(
@@ -174,32 +190,34 @@ class Jobs(Area):
         """End a job that runs with what came of it."""
         # Callers decide about another try before they report.
         payload = _payload(str(status), result, error_message)
-        await self._must(job_id, "report result", (RUNNING, NEEDS_RECOVERY), ended(str(status), payload))
+        statuses = (RUNNING, NEEDS_RECOVERY)
+        await self._by_runner(job_id, "report result", statuses, ended(str(status), payload))
 
     @mutation
     async def reset_job(self, job_id: str) -> None:
         """Let a job that has not ended wait again."""
         await self._must(job_id, "reset", LIVE, waiting())
+        self._forget(job_id)
 
     @mutation
     async def finish_job(self, job_id: str, result: str) -> None:
         """End a job with its result."""
-        await self._must(job_id, "finish", LIVE, ended(SUCCEEDED, result))
+        await self._by_runner(job_id, "finish", LIVE, ended(SUCCEEDED, result))
 
     @mutation
     async def mark_job_timed_out(self, job_id: str) -> None:
         """End a job that ran too long."""
-        await self._must(job_id, "time out", LIVE, ended(TIMEOUT, None))
+        await self._by_runner(job_id, "time out", LIVE, ended(TIMEOUT, None))
 
     @mutation
     async def fail_job(self, job_id: str, error: str) -> None:
         """End a job with its error."""
-        await self._must(job_id, "fail", LIVE, ended(FAILED, error))
+        await self._by_runner(job_id, "fail", LIVE, ended(FAILED, error))
 
     @mutation
     async def cancel_job(self, job_id: str) -> "Job":
         """End a job that nobody wants any more."""
-        return job_entity(await self._must(job_id, "cancel", LIVE, ended(CANCELED, None)))
+        return job_entity(await self._by_runner(job_id, "cancel", LIVE, ended(CANCELED, None)))
 
     @mutation
     async def retry_or_fail_job(self, job_id: str, error: str) -> int | None:
@@ -209,15 +227,16 @@ class Jobs(Area):
         before = await self._found(job_id)
         tried = int(before["retry_count"])
         if is_repetition() and before.get("change") == call_token():
+            self._forget(job_id)
             return None if before["status"] == FAILED else tried
         if tried >= most_retries():
-            await self._must(job_id, "fail", (RUNNING,), ended(FAILED, error))
+            await self._by_runner(job_id, "fail", (RUNNING,), ended(FAILED, error))
             return None
         change = Change(
             waiting(retry_count=tried + 1).values,
             times={"next_attempt_at": retry_delay_seconds(tried + 1) * 1000},
         )
-        moved = await self._must(job_id, "fail", (RUNNING,), change, {"retry_count": tried})
+        moved = await self._by_runner(job_id, "fail", (RUNNING,), change, {"retry_count": tried})
         return int(moved["retry_count"])
 
     @mutation
@@ -318,6 +337,34 @@ class Jobs(Area):
         found = await self._found(job_id)
         return is_repetition() and found.get("change") == call_token(), found
 
+    async def _begun(
+        self, job_id: str, status: str, seconds: float | None, condition: Document | None = None
+    ) -> "JobUpdateStatus":
+        moved = await self._moved(job_id, (status,), _run_for(seconds), condition)
+        if moved[0]:
+            self._claimed[job_id] = call_token()
+        return _status(moved)
+
+    async def _by_runner(
+        self,
+        job_id: str,
+        action: str,
+        statuses: tuple[str, ...],
+        change: Change,
+        condition: Document | None = None,
+    ) -> Document:
+        """End a run, unless another has taken it over."""
+        done, found = await self._moved(job_id, statuses, change, {**(condition or {}), **self._own(job_id)})
+        if not done:
+            if self._has_lost(found) and found["status"] in statuses:
+                raise invalid(
+                    f"This run of job {job_id} cannot {action}: its lease ended, "
+                    "and another server has taken the job over."
+                )
+            _refuse(found, action, statuses)
+        self._forget(job_id)
+        return found
+
     async def _must(
         self,
         job_id: str,
@@ -334,9 +381,11 @@ class Jobs(Area):
     async def _tell(self, job_id: str, change: Change) -> None:
         from genesis_flow.compat.jobs import JobTerminalStateUpdateException
 
-        done, found = await self._moved(job_id, LIVE, change)
+        done, found = await self._moved(job_id, LIVE, change, self._own(job_id))
         if not done:
-            raise JobTerminalStateUpdateException(job_id, found["status"])
+            raise JobTerminalStateUpdateException(
+                job_id, CANCELED if self._has_lost(found) else found["status"]
+            )
 
 
 def _unknown(job_id: str) -> entities.Refusal:
@@ -363,6 +412,12 @@ def _leased(seconds: float | None) -> Change:
     if not math.isfinite(seconds) or seconds <= 0:
         raise invalid("`lease_duration` must be a finite positive number.")
     return Change({"status": RUNNING}, times={"lease_expires_at": seconds * 1000})
+
+
+def _run_for(seconds: float | None) -> Change:
+    """A run of a job begins."""
+    leased = _leased(seconds)
+    return Change({**leased.values, "claim": call_token()}, leased.times)
 
 
 def _has(document: Document, params: dict[str, Any]) -> bool:

@@ -84,7 +84,7 @@ def ended(status: str, result: str | None, **values: Any) -> Change:
 
 
 def waiting(**values: Any) -> Change:
-    return _becomes(PENDING, values)
+    return _becomes(PENDING, {**values, "claim": None})
 
 
 def _becomes(status: str, values: Document) -> Change:

@@ -12,14 +12,14 @@ from genesis_flow.mongo.scoping import scoped
 
 
 class EndpointNames(Declared):
-    """What is read of the gateway's endpoints; the collection is the gateway's."""
+    """Fields that are read of the gateway's endpoints; the collection is the gateway's."""
 
     class Settings(CollectionSettings):
         name = "gateway_endpoints"
 
 
 class GuardrailScorers(Declared):
-    """What is read of the gateway's guardrails; the collection is the gateway's."""
+    """Fields that are read of the gateway's guardrails; the collection is the gateway's."""
 
     class Settings(CollectionSettings):
         name = "gateway_guardrails"
@@ -28,20 +28,20 @@ class GuardrailScorers(Declared):
 async def refuse_guardrail(database: Database, scorer_id: str, version: int | str | None) -> None:
     """Refuse to delete what a guardrail is made of; MLflow's SQL store leaves that to its database."""
     query = {"scorer.id": scorer_id} | ({} if version is None else {"scorer.version": int(version)})
-    found = await database.collection(GuardrailScorers).find_one(scoped(query), {"name": 1})
-    if found is not None:
+    guardrail = await database.collection(GuardrailScorers).find_one(scoped(query), {"name": 1})
+    if guardrail is not None:
         raise MlflowException(
-            f"The guardrail {found['name']!r} uses this scorer: delete the guardrail first.",
+            f"The guardrail {guardrail['name']!r} uses this scorer: delete the guardrail first.",
             INVALID_STATE,
         )
 
 
 async def endpoint_id_of(database: Database, name: str) -> str:
     """The id of the endpoint that is called so."""
-    found = await database.collection(EndpointNames).find_one(scoped({"name": name}), {"_id": 1})
-    if found is None:
+    endpoint = await database.collection(EndpointNames).find_one(scoped({"name": name}), {"_id": 1})
+    if endpoint is None:
         raise MlflowException(f"GatewayEndpoint not found (name='{name}')", RESOURCE_DOES_NOT_EXIST)
-    return str(found["_id"])
+    return str(endpoint["_id"])
 
 
 async def endpoint_names(database: Database, ids: Iterable[str]) -> dict[str, str]:

@@ -52,9 +52,9 @@ class Scorers(Area):
         _, scorer = await asyncio.gather(
             require_active_experiment(self.database, experiment_id), self._find_scorer(named, LATEST)
         )
-        kept, told, endpoint_id = await to_keep(self.database, serialized_scorer)
+        kept, given_text, endpoint_id = await to_keep(self.database, serialized_scorer)
         if is_repetition() and (made := await self._registered_before(named)) is not None:
-            return scorer_version(made, made["versions"][0], told)
+            return scorer_version(made, made["versions"][0], given_text)
         version = {
             "version": _next_number(scorer),
             "text": kept,
@@ -65,7 +65,7 @@ class Scorers(Area):
         while (written := await self._write_version(named, scorer, version, binding)) is None:
             scorer = await self._find_scorer(named, LATEST)
             version["version"] = _next_number(scorer)
-        return scorer_version(written, version, told)
+        return scorer_version(written, version, given_text)
 
     async def _registered_before(self, named: Document) -> Document | None:
         """The scorer with the version alone that an earlier attempt of this call has registered."""
@@ -101,17 +101,17 @@ class Scorers(Area):
         return scorer if written.matched_count else None
 
     async def _find_scorer(self, query: Document, projection: Document) -> Document | None:
-        found: Document | None = await self._scorers.find_one(scoped(query), projection)
-        return found
+        scorer: Document | None = await self._scorers.find_one(scoped(query), projection)
+        return scorer
 
     @operation
     async def list_scorers(self, experiment_id: str) -> list[ScorerVersion]:
         """The latest version of each scorer of an experiment, by name."""
         number = experiment_number(experiment_id)
-        _, found = await asyncio.gather(
+        _, scorers = await asyncio.gather(
             require_active_experiment(self.database, number), self._latest_scorers([number])
         )
-        return await self._told_scorers(found)
+        return await self._told_scorers(scorers)
 
     @operation
     async def list_scorers_across_experiments(self, experiment_ids: list[str]) -> list[ScorerVersion]:
@@ -136,8 +136,8 @@ class Scorers(Area):
         """A version of a scorer, the latest unless one is named."""
         wanted = LATEST if version is None else {**LATEST, "versions": {"$elemMatch": _numbered(version)}}
         scorer = await self._known_scorer(experiment_id, name, version, wanted)
-        (found,) = scorer["versions"]
-        return scorer_version(scorer, found, await as_given(self.database, found["text"]))
+        (version_there,) = scorer["versions"]
+        return scorer_version(scorer, version_there, await as_given(self.database, version_there["text"]))
 
     async def _known_scorer(
         self, experiment_id: str, name: str, version: int | str | None, projection: Document
@@ -153,11 +153,11 @@ class Scorers(Area):
 
     async def _told_scorers(self, scorers: list[Document]) -> list[ScorerVersion]:
         """The versions of the scorers, with their endpoints by name."""
-        found = [(scorer, version) for scorer in scorers for version in scorer["versions"]]
-        texts = await to_tell(self.database, [version["text"] for _, version in found])
+        versions = [(scorer, version) for scorer in scorers for version in scorer["versions"]]
+        texts = await to_tell(self.database, [version["text"] for _, version in versions])
         return [
             scorer_version(scorer, version, text)
-            for (scorer, version), text in zip(found, texts, strict=True)
+            for (scorer, version), text in zip(versions, texts, strict=True)
         ]
 
     @mutation
@@ -191,14 +191,14 @@ class Scorers(Area):
     async def resolve_endpoint_in_scorer(self, scorer_version: ScorerVersion) -> ScorerVersion:
         """The scorer with the name of its endpoint in place of the id; without a model if that is gone."""
         text = scorer_version._serialized_scorer
-        told = await as_given(self.database, text)
-        if told == text:
+        text_with_name = await as_given(self.database, text)
+        if text_with_name == text:
             return scorer_version
         return ScorerVersion(
             experiment_id=scorer_version.experiment_id,
             scorer_name=scorer_version.scorer_name,
             scorer_version=scorer_version.scorer_version,
-            serialized_scorer=told,
+            serialized_scorer=text_with_name,
             creation_time=scorer_version.creation_time,
             scorer_id=scorer_version.scorer_id,
         )

@@ -72,8 +72,8 @@ class OnlineScoring(Area):
             return []
         query = scoped({"_id": {"$in": [*scorer_ids]}, "online": {"$exists": True}})
         wanted = {"experiment_id": 1, "online": 1}
-        found = await self._scorers_online.find(query, wanted, batch_size=BATCH).to_list()
-        return [online_config(scorer) for scorer in found]
+        configurations = await self._scorers_online.find(query, wanted, batch_size=BATCH).to_list()
+        return [online_config(scorer) for scorer in configurations]
 
     @operation
     async def get_active_online_scorers(self) -> "list[OnlineScorer]":
@@ -81,8 +81,8 @@ class OnlineScoring(Area):
         from mlflow.genai.scorers.online.entities import OnlineScorer
 
         query = scoped({"online.sample_rate": {"$gt": 0}, **HAS_VERSIONS})
-        found = await self._scorers_online.find(query, LATEST, batch_size=BATCH).to_list()
-        active = [scorer for scorer in found if _can_be_online(scorer)]
+        scorers = await self._scorers_online.find(query, LATEST, batch_size=BATCH).to_list()
+        active = [scorer for scorer in scorers if _can_be_online(scorer)]
         texts = await to_tell(
             self.database, [scorer["versions"][-1]["text"] for scorer in active], keeps_unknown=True
         )

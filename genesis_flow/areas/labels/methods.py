@@ -104,17 +104,17 @@ class LabelSchemas(Area):
         async def page() -> tuple[list[Document], str | None]:
             return await entities.page(self._schemas, query, PAGE_ORDER, max_results, page_token, (int, str))
 
-        _, default, (found, token) = await asyncio.gather(
+        _, default, (schemas, token) = await asyncio.gather(
             find_active_experiment(self.database, experiment_id),
             self._schemas.find_one(scoped({**query, "name": _default_name()}), {"_id": 1}),
             page(),
         )
         # The page may have been read before another made the default question, which was then found here.
         is_whole = token is None and page_token is None
-        is_late = default is not None and is_whole and default["_id"] not in {each["_id"] for each in found}
+        is_late = default is not None and is_whole and default["_id"] not in {each["_id"] for each in schemas}
         if is_late or (default is None and await self._made_default(number)):
-            found, token = await page()
-        return PagedList([label_schema_entity(document) for document in found], token)
+            schemas, token = await page()
+        return PagedList([label_schema_entity(document) for document in schemas], token)
 
     async def _made_default(self, number: int) -> bool:
         """Whether the experiment's default question is there now; its id lets all who race make one."""

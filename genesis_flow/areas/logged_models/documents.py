@@ -16,6 +16,7 @@ from genesis_flow.documents.entities import whole
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import SEPARATOR, unescape_map
 from genesis_flow.documents.plain import Document
+from genesis_flow.documents.sharding import ShardKey
 
 
 class LoggedModelFields(Declared):
@@ -40,6 +41,7 @@ class LoggedModelFields(Declared):
 
     class Settings(CollectionSettings):
         name = "logged_models"
+        shard = ShardKey("_id", "A model is written and loaded by its id.", beginning="m-")
         refers = {"experiment_id": "experiments", "source_run_id": "runs"}
         indexes = [
             Index(
@@ -88,6 +90,7 @@ class ModelMetricFields(Declared):
 
     class Settings(CollectionSettings):
         name = "logged_model_metrics"
+        shard = ShardKey("model_id", "A model is shown with its metrics.", beginning="m-")
         refers = {
             "model_id": "logged_models",
             "experiment_id": "experiments",

@@ -29,10 +29,10 @@ async def experiments_of_models(database: Database, metrics: list[Metric]) -> di
     models = database.collection(LoggedModelFields).find(
         scoped({"_id": {"$in": sorted(wanted)}}), {"experiment_id": 1}
     )
-    found = {model["_id"]: model["experiment_id"] async for model in models}
-    for model_id in sorted(wanted - found.keys()):
+    experiments = {model["_id"]: model["experiment_id"] async for model in models}
+    for model_id in sorted(wanted - experiments.keys()):
         refuse_unknown_model(model_id)
-    return found
+    return experiments
 
 
 async def write_model_metrics(

@@ -82,10 +82,10 @@ class ModelFinder:
             if len(points) > FEW:
                 unchecked.append(condition)
             else:
-                found = {point["model_id"] for point in points}
+                model_ids = {point["model_id"] for point in points}
                 if condition.by_latest:
-                    found = await self._satisfying(sorted(found), [condition])
-                candidates = found if candidates is None else candidates & found
+                    model_ids = await self._satisfying(sorted(model_ids), [condition])
+                candidates = model_ids if candidates is None else candidates & model_ids
         return candidates, unchecked
 
     async def _models_with(self, model_ids: list[str], condition: MetricCondition) -> set[str]:
@@ -102,26 +102,26 @@ class ModelFinder:
         """The models among ``model_ids`` that satisfy each condition."""
         satisfying = set(model_ids)
         for condition in conditions:
-            found: set[str] = set()
-            for some in portions(sorted(satisfying)):
-                found |= await self._models_with(some, condition)
-            satisfying = found
+            kept: set[str] = set()
+            for portion in portions(sorted(satisfying)):
+                kept |= await self._models_with(portion, condition)
+            satisfying = kept
         return satisfying
 
     async def _newest(
         self, match: Document, unchecked: list[MetricCondition], after: Position | None, limit: int
     ) -> list[Position]:
-        found: list[Position] = []
+        places: list[Position] = []
         size = CHUNK if unchecked else limit
         while True:
             rows = await self._chunk(match, after, size)
             if unchecked:
                 kept = await self._satisfying([row["_id"] for row in rows], unchecked)
-                found += [_place(row) for row in rows if row["_id"] in kept]
+                places += [_place(row) for row in rows if row["_id"] in kept]
             else:
-                found += [_place(row) for row in rows]
-            if len(rows) < size or len(found) >= limit:
-                return found[:limit]
+                places += [_place(row) for row in rows]
+            if len(rows) < size or len(places) >= limit:
+                return places[:limit]
             after = _place(rows[-1])
 
     async def _chunk(self, match: Document, after: Position | None, size: int) -> list[Document]:
@@ -163,7 +163,7 @@ class ModelFinder:
         if len(model_ids) > FEW:
             queries = [{"experiment_id": {"$in": list(self.experiment_ids)}, **points}]
         else:
-            queries = [{"model_id": {"$in": some}, **points} for some in portions(model_ids)]
+            queries = [{"model_id": {"$in": portion}, **points} for portion in portions(model_ids)]
         latest: dict[str, Any] = {}
         for query in queries:
             cursor = await self.metrics.aggregate(_latest_points(query), allowDiskUse=True, batchSize=BATCH)

@@ -55,28 +55,26 @@ class LoggedModelSearch(Area):
         if not experiments:
             return PagedList([], None)
         finder = ModelFinder(
-            self.database.collection(LoggedModelFields),
-            self.database.collection(ModelMetricFields),
+            self.database.reading(LoggedModelFields),
+            self.database.reading(ModelMetricFields),
             experiments,
             scoped({"experiment_id": {"$in": experiments}, "lifecycle_stage": ACTIVE}),
             wanted,
             order,
         )
-        found = await finder.first(after, limit + 1)
-        token = create_token(asked, found[limit - 1]) if len(found) > limit else None
-        return PagedList(await self._models_with_metrics([each[-1] for each in found[:limit]]), token)
+        places = await finder.first(after, limit + 1)
+        token = create_token(asked, places[limit - 1]) if len(places) > limit else None
+        return PagedList(await self._models_with_metrics([each[-1] for each in places[:limit]]), token)
 
     async def _models_with_metrics(self, model_ids: Sequence[str]) -> list[LoggedModel]:
         if not model_ids:
             return []
         wanted = {"$in": list(model_ids)}
         models, points = await asyncio.gather(
-            self.database.collection(LoggedModelFields)
+            self.database.reading(LoggedModelFields)
             .find(scoped({"_id": wanted}), batch_size=BATCH)
             .to_list(),
-            self.database.collection(ModelMetricFields)
-            .find({"model_id": wanted}, batch_size=BATCH)
-            .to_list(),
+            self.database.reading(ModelMetricFields).find({"model_id": wanted}, batch_size=BATCH).to_list(),
         )
         by_id = {model["_id"]: model for model in models}
         metrics: dict[str, list[Document]] = {}

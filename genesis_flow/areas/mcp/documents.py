@@ -7,7 +7,7 @@ from mlflow.entities.mcp_access_endpoint import MCPAccessEndpoint
 from mlflow.entities.mcp_server import MCPRemoteTransportType, MCPServer, MCPStatus, MCPTool
 from mlflow.entities.mcp_server_version import ConnectOptionSettings, MCPServerVersion
 from pydantic import Field
-from pymongo import ASCENDING
+from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
@@ -73,7 +73,12 @@ class MCPServerFields(RegisteredFields):
             Index(
                 [("workspace", ASCENDING), ("last_update_time", ASCENDING), ("name", ASCENDING)],
                 name="by_update",
-                serves="The servers by their last change.",
+                serves="The servers, the longest unchanged first.",
+            ),
+            Index(
+                [("workspace", ASCENDING), ("last_update_time", DESCENDING), ("name", ASCENDING)],
+                name="by_newest",
+                serves="The servers, the last changed first.",
             ),
             Index(
                 [("endpoints.id", ASCENDING)],

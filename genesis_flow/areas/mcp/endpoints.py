@@ -135,7 +135,7 @@ class MCPEndpoints(Area):
         if server_name is not None:
             of["_id"] = server_id(server_name)
         endpoints = Elements("endpoints", of, ("name", "workspace", "aliases"))
-        found, token = await endpoints.page(
+        rows, token = await endpoints.page(
             servers_in(self.database),
             conditions,
             order,
@@ -144,11 +144,11 @@ class MCPEndpoints(Area):
             ["endpoints", server_name, server_version, server_alias, filter_string, order],
             [ENDPOINT_KINDS[field] for field, _ in order],
         )
-        contents = await contents_of(self.database, [row["endpoints"]["resolved"] for row in found])
+        contents = await contents_of(self.database, [row["endpoints"]["resolved"] for row in rows])
         return PagedList(
             [
                 endpoint_entity(row, row["endpoints"], contents)
-                for row in found
+                for row in rows
                 if row["endpoints"]["resolved"]["content"] in contents
             ],
             token,
@@ -235,10 +235,10 @@ def _check_target(server: Document, version: str | None, alias: str | None, verb
     """Refuse a version or an alias that leads nowhere."""
     name = server["name"]
     if version is not None:
-        found = version_of(server, version)
-        if found is None:
+        version_there = version_of(server, version)
+        if version_there is None:
             raise unknown_version(name, version)()
-        if found["status"] == DELETED:
+        if version_there["status"] == DELETED:
             raise invalid(
                 f"Cannot {verb} MCP access endpoint to deleted MCP server version '{name}' "
                 f"version '{version}'"

@@ -109,7 +109,7 @@ class MCPServers(Area):
                 f"Invalid value for max_results. It must be at most {_MOST_RESULTS}, but got {max_results}"
             )
         order = server_order(order_by)
-        found, token = await entities.page(
+        servers, token = await entities.page(
             servers_in(self.database),
             page_conditions(server_conditions(filter_string)),
             order,
@@ -118,8 +118,8 @@ class MCPServers(Area):
             [SERVER_KINDS[field] for field, _ in order],
             {"versions": 0},
         )
-        contents = await contents_of(self.database, resolved(found))
-        return PagedList([server_entity(server, contents) for server in found], token)
+        contents = await contents_of(self.database, resolved(servers))
+        return PagedList([server_entity(server, contents) for server in servers], token)
 
     @mutation
     async def update_mcp_server(
@@ -191,10 +191,10 @@ class MCPServers(Area):
             raise invalid("An alias of an MCP server needs a name. Give it one.")
 
         def alter(server: Document) -> None:
-            found = version_of(server, version)
-            if found is None:
+            version_there = version_of(server, version)
+            if version_there is None:
                 raise unknown_version(name, version)()
-            if found["status"] == DELETED:
+            if version_there["status"] == DELETED:
                 raise invalid(
                     f"Cannot set alias '{alias}' to deleted MCP server version '{name}' version '{version}'"
                 )

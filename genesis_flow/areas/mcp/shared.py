@@ -53,8 +53,8 @@ def unknown_alias(name: str, alias: str, where: str = "for") -> Refusal:
 
 
 async def find_contents(database: Database, query: Document) -> Contents:
-    found = contents_in(database).find(scoped(query), batch_size=BATCH)
-    return {content["_id"]: content async for content in found}
+    contents = contents_in(database).find(scoped(query), batch_size=BATCH)
+    return {content["_id"]: content async for content in contents}
 
 
 async def contents_of(database: Database, versions: Iterable[Document]) -> Contents:
@@ -109,9 +109,9 @@ async def change_server(
     # An earlier attempt of this call may have made the change and not given the contents its hints.
     old, new = hints(before), hints(after)
     changed = [
-        UpdateOne(scoped({"_id": content}), {"$set": {"hints": told}})
-        for content, told in new.items()
-        if is_repetition() or told != old.get(content, [])
+        UpdateOne(scoped({"_id": content}), {"$set": {"hints": content_hints}})
+        for content, content_hints in new.items()
+        if is_repetition() or content_hints != old.get(content, [])
     ]
     if changed:
         await contents_in(database).bulk_write(changed, ordered=False)

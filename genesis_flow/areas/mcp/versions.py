@@ -198,7 +198,7 @@ class MCPVersions(Area):
         validate_max_results(max_results)
         conditions, order = version_conditions(filter_string), version_order(order_by)
         versions = Elements("versions", {"_id": server_id(name)}, ("name", "workspace", "aliases"))
-        found, token = await versions.page(
+        rows, token = await versions.page(
             servers_in(self.database),
             conditions,
             order,
@@ -207,11 +207,11 @@ class MCPVersions(Area):
             ["versions of", name, filter_string, order],
             [VERSION_KINDS[field] for field, _ in order],
         )
-        contents = await contents_of(self.database, [row["versions"] for row in found])
+        contents = await contents_of(self.database, [row["versions"] for row in rows])
         return PagedList(
             [
                 version_entity(row, row["versions"], contents[row["versions"]["content"]])
-                for row in found
+                for row in rows
                 if row["versions"]["content"] in contents
             ],
             token,

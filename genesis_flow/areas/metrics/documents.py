@@ -5,6 +5,7 @@ from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.sharding import ShardKey
 
 # A tail of this many points is packed into a block.
 TAIL_LIMIT = 128
@@ -54,6 +55,7 @@ class MetricHeadFields(Declared):
 
     class Settings(CollectionSettings):
         name = "latest_metrics"
+        shard = ShardKey("_id", "The heads of a run lie together: one shard answers what it logged.")
         refers = {"run_uuid": "runs", "experiment_id": "experiments"}
         indexes = [
             Index(
@@ -89,3 +91,4 @@ class MetricBlockFields(Declared):
 
     class Settings(CollectionSettings):
         name = "metrics"
+        shard = ShardKey("_id", "The blocks of a history lie together and are read by their beginning.")

@@ -17,6 +17,7 @@ from mlflow.entities.metric import MetricWithRunId
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 
+from genesis_flow.areas.experiments.guards import require_visible_runs
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.metrics.points import Curve, Point, distinct, history_order, merged, unpack
 from genesis_flow.core.errors import invalid
@@ -43,6 +44,7 @@ class MetricHistory(Area):
                 f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a positive "
                 "integer."
             )
+        await require_visible_runs(self.database, run_id)
         question = [run_id, metric_key]
         after = _position(parse_token(page_token, question, (int, int, float)))
         points: list[Point] = []
@@ -63,21 +65,22 @@ class MetricHistory(Area):
         self, run_ids: list[str], metric_key: str, max_results: int
     ) -> list[MetricWithRunId]:
         """Points of a metric of several runs, at most so many in all."""
-        found: list[MetricWithRunId] = []
+        history: list[MetricWithRunId] = []
         limit = _limit(max_results)
         async for run_id, points in self._of_each(sorted(set(run_ids)), metric_key, self._history):
-            room = limit - len(found)
+            room = limit - len(history)
             with collector_paused():
-                found += [_with_run(run_id, metric_key, point) for point in islice(points, room)]
-            if len(found) >= limit:
+                history += [_with_run(run_id, metric_key, point) for point in islice(points, room)]
+            if len(history) >= limit:
                 break
-        return found
+        return history
 
     @operation
     async def get_metric_history_bulk_interval_from_steps(
         self, run_id: str, metric_key: str, steps: list[int], max_results: int
     ) -> list[MetricWithRunId]:
         """The points of a metric of a run at given steps."""
+        await require_visible_runs(self.database, run_id)
         curve = await self._curve(run_id, metric_key)
         indexes = (index for step in sorted(set(steps)) for index in curve.between(step, step))
         return [_with_run(run_id, metric_key, curve[index]) for index in islice(indexes, _limit(max_results))]
@@ -96,23 +99,24 @@ class MetricHistory(Area):
             raise MlflowException.invalid_parameter_value(
                 "Both start_step and end_step must be specified together, or neither may be specified."
             )
-        found: list[MetricWithRunId] = []
+        await require_visible_runs(self.database, *run_ids)
+        history: list[MetricWithRunId] = []
         async for run_id, curve in self._of_each(run_ids, metric_key, self._curve):
             indexes = range(len(curve))
             if start_step is not None and end_step is not None:
                 indexes = curve.between(start_step, end_step)
             chosen = evenly(indexes, max(1, max_results))
-            found += [_with_run(run_id, metric_key, curve[index]) for index in chosen]
-        return found
+            history += [_with_run(run_id, metric_key, curve[index]) for index in chosen]
+        return history
 
     async def _of_each(
         self, run_ids: list[str], metric_key: str, read: Callable[[str, str], Awaitable[T]]
     ) -> AsyncIterator[tuple[str, T]]:
         """What is read of several runs, in the order asked for, a few side by side."""
         for start in range(0, len(run_ids), _AT_ONCE):
-            some = run_ids[start : start + _AT_ONCE]
+            portion = run_ids[start : start + _AT_ONCE]
             for run_id, made in zip(
-                some, await asyncio.gather(*(read(run_id, metric_key) for run_id in some)), strict=True
+                portion, await asyncio.gather(*(read(run_id, metric_key) for run_id in portion)), strict=True
             ):
                 yield run_id, made
 
@@ -139,7 +143,7 @@ class MetricHistory(Area):
 
     async def _tail(self, identity: str) -> tuple[list[Point], bool]:
         """The points that are not packed, and whether others are."""
-        head = await self.database.collection(MetricHeadFields).find_one(
+        head = await self.database.reading(MetricHeadFields).find_one(
             {"_id": identity}, {"tail": 1, "packed": 1}
         )
         if head is None:
@@ -150,7 +154,7 @@ class MetricHistory(Area):
         query: dict[str, Any] = {"_id": children_of(identity)}
         if after is not None:
             query["last_timestamp"] = {"$gte": after[0]}
-        return self.database.collection(MetricBlockFields).find(query, sort=[("_id", 1)], batch_size=BATCH)
+        return self.database.reading(MetricBlockFields).find(query, sort=[("_id", 1)], batch_size=BATCH)
 
 
 def evenly(points: Sequence[T], count: int) -> Sequence[T]:

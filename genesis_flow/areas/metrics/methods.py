@@ -2,7 +2,8 @@
 
 Round trips: log_metric one. log_batch with params and tags alone, or with points of one known metric: one;
 with more metrics two (the points and the commit). The first time that metrics of a run appear three (the run,
-the heads, the commit), if this store has made the run and written none of them; else four to six.
+the heads, the commit), if this store has made the run and written none of them; else four to six. Blocking
+callers send the ways of one command and of three themselves.
 Metrics that name a logged model: two more, one before (is the model there) and one behind (its points).
 
 A point is appended to the tail of its metric's head, which also keeps the latest point and a copy of
@@ -37,8 +38,10 @@ from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import head_id
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.connection import Session
-from genesis_flow.mongo.operation import Area, OneUpdate, direct, is_repetition, mutation
+from genesis_flow.mongo.direct import OneTransaction, OneUpdate, direct
+from genesis_flow.mongo.operation import Area, is_repetition, mutation
 from genesis_flow.mongo.scoping import current_workspace
+from genesis_flow.mongo.waiting import meanwhile
 from genesis_flow.mongo.writes import only_duplicates
 
 _FULL = f"tail.{TAIL_LIMIT - 1}"
@@ -55,16 +58,35 @@ class Metrics(MetricMemory, Area):
     def _metric_blocks(self) -> Collection:
         return self.database.collection(MetricBlockFields)
 
-    def _one_append(self, run_id: str, metric: Metric) -> OneUpdate | None:
-        """The update that logs a point of a metric that is there, if it is no model's too."""
+    def _one_append(self, run_id: str, metric: Metric) -> OneUpdate | OneTransaction | None:
+        """What logs a point, if it is no model's too: of a metric that is there, or of one that is new."""
         validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
         points = _by_key([metric])
-        if metric.model_id is not None or self._known_metrics.has_none(run_id, points):
+        if metric.model_id is not None:
             return None
+        if self._known_metrics.has_none(run_id, points):
+            return self._first_points(run_id, points, [], [])
         ((query, change),) = _appends(run_id, points)
         return OneUpdate(MetricHeadFields, query, change)
 
-    @direct(_one_append)
+    def _first_points(
+        self, run_id: str, points: Points, params: list[Param], tags: list[RunTag]
+    ) -> OneTransaction | None:
+        """What logs the first points of metrics of a run that this store has made."""
+        database = self.last_opened
+        if database is None or not database.has_transactions or _blocks(run_id, points):
+            return None
+        conditions, change = _run_change(params, tags, new_metrics=len(points))
+        heads = _new_heads(run_id, points, points)
+        return OneTransaction(
+            OneUpdate(RunFields, {**active(run_id), **conditions}, change),
+            CHILD_FIELDS,
+            MetricHeadFields,
+            lambda run: _of_run(heads, run),
+            lambda: self._known_metrics.add(run_id, points),
+        )
+
+    @direct(_one_append, is_shared=True)
     @mutation
     async def log_metric(self, run_id: str, metric: Metric) -> None:
         """Log one point of a metric of an active run."""
@@ -84,6 +106,40 @@ class Metrics(MetricMemory, Area):
         # Behind the run's, which tells whether the run may be written; both are safe to repeat.
         await write_model_metrics(self.database, run_id, [metric], models)
 
+    def _one_batch(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        params: Sequence[Param] = (),
+        tags: Sequence[RunTag] = (),
+    ) -> OneUpdate | OneTransaction | None:
+        """What logs a batch, if it is of params and tags alone or has first points and no others."""
+        # Before all is validated, which is done anew for what is left to the loop.
+        keys = {metric.key for metric in metrics}
+        if keys and not self._known_metrics.has_none(run_id, keys):
+            return None
+        if any(metric.model_id is not None for metric in metrics):
+            return None
+        metrics, params, tags = self._valid_batch(run_id, metrics, params, tags)
+        if points := _by_key(metrics):
+            return self._first_points(run_id, points, params, tags)
+        conditions, change = _run_change(params, tags, new_metrics=0)
+        return OneUpdate(RunFields, {**active(run_id), **conditions}, change) if change else None
+
+    def _valid_batch(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric],
+        params: Sequence[Param],
+        tags: Sequence[RunTag],
+    ) -> tuple[list[Metric], list[Param], list[RunTag]]:
+        validate_run_id(run_id)
+        checked = _checked(metrics, params, tags)
+        validate_batch_log_limits(*checked)
+        validate_param_keys_unique(checked[1])
+        return checked[0], within_limit(checked[1], self.settings.max_param_value_length), checked[2]
+
+    @direct(_one_batch)
     @mutation
     async def log_batch(
         self,
@@ -93,11 +149,7 @@ class Metrics(MetricMemory, Area):
         tags: Sequence[RunTag] = (),
     ) -> None:
         """Log metrics, params and tags of a run at once: all or, where there are transactions, none."""
-        validate_run_id(run_id)
-        metrics, params, tags = _checked(metrics, params, tags)
-        validate_batch_log_limits(metrics, params, tags)
-        validate_param_keys_unique(params)
-        params = within_limit(params, self.settings.max_param_value_length)
+        metrics, params, tags = self._valid_batch(run_id, metrics, params, tags)
         models = await experiments_of_models(self.database, metrics)
         points = _by_key(metrics)
         small = all(len(each) < BLOCK_FROM for each in points.values())
@@ -135,8 +187,8 @@ class Metrics(MetricMemory, Area):
         async def write(session: Session | None) -> list[str] | None:
             nonlocal alone
             alone = session is None
-            found = [] if are_new else await self._heads_of(run_id, points, session)
-            return await self._write_batch(run_id, points, found, params, tags, session)
+            heads = [] if are_new else await self._heads_of(run_id, points, session)
+            return await self._write_batch(run_id, points, heads, params, tags, session)
 
         async with self.database.lock(run_id):
             are_new = not is_repetition() and self._known_metrics.has_none(run_id, points)
@@ -171,7 +223,7 @@ class Metrics(MetricMemory, Area):
         self,
         run_id: str,
         points: Points,
-        found: list[dict[str, Any]],
+        heads_before: list[dict[str, Any]],
         params: list[Param],
         tags: list[RunTag],
         session: Session | None,
@@ -181,10 +233,14 @@ class Metrics(MetricMemory, Area):
         Returns the metrics whose tails are full, or None if it must be repeated: without a transaction the
         run may have been deleted or restored between reading the heads and writing them.
         """
-        known = {head["key"]: head["active"] for head in found}
+        known = {head["key"]: head["active"] for head in heads_before}
         new = [key for key in points if key not in known]
+        heads: list[dict[str, Any]] = []
         if params or tags or new:
-            run = await self._write_run(run_id, params, tags, new_metrics=len(new), session=session)
+            run, heads = await meanwhile(
+                self._write_run(run_id, params, tags, new_metrics=len(new), session=session),
+                lambda: _new_heads(run_id, points, new),
+            )
         elif not all(known.values()):
             run = await find_active_run(self.database, run_id, session=session)
         if blocks := _blocks(run_id, points):
@@ -194,9 +250,8 @@ class Metrics(MetricMemory, Area):
                 session=session,
             )
         if new:
-            heads = [_new_head(run_id, run, key, points[key]) for key in new]
             try:
-                await self._metric_heads.insert_many(heads, ordered=False, session=session)
+                await self._metric_heads.insert_many(_of_run(heads, run), ordered=False, session=session)
             finally:
                 # Without a transaction the run may have been deleted meanwhile, and its heads with it.
                 if session is None:
@@ -212,7 +267,7 @@ class Metrics(MetricMemory, Area):
             result = await self._metric_heads.bulk_write(updates, ordered=False, session=session)
             if result.matched_count < len(updates):
                 return None
-        return [head["key"] for head in found if head["tail"]]
+        return [head["key"] for head in heads_before if head["tail"]]
 
     async def _write_run(
         self,
@@ -223,14 +278,8 @@ class Metrics(MetricMemory, Area):
         new_metrics: int,
         session: Session | None,
     ) -> dict[str, Any]:
-        """Log params and tags, all of them or none; returns what a metric's head copies from the run.
-
-        Counting the new metrics makes a transaction that adds one conflict with one that deletes the run.
-        """
-        conditions, fields = param_update(params)
-        change: dict[str, Any] = {"$inc": {"metric_keys": new_metrics}} if new_metrics else {}
-        if fields := {**fields, **tag_update(tags)}:
-            change["$set"] = fields
+        """Log params and tags, all of them or none; returns what a metric's head copies from the run."""
+        conditions, change = _run_change(params, tags, new_metrics=new_metrics)
         if not change:
             return await find_active_run(self.database, run_id, session=session)
         runs = self.database.collection(RunFields)
@@ -240,10 +289,10 @@ class Metrics(MetricMemory, Area):
             )
             if run is not None:
                 return run
-            found = await find_active_run(
+            active_run = await find_active_run(
                 self.database, run_id, {"lifecycle_stage": 1, "params": 1}, session=session
             )
-            refuse_changed_params(run_id, found, params)
+            refuse_changed_params(run_id, active_run, params)
 
     async def _check_heads_of_active_run(self, run_id: str, keys: list[str]) -> None:
         try:
@@ -274,6 +323,20 @@ class Metrics(MetricMemory, Area):
         packed = await self._metric_heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
         if not packed.matched_count:  # another client was first, or there is no head any more
             await self._take_back_from_erased(run_id, [], [block["_id"]])
+
+
+def _run_change(
+    params: list[Param], tags: list[RunTag], *, new_metrics: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What must hold for a batch to be logged, and how it changes the run.
+
+    Counting the new metrics makes a transaction that adds one conflict with one that deletes the run.
+    """
+    conditions, fields = param_update(params)
+    change: dict[str, Any] = {"$inc": {"metric_keys": new_metrics}} if new_metrics else {}
+    if fields := {**fields, **tag_update(tags)}:
+        change["$set"] = fields
+    return conditions, change
 
 
 def _checked(
@@ -319,8 +382,11 @@ def _by_key(metrics: list[Metric]) -> Points:
                 f"Metric '{metric.key}' cannot be logged: {error}. Its value must be a real number, its "
                 "timestamp and step whole ones."
             ) from error
-        points.setdefault(metric.key, []).append(point)
-    return {key: distinct(each) for key, each in points.items()}
+        if (known := points.get(metric.key)) is None:
+            points[metric.key] = [point]
+        else:
+            known.append(point)
+    return {key: distinct(each) if len(each) > 1 else each for key, each in points.items()}
 
 
 def _appends(run_id: str, points: Points) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -356,17 +422,32 @@ def _blocks(run_id: str, points: Points) -> list[dict[str, Any]]:
     return [pack(run_id, key, each) for key, each in points.items() if len(each) >= BLOCK_FROM]
 
 
-def _new_head(run_id: str, run: dict[str, Any], key: str, points: list[Point]) -> dict[str, Any]:
-    packed = len(points) >= BLOCK_FROM
-    return {
-        "_id": head_id(run_id, key),
-        "workspace": current_workspace(),
-        "run_uuid": run_id,
-        "key": key,
-        "experiment_id": run["experiment_id"],
-        "start_time": run.get("start_time"),
-        "active": True,
-        "latest": latest(points),
-        "tail": [] if packed else [list(point) for point in points],
-        "packed": int(packed),
-    }
+def _new_heads(run_id: str, points: Points, keys: Iterable[str]) -> list[dict[str, Any]]:
+    """Heads of new metrics, but for what they copy from their run."""
+    workspace = current_workspace()
+    heads = []
+    for key in keys:
+        each = points[key]
+        packed = len(each) >= BLOCK_FROM
+        heads.append(
+            {
+                "_id": head_id(run_id, key),
+                "workspace": workspace,
+                "run_uuid": run_id,
+                "key": key,
+                "experiment_id": None,
+                "start_time": None,
+                "active": True,
+                "latest": latest(each),
+                "tail": [] if packed else [list(point) for point in each],
+                "packed": int(packed),
+            }
+        )
+    return heads
+
+
+def _of_run(heads: list[dict[str, Any]], run: dict[str, Any]) -> list[dict[str, Any]]:
+    """New heads with what they copy from their run."""
+    for head in heads:
+        head |= {"experiment_id": run["experiment_id"], "start_time": run.get("start_time")}
+    return heads

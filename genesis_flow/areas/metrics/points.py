@@ -57,9 +57,9 @@ def merged(first: list[Point], second: list[Point]) -> list[Point]:
     return distinct([*first, *second])
 
 
-def latest(points: Iterable[Point]) -> dict[str, Any]:
+def latest(points: Sequence[Point]) -> dict[str, Any]:
     """The latest of ``points`` as a head stores it; the order of the fields matters (LatestPoint)."""
-    timestamp, step, value = max(points, key=step_order)
+    timestamp, step, value = points[0] if len(points) == 1 else max(points, key=step_order)
     return {"step": step, "timestamp": timestamp, "value": value}
 
 

@@ -31,8 +31,8 @@ async def model_with_latest(database: Database, name: str) -> tuple[Document, li
     known = [newest] if newest is not None else []
     for _ in range(_ATTEMPTS):
         versions = (await latest_of_models(database, [model], known))[model["_id"]]
-        found = {version["version"] for version in versions}
-        if found >= set(latest_by_stage(model).values()):
+        numbers = {version["version"] for version in versions}
+        if numbers >= set(latest_by_stage(model).values()):
             return model, versions
         model, known = await find_model(database, name), []
     return model, versions
@@ -53,26 +53,26 @@ async def latest_of_models(
     by_id |= await versions_by_id(database, missing)
     latest: dict[str, list[Document]] = {}
     for model in models:
-        found = {
+        by_stage = {
             stage: by_id[key]
             for stage, number in wanted[model["_id"]].items()
             if (key := version_id(model["_id"], number)) in by_id
         }
-        if STAGE_NONE in wanted[model["_id"]] and STAGE_NONE not in found:
+        if STAGE_NONE in wanted[model["_id"]] and STAGE_NONE not in by_stage:
             # Given out, but not there (yet).
             unstaged = await newest_unstaged(database, model, set(model["stages"]))
             if unstaged is not None:
-                found[STAGE_NONE] = unstaged
-        latest[model["_id"]] = sorted(found.values(), key=lambda version: int(version["version"]))
+                by_stage[STAGE_NONE] = unstaged
+        latest[model["_id"]] = sorted(by_stage.values(), key=lambda version: int(version["version"]))
     return latest
 
 
 async def versions_by_id(database: Database, ids: list[str]) -> dict[str, Document]:
     by_id: dict[str, Document] = {}
-    for some in portions(ids):
+    for portion in portions(ids):
         # The default batch of 101 would make a page of models two round trips.
-        found = versions_in(database).find({"_id": {"$in": some}}, batch_size=len(some) + 1)
-        by_id |= {version["_id"]: version async for version in found}
+        versions = versions_in(database).find({"_id": {"$in": portion}}, batch_size=len(portion) + 1)
+        by_id |= {version["_id"]: version async for version in versions}
     return by_id
 
 

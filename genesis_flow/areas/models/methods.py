@@ -35,6 +35,7 @@ from genesis_flow.areas.models.guards import (
 )
 from genesis_flow.areas.models.latest import latest_of_models, model_with_latest
 from genesis_flow.areas.models.search import Page, model_page, validate_model_page_size
+from genesis_flow.areas.workspaces.contents import refuse_single_tenant
 from genesis_flow.compat.validation import (
     validate_model_name,
     validate_model_renaming,
@@ -45,11 +46,16 @@ from genesis_flow.documents.plain import Document
 from genesis_flow.documents.tag_values import delete_tag_update, set_tag_update, tag_maps, tag_values
 from genesis_flow.mongo.connection import Session
 from genesis_flow.mongo.operation import Area, call_token, is_repetition, long_mutation, mutation, operation
-from genesis_flow.mongo.scoping import current_workspace, scoped
+from genesis_flow.mongo.scoping import current_workspace, scoped, workspaces_enabled
 from genesis_flow.mongo.writes import insert_once, until_done
 
 
 class RegisteredModels(Area):
+    async def opened(self) -> None:
+        """A registry without workspaces would hide what is outside the default one."""
+        if not workspaces_enabled():
+            await refuse_single_tenant(self.database)
+
     @mutation
     async def create_registered_model(
         self,
@@ -201,13 +207,13 @@ class RegisteredModels(Area):
         return PagedList([model_entity(model, latest[model["_id"]]) for model in models], token)
 
     async def _model_page(self, page: Page, max_results: int) -> tuple[list[Document], str | None]:
-        found = (
+        models = (
             await models_in(self.database)
             .find(scoped(page.query), sort=page.sort, limit=max_results + 1, batch_size=max_results + 1)
             .to_list()
         )
-        token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
-        return found[:max_results], token
+        token = page.token_after(models[max_results - 1]) if len(models) > max_results else None
+        return models[:max_results], token
 
     @mutation
     async def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:

@@ -211,18 +211,18 @@ class ModelVersions(Area):
         return await self._version_page(page, max_results)
 
     async def _version_page(self, page: Page, max_results: int) -> PagedList[ModelVersion]:
-        found = (
+        versions = (
             await versions_in(self.database)
             .find(scoped(page.query), sort=page.sort, limit=max_results + 1, batch_size=max_results + 1)
             .to_list()
         )
-        token = page.token_after(found[max_results - 1]) if len(found) > max_results else None
-        found = found[:max_results]
-        models = await self._models_by_id({version["model"] for version in found})
+        token = page.token_after(versions[max_results - 1]) if len(versions) > max_results else None
+        versions = versions[:max_results]
+        models = await self._models_by_id({version["model"] for version in versions})
         return PagedList(
             [
                 version_entity(model, version)
-                for version in found
+                for version in versions
                 if (model := models.get(version["model"])) is not None  # deleted meanwhile
             ],
             token,
@@ -234,11 +234,11 @@ class ModelVersions(Area):
             *(
                 models_in(self.database)
                 .find(
-                    {"_id": {"$in": some}},
+                    {"_id": {"$in": portion}},
                     {"name": 1, "stages": 1, "aliases": 1},
                 )
                 .to_list()
-                for some in portions(sorted(ids))
+                for portion in portions(sorted(ids))
             )
         )
         return {model["_id"]: model for models in pages for model in models}

@@ -140,11 +140,11 @@ class Prompts(RegisteredModels, ModelVersions, Aliases, Area):
             validate_model_alias_name(version)
             return await self._find_by_alias(name, version, check)
         number = version_number(version)
-        model, found = await look_up_version(self.database, name, number)
+        model, prompt_version = await look_up_version(self.database, name, number)
         if model is None:
             refuse_unknown_model(name)
         check(model)
-        return model, found or refuse_unknown_version(name, number)
+        return model, prompt_version or refuse_unknown_version(name, number)
 
     @operation
     async def get_prompt_version_by_alias(self, name: str, alias: str) -> PromptVersion | None:
@@ -225,14 +225,14 @@ def _check_readable(name: str, template: Any, tags: list[ModelVersionTag]) -> No
 
 def _with_experiment_as_tag(filter_string: str | None) -> str | None:
     """MLflow lets a search of prompts say ``experiment_id = '7'``; a tag lists the ids, as in ``,7,12,``."""
-    found = _EXPERIMENT_CLAUSE.search(filter_string or "")
-    if filter_string is None or found is None:
+    clause_match = _EXPERIMENT_CLAUSE.search(filter_string or "")
+    if filter_string is None or clause_match is None:
         return filter_string
-    experiment_id = found["id"]
+    experiment_id = clause_match["id"]
     if not experiment_id.isdigit():
         raise invalid(f"Invalid experiment_id: {experiment_id}. Must be a numeric value.")
     clause = f"tags.{PROMPT_EXPERIMENT_IDS_TAG_KEY} LIKE '%,{experiment_id},%'"
-    return filter_string[: found.start()] + clause + filter_string[found.end() :]
+    return filter_string[: clause_match.start()] + clause + filter_string[clause_match.end() :]
 
 
 def _refuse_model(model: Document, instead: str) -> None:

@@ -70,13 +70,13 @@ class ReviewQueueItems(Area):
             for item_id, key in keys.items()
         ]
         await insert_missing(self._entries, entries)
-        there, found = await asyncio.gather(self._count_addition(queue_id), self._all(list(keys.values())))
+        there, by_key = await asyncio.gather(self._count_addition(queue_id), self._all(list(keys.values())))
         if not there:
             # Deleted meanwhile, perhaps before these came in.
             await self._entries.delete_many(scoped({"_id": {"$in": list(keys.values())}}))
             raise unknown_queue(queue_id)()
         # Somebody may have removed some again.
-        return [item_entity(found[key]) for key in keys.values() if key in found]
+        return [item_entity(by_key[key]) for key in keys.values() if key in by_key]
 
     async def _count_addition(self, queue_id: str) -> bool:
         """Tell who changes the questions that there are items now; whether the queue is there still."""
@@ -84,8 +84,8 @@ class ReviewQueueItems(Area):
         return bool(counted.matched_count)
 
     async def _all(self, keys: list[str]) -> dict[str, Document]:
-        found = self._entries.find(scoped({"_id": {"$in": keys}}), batch_size=BATCH)
-        return {entry["_id"]: entry async for entry in found}
+        entries = self._entries.find(scoped({"_id": {"$in": keys}}), batch_size=BATCH)
+        return {entry["_id"]: entry async for entry in entries}
 
     @mutation
     async def remove_items_from_review_queue(self, queue_id: str, *, item_ids: list[str]) -> None:
@@ -117,10 +117,10 @@ class ReviewQueueItems(Area):
         query: Document = {"queue_id": queue_id}
         if status is not None:
             query["status"] = str(coerce_status(status))
-        found, token = await entities.page(self._entries, query, PAGE_ORDER, limit, page_token, (int, str))
-        if not found:
+        entries, token = await entities.page(self._entries, query, PAGE_ORDER, limit, page_token, (int, str))
+        if not entries:
             await find_queue(self.database, queue_id, {"_id": 1})
-        return PagedList([item_entity(entry) for entry in found], token)
+        return PagedList([item_entity(entry) for entry in entries], token)
 
     @mutation
     async def set_review_queue_item_status(
@@ -131,7 +131,7 @@ class ReviewQueueItems(Area):
         status: "ReviewStatus | str",
         completed_by: str | None = None,
     ) -> "ReviewQueueItem":
-        """Complete, decline or reopen an item. Who comes second with the same status changes nothing."""
+        """Complete, decline or reopen an item. A second call with the same status changes nothing."""
         from mlflow.genai.review_queues.validation import coerce_status, normalize_item_id
 
         new = str(coerce_status(status))

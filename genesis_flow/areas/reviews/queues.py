@@ -3,8 +3,8 @@
 Round trips: get one, by name one, list one (two by item), create two, get_or_create one if the queue is there
 and two if it is made, update two (three with questions), delete three.
 
-A queue's questions are fixed while it has items. Who adds items counts that in the queue afterwards, and who
-changes questions looks at the count first, then for items, and changes only if the count is still the same.
+A queue's questions are fixed while it has items. A call that adds items counts that in the queue afterwards.
+One that changes questions looks at the count first, then for items, and changes if the count is the same.
 """
 
 import asyncio
@@ -101,22 +101,22 @@ class ReviewQueues(Area):
         valid = validate_queue_for_create(name=name, queue_type="user", users=None, schema_ids=None)
         number = experiment_number(experiment_id)
         query = scoped({"experiment_id": number, "name_key": name})
-        _, found = await asyncio.gather(
+        _, queue = await asyncio.gather(
             find_active_experiment(self.database, experiment_id), self._queues.find_one(query)
         )
-        if found is None:
+        if queue is None:
             try:
-                found = await self._insert_queue(number, valid, name)
+                queue = await self._insert_queue(number, valid, name)
             except MlflowException as error:
                 if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                     raise
-                found = await entities.find(self._queues, query, _taken(name))
-        if found["type"] != "user":
+                queue = await entities.find(self._queues, query, _taken(name))
+        if queue["type"] != "user":
             raise MlflowException(
                 f"A queue that is no user's has the name '{name}'; rename it to make one for this user.",
                 RESOURCE_ALREADY_EXISTS,
             )
-        return queue_entity(found)
+        return queue_entity(queue)
 
     @operation
     async def get_review_queue(self, queue_id: str) -> "ReviewQueue":
@@ -153,11 +153,11 @@ class ReviewQueues(Area):
         query: Document = {"experiment_id": experiment_number(experiment_id)}
         if user is not None:
             query["users"] = normalize_user(user)
-        _, (found, token) = await asyncio.gather(
+        _, (queues, token) = await asyncio.gather(
             find_active_experiment(self.database, experiment_id),
             self._page(query, item_id, limit, page_token),
         )
-        return PagedList([queue_entity(document) for document in found], token)
+        return PagedList([queue_entity(document) for document in queues], token)
 
     async def _page(
         self, query: Document, item_id: str | None, limit: int, page_token: str | None
@@ -219,13 +219,13 @@ class ReviewQueues(Area):
         if not schema_ids:
             return []
         query = scoped({"_id": {"$in": schema_ids}, "experiment_id": experiment})
-        found = self.database.collection(LabelSchemaFields).find(query, {"_id": 1}, batch_size=BATCH)
-        known = {schema["_id"] async for schema in found}
+        schemas = self.database.collection(LabelSchemaFields).find(query, {"_id": 1}, batch_size=BATCH)
+        known = {schema["_id"] async for schema in schemas}
         return [schema_id for schema_id in schema_ids if schema_id not in known]
 
     @mutation
     async def delete_review_queue(self, queue_id: str) -> None:
-        """Remove a queue with its items, if it is there. What people answered stays."""
+        """Remove a queue with its items, if it is there. Answers of people stay."""
         in_queue = scoped({"queue_id": queue_id})
         await self._items.delete_many(in_queue)
         await self._queues.delete_one(scoped({"_id": queue_id}))

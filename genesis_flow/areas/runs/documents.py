@@ -5,6 +5,7 @@ from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
+from genesis_flow.documents.sharding import ShardKey
 
 
 class RunInput(BaseModel):
@@ -57,6 +58,7 @@ class RunFields(Declared):
 
     class Settings(CollectionSettings):
         name = "runs"
+        shard = ShardKey("_id", "A run is written by its id alone, in every call of a training.")
         refers = {
             "experiment_id": "experiments",
             "inputs": "datasets",

@@ -97,8 +97,8 @@ class Inputs(Area):
         query = scoped({"experiment_id": {"$in": parse_experiment_ids([*experiment_ids])}})
         fields = {"experiment_id": 1, "name": 1, "digest": 1, "contexts": 1}
         summaries: list[DatasetSummary] = []
-        found = self._dataset_documents.find(query, fields, limit=_MAX_DATASET_SUMMARIES, batch_size=BATCH)
-        async for dataset in found:
+        datasets = self._dataset_documents.find(query, fields, limit=_MAX_DATASET_SUMMARIES, batch_size=BATCH)
+        async for dataset in datasets:
             for context in dataset["contexts"]:
                 summaries.append(
                     DatasetSummary(

@@ -46,6 +46,7 @@ from genesis_flow.documents.entities import run_entity, run_info_entity
 from genesis_flow.documents.keys import children_of, escape, stored_text
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Session
+from genesis_flow.mongo.direct import OneRead, direct_read
 from genesis_flow.mongo.operation import Area, call_token, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.mongo.writes import insert_once
@@ -56,6 +57,7 @@ ARTIFACTS_FOLDER = "artifacts"
 # More experiments than this are not remembered.
 _EXPERIMENTS = 10_000
 _EXPERIMENT = {"lifecycle_stage": 1, "artifact_location": 1}
+_LATEST = {"key": 1, "latest": 1}
 
 
 class Runs(MetricMemory, Area):
@@ -143,6 +145,18 @@ class Runs(MetricMemory, Area):
             run = run_entity(made, [], {}, with_model_inputs=True)
         return run
 
+    def _one_read(self, run_id: str) -> OneRead:
+        pipeline = self._with_heads(run_id)
+
+        def answer(documents: list[dict[str, Any]]) -> Run | None:
+            run, metrics = _apart(run_id, documents)
+            if run is None or run.get("inputs"):
+                return None
+            return run_entity(run, metrics, {}, with_model_inputs=True)
+
+        return OneRead(RunFields, pipeline, answer)
+
+    @direct_read(_one_read)
     @operation
     async def get_run(self, run_id: str) -> Run:
         """A run with its params, tags, latest metrics, inputs and outputs; a deleted one too."""
@@ -155,22 +169,28 @@ class Runs(MetricMemory, Area):
         return run_entity(run, metrics, datasets, with_model_inputs=True)
 
     async def _run_and_heads(self, run_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        heads = self.database.collection(MetricHeadFields)
-        of_run, fields = {"_id": children_of(run_id)}, {"key": 1, "latest": 1}
         if self.database.documents.portable:
-            cursor = heads.find(of_run, fields, batch_size=BATCH)
+            heads = self.database.collection(MetricHeadFields)
+            cursor = heads.find({"_id": children_of(run_id)}, _LATEST, batch_size=BATCH)
             run, metrics = await asyncio.gather(find_run(self.database, run_id), cursor.to_list())
             return run, metrics
-        # A command costs a client as much as a hundred documents. No $lookup: its result is one document,
-        # which must not be larger than 16 MB.
-        other = {"coll": heads.name, "pipeline": [{"$match": of_run}, {"$project": fields}]}
-        pipeline = [{"$match": scoped({"_id": run_id})}, {"$unionWith": other}]
-        found = await (await self._runs.aggregate(pipeline, batchSize=BATCH)).to_list()
-        # The run comes first by MongoDB's habit, not by its word.
-        runs = [each for each in found if each["_id"] == run_id]
-        if not runs:
+        rows = await self._runs.aggregate(self._with_heads(run_id), batchSize=BATCH)
+        run, metrics = _apart(run_id, await rows.to_list())
+        if run is None:
             refuse_unknown_run(run_id)
-        return runs[0], [each for each in found if each["_id"] != run_id]
+        return run, metrics
+
+    def _with_heads(self, run_id: str) -> list[dict[str, Any]]:
+        """A run and its metric heads in one command, which costs a client as much as a hundred documents.
+
+        No $lookup: its result is one document, which must not be larger than 16 MB.
+        """
+        heads = self.database.collection(MetricHeadFields).name
+        of_run = [{"$match": {"_id": children_of(run_id)}}, {"$project": _LATEST}]
+        return [
+            {"$match": scoped({"_id": run_id})},
+            {"$unionWith": {"coll": heads, "pipeline": of_run}},
+        ]
 
     @mutation
     async def update_run_info(
@@ -235,6 +255,14 @@ class Runs(MetricMemory, Area):
         async with self.database.lock(run_id):
             if not await self.database.atomically(write) and heads_active:
                 refuse_unknown_run(run_id)
+
+
+def _apart(
+    run_id: str, documents: list[dict[str, Any]]
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """A run and its heads, which come in one list; the run first by MongoDB's habit, not by its word."""
+    run = next((each for each in documents if each["_id"] == run_id), None)
+    return run, [each for each in documents if each["_id"] != run_id]
 
 
 def _with_name(tags: list[RunTag] | None, run_name: str | None) -> list[RunTag]:

@@ -17,7 +17,8 @@ from genesis_flow.compat.validation import validate_length_limit, validate_param
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import escape, stored_text
 from genesis_flow.mongo.binding import Collection
-from genesis_flow.mongo.operation import Area, OneUpdate, direct, is_repetition, mutation
+from genesis_flow.mongo.direct import OneUpdate, direct
+from genesis_flow.mongo.operation import Area, is_repetition, mutation
 
 
 class ParamsTags(Area):
@@ -35,7 +36,7 @@ class ParamsTags(Area):
         conditions, change = param_update([self._checked(param)])
         return OneUpdate(RunFields, {**active(run_id), **conditions}, {"$set": change})
 
-    @direct(_one_param)
+    @direct(_one_param, is_shared=True)
     @mutation
     async def log_param(self, run_id: str, param: Param) -> None:
         """Log a param of an active run; it cannot be changed later."""
@@ -50,7 +51,7 @@ class ParamsTags(Area):
         change = tag_update([validate_tag(tag.key, tag.value)])
         return OneUpdate(RunFields, active(run_id), {"$set": change}) if change else None
 
-    @direct(_one_tag)
+    @direct(_one_tag, is_shared=True)
     @mutation
     async def set_tag(self, run_id: str, tag: RunTag) -> None:
         """Set a tag of an active run."""

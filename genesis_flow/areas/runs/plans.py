@@ -9,10 +9,12 @@ D. Everything else: ids and sort keys of all matching runs, metric values from t
 
 A condition on a metric is asked of the heads first, one covered read for each metric: when few runs
 satisfy it, D among those is cheapest whatever the order is. When many do, A and B go on in their order and
-check each chunk, one read for each metric. Likewise B asks first whether few runs satisfy the conditions on
-params, tags and attributes.
+check each chunk, one read for each metric. Likewise B asks whether no more runs than a page has satisfy the
+conditions on params, tags and attributes; and whether few do, once few of those that it came by did, or its
+walk has become a long one.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +44,10 @@ FEW = 2_000
 MOST_LOOKUPS = 2_000
 # The most entries that one step of such a walk reads.
 CHUNK = 1_000
+# So many ids are looked up by two commands at once, of which the server works off each on a core of its own.
+SHARED = 400
+# A walk that is longer than this may be longer than a look for few candidates.
+LONG_WALK = 2 * FEW
 # To read fewer, where most may not count, saves less than another step costs.
 LEAST_CHUNK = 200
 # MongoDB merges the scans of so many experiments (times two stages) in index order; beyond, it would sort.
@@ -53,7 +59,7 @@ _BY_ID = "_id_"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is searched; ``match`` holds on the run documents, the metric conditions on the heads."""
+    """A search; ``match`` holds on the run documents, the metric conditions on the heads."""
 
     experiment_ids: list[int]
     match: Document
@@ -77,6 +83,16 @@ class Found:
 Conditions = dict[str, list[Document]]
 Read = Callable[[Any, int], Awaitable[list[Document]]]
 Keep = Callable[[list[Document]], Awaitable[list[Found]]]
+PlaceOf = Callable[[Document, Document], Any]
+"""Where a read goes on behind an entry, of which it is known what follows it."""
+
+
+class _Few(Exception):
+    """These are all runs that satisfy the conditions on params, tags and attributes."""
+
+    def __init__(self, rows: list[Document]) -> None:
+        super().__init__()
+        self.rows = rows
 
 
 class RunFinder:
@@ -87,6 +103,9 @@ class RunFinder:
         self._heads = heads
         self._question = question
         self._match = all_of(question.match, *question.filter.run_conditions)
+        # Of a walk along a metric: the heads so far, and those whose runs match.
+        self._walked = self._matching = 0
+        self._has_looked_for_few = not question.filter.run_conditions
 
     async def first(self, after: Position | None, limit: int) -> list[Found]:
         """The first ``limit`` runs behind ``after``, in order."""
@@ -99,10 +118,12 @@ class RunFinder:
         if len(order) == 1 and order[0].field == START_TIME and order[0].kind is Kind.NUMBER:
             return await self._by_start_time(order[0].ascending, conditions, after, limit)
         if by_metric is not None and not isinstance(self._heads, PortableCollection):
-            few = await self._few_runs()
-            if few is not None:
-                return await self._pick(few, conditions, after, limit)
-            return await self._by_metric(by_metric, conditions, after, limit)
+            try:
+                # As many as a page has are all to be looked at; and of a rare tag there are no more.
+                await self._turn_back_for(min(limit, FEW))
+                return await self._by_metric(by_metric, conditions, after, limit)
+            except _Few as few:
+                return await self._pick(few.rows, conditions, after, limit)
         has_metrics = conditions or any(key.kind is Kind.METRIC for key in order)
         if has_metrics or len(order) > LONGEST_PIPELINE_ORDER:
             rows = await self._runs.find(self._match, self._key_projection(), batch_size=BATCH).to_list()
@@ -130,18 +151,27 @@ class RunFinder:
 
     async def _few_with(self, key: str, conditions: list[Document]) -> set[str] | None:
         query = all_of(self._heads_with(key), *conditions)
-        found = await self._heads.find(
-            query, {"_id": 0, "run_uuid": 1}, limit=FEW + 1, batch_size=BATCH
-        ).to_list()
-        return None if len(found) > FEW else {head["run_uuid"] for head in found}
+        # One document with all ids is read in a fraction of the time that a client takes for one of each.
+        together = {"$group": {"_id": None, "run_ids": {"$push": "$run_uuid"}}}
+        found = await self._heads.aggregate([{"$match": query}, {"$limit": FEW + 1}, together])
+        run_ids = [run_id for group in await found.to_list() for run_id in group["run_ids"]]
+        return None if len(run_ids) > FEW else set(run_ids)
 
-    async def _few_runs(self) -> list[Document] | None:
+    async def _turn_back_for_few(self, limit: int) -> None:
+        """Raise ``_Few`` if few runs match, on a walk along a metric that is, or will be, a long one."""
+        is_selective = self._matching * FEW < self._walked * limit
+        if not self._has_looked_for_few and (is_selective or self._walked > LONG_WALK):
+            self._has_looked_for_few = True
+            await self._turn_back_for(FEW)
+
+    async def _turn_back_for(self, most: int) -> None:
         if not self._question.filter.run_conditions:
-            return None
+            return
         rows = await self._runs.find(
-            self._match, self._key_projection(), limit=FEW + 1, batch_size=BATCH
+            self._match, self._key_projection(), limit=most + 1, batch_size=BATCH
         ).to_list()
-        return None if len(rows) > FEW else rows
+        if len(rows) <= most:
+            raise _Few(rows)
 
     async def _keys_of(self, run_ids: list[str]) -> list[Document]:
         if not run_ids:
@@ -166,7 +196,7 @@ class RunFinder:
         heads = self._heads.find(
             all_of(which, *conditions), {"_id": 0, "run_uuid": 1, VALUE: 1}, batch_size=BATCH
         )
-        return {head["run_uuid"]: head["latest"]["value"] async for head in heads}
+        return {head["run_uuid"]: head["latest"]["value"] for head in await heads.to_list()}
 
     async def _satisfying(self, run_ids: list[str], conditions: Conditions) -> list[str]:
         """The runs among ``run_ids`` that satisfy all metric conditions, in the same order."""
@@ -247,38 +277,57 @@ class RunFinder:
         size = limit * 2 if selective else limit + limit // 4
         projection = {"_id": 0, "run_uuid": 1, START_TIME: 1, VALUE: 1}
         heads = Scan(self._heads, all_of(self._heads_with(key.field), *own), "run_uuid", projection)
-        join = partial(self._join, others)
-        found: list[Found] = []
+        join = partial(self._join, others, limit)
+        runs_in_order: list[Found] = []
         if reached == NUMBER_RANK:
             read = partial(heads.by_number, VALUE, key.ascending)
             start = None if after is None else (after[0], place)
-            found += await _collect(read, join, _value_place, start, limit, size)
-        if reached <= NAN_RANK and len(found) < limit:
+            runs_in_order += await _collect(read, join, _value_place, start, limit, size)
+        if reached <= NAN_RANK and len(runs_in_order) < limit:
             read = partial(heads.newest_first, within={VALUE: float("nan")})
             nan_start = place if reached == NAN_RANK else None
-            found += await _collect(read, join, _head_place, nan_start, limit - len(found), size)
-        if not own and len(found) < limit:
+            runs_in_order += await _collect(
+                read, join, _head_place, nan_start, limit - len(runs_in_order), size
+            )
+        if not own and len(runs_in_order) < limit:
             missing_start = place if reached == MISSING_RANK else None
-            found += await self._without_metric(key.field, others, missing_start, limit - len(found))
-        return found
+            runs_in_order += await self._without_metric(
+                key.field, others, missing_start, limit - len(runs_in_order)
+            )
+        return runs_in_order
 
-    async def _join(self, others: Conditions, heads: list[Document]) -> list[Found]:
+    async def _join(self, others: Conditions, limit: int, heads: list[Document]) -> list[Found]:
         """Heads in order with their runs, as far as these match."""
+        await self._turn_back_for_few(limit)
         run_ids = [head["run_uuid"] for head in heads]
         # Conditions on runs are checked where these are read, and leave fewer to ask metrics of.
         runs_first = bool(self._question.filter.run_conditions)
         if not runs_first:
             run_ids = await self._satisfying(run_ids, others)
-        if not run_ids:
-            return []
-        query = all_of({"_id": {"$in": run_ids}}, self._match)
-        runs = {run["_id"]: run async for run in self._runs.find(query, hint=_BY_ID, batch_size=BATCH)}
+        # Where many of them fall away again, a document is more than is asked of them.
+        runs = await self._matching_among(run_ids, {"_id": 1} if runs_first and others else None)
+        self._walked += len(heads)
+        self._matching += len(runs)
         kept = set(await self._satisfying(list(runs), others)) if runs_first else runs.keys()
         return [
             Found([head["latest"]["value"], head.get(START_TIME), run_id], runs[run_id])
             for head in heads
             if (run_id := head["run_uuid"]) in kept
         ]
+
+    async def _matching_among(
+        self, run_ids: list[str], projection: Document | None
+    ) -> dict[str, Document | None]:
+        """The runs among ``run_ids`` that match, with their documents unless less is asked for."""
+
+        async def read(ids: list[str]) -> list[Document]:
+            query = all_of({"_id": {"$in": ids}}, self._match)
+            return await self._runs.find(query, projection, hint=_BY_ID, batch_size=BATCH).to_list()
+
+        middle = len(run_ids) // 2 if len(run_ids) > SHARED else 0
+        parts = [part for part in (run_ids[:middle], run_ids[middle:]) if part]
+        rows = [row for part in await asyncio.gather(*map(read, parts)) for row in part]
+        return {row["_id"]: None if projection else row for row in rows}
 
     async def _without_metric(
         self, key: str, others: Conditions, after: Place | None, limit: int
@@ -296,28 +345,31 @@ class RunFinder:
     async def _lacking(self, key: str, run_ids: list[str]) -> list[str]:
         """The runs among ``run_ids`` without a metric. Only the index of the heads' ids is read."""
         heads = {head_id(run_id, key): run_id for run_id in run_ids}
-        found = await self._heads.find({"_id": {"$in": list(heads)}}, {"_id": 1}, batch_size=BATCH).to_list()
-        for head in found:
+        present = await self._heads.find(
+            {"_id": {"$in": list(heads)}}, {"_id": 1}, batch_size=BATCH
+        ).to_list()
+        for head in present:
             del heads[head["_id"]]
         return list(heads.values())
 
 
 async def _collect(
-    read: Read, keep: Keep, place_of: Callable[[Document], Any], after: Any, limit: int, size: int
+    read: Read, keep: Keep, place_of: PlaceOf, after: Any, limit: int, size: int
 ) -> list[Found]:
     """Walk along an index in chunks until ``limit`` entries are kept or the index ends."""
-    found: list[Found] = []
+    kept: list[Found] = []
     walked = 0
     size = min(size, CHUNK)
     while True:
-        rows = await read(after, size)
-        found += await keep(rows) if rows else []
-        if len(rows) < size or len(found) >= limit:
-            return found[:limit]
-        after = place_of(rows[-1])
+        rows = await read(after, size + 1)
+        following = rows.pop() if len(rows) > size else None
+        kept += await keep(rows) if rows else []
+        if following is None or len(kept) >= limit:
+            return kept[:limit]
+        after = place_of(rows[-1], following)
         walked += size
         # A quarter more than the yield so far asks for.
-        needed = 5 * walked * (limit - len(found)) // (4 * len(found)) + 1 if found else 2 * size
+        needed = 5 * walked * (limit - len(kept)) // (4 * len(kept)) + 1 if kept else 2 * size
         size = min(needed, CHUNK)
 
 
@@ -325,13 +377,16 @@ def _found_run(row: Document) -> Found:
     return Found([row.get(START_TIME), row["_id"]], row)
 
 
-def _run_place(row: Document) -> Place:
+def _run_place(row: Document, _following: Document) -> Place:
     return row.get(START_TIME), row["_id"]
 
 
-def _head_place(row: Document) -> Place:
+def _head_place(row: Document, _following: Document) -> Place:
     return row.get(START_TIME), row["run_uuid"]
 
 
-def _value_place(row: Document) -> tuple[float, Place]:
-    return row["latest"]["value"], _head_place(row)
+def _value_place(row: Document, following: Document) -> tuple[float, Place | None]:
+    value = row["latest"]["value"]
+    # Not to be asked for others of the same value, where it is known that there are none.
+    is_last = following["latest"]["value"] != value
+    return value, None if is_last else _head_place(row, following)

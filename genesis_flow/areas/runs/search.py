@@ -21,12 +21,13 @@ from genesis_flow.areas.runs.plans import Found, Question, RunFinder
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.memory import collector_paused
 from genesis_flow.core.numbers import INT64
-from genesis_flow.documents.entities import run_entity
+from genesis_flow.documents.entities import run_entity, run_parts
 from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
+from genesis_flow.mongo.waiting import meanwhile
 from genesis_flow.search.order import parse_position
 from genesis_flow.search.tokens import create_token, parse_token
 
@@ -59,41 +60,56 @@ class RunSearch(Area):
             return [], None
         limit = _EVERYTHING if max_results is None else max_results
         finder = RunFinder(
-            self.database.collection(RunFields),
-            self.database.collection(MetricHeadFields),
+            self.database.reading(RunFields),
+            self.database.reading(MetricHeadFields),
             Question(experiments, match, run_filter, order),
         )
-        found = await finder.first(after, limit + 1)
-        page = found[:limit]
-        token = create_token(asked, page[-1].position) if len(found) > limit else None
+        runs = await finder.first(after, limit + 1)
+        page = runs[:limit]
+        token = create_token(asked, page[-1].position) if len(runs) > limit else None
         return await self._entities(page), token
 
     async def _entities(self, page: list[Found]) -> list[Run]:
-        documents = {found.run_id: found.document for found in page if found.document is not None}
-        missing = [found.run_id for found in page if found.document is None]
-        runs = self.database.collection(RunFields)
+        documents = {place.run_id: place.document for place in page if place.document is not None}
+        missing = [place.run_id for place in page if place.document is None]
+        runs = self.database.reading(RunFields)
         for run_ids in portions(missing):
             query = scoped({"_id": {"$in": run_ids}})
-            documents |= {run["_id"]: run async for run in runs.find(query, hint="_id_", batch_size=BATCH)}
-        heads, datasets = await asyncio.gather(
-            self._heads(list(documents)), self._datasets(list(documents.values()))
+            found = await runs.find(query, hint="_id_", batch_size=BATCH).to_list()
+            documents |= {run["_id"]: run for run in found}
+        (heads, datasets), parts = await meanwhile(
+            self._heads_and_datasets(documents),
+            lambda: {run_id: run_parts(document) for run_id, document in documents.items()},
         )
         with collector_paused():
             return [
-                run_entity(document, heads.get(found.run_id, []), datasets, with_model_inputs=False)
-                for found in page
-                if (document := documents.get(found.run_id)) is not None  # deleted for good meanwhile
+                run_entity(
+                    document,
+                    heads.get(place.run_id, []),
+                    datasets,
+                    with_model_inputs=False,
+                    parts=parts[place.run_id],
+                )
+                for place in page
+                if (document := documents.get(place.run_id)) is not None  # deleted for good meanwhile
             ]
+
+    async def _heads_and_datasets(
+        self, runs: dict[str, Document]
+    ) -> tuple[dict[str, list[Document]], dict[str, Document]]:
+        if not any(run.get("inputs") for run in runs.values()):
+            return await self._heads(list(runs)), {}
+        return await asyncio.gather(self._heads(list(runs)), self._datasets(list(runs.values())))
 
     async def _heads(self, run_ids: list[str]) -> dict[str, list[Document]]:
         """The metric heads of runs. A prefix of ``_id`` is a range of its index, however many runs."""
-        heads = self.database.collection(MetricHeadFields)
+        heads = self.database.reading(MetricHeadFields)
         by_run: dict[str, list[Document]] = {}
-        for some in portions(run_ids):
-            query: Document = {"run_uuid": {"$in": some}}
+        for portion in portions(run_ids):
+            query: Document = {"run_uuid": {"$in": portion}}
             if not self.database.documents.portable:
                 # Not re.compile: its Unicode flag would make the server walk the whole index.
-                query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in some]}}
+                query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in portion]}}
             projection = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1}
             # Not one by one: there are some for each run, and each would be awaited.
             for head in await heads.find(query, projection, batch_size=BATCH).to_list():
@@ -102,11 +118,12 @@ class RunSearch(Area):
 
     async def _datasets(self, runs: list[Document]) -> dict[str, Document]:
         used = {dataset["id"] for run in runs for dataset in run.get("inputs") or []}
-        datasets = self.database.collection(DatasetFields)
+        datasets = self.database.reading(DatasetFields)
         by_id: dict[str, Document] = {}
-        for some in portions(sorted(used)):
+        for portion in portions(sorted(used)):
             by_id |= {
-                found["_id"]: found async for found in datasets.find({"_id": {"$in": some}}, batch_size=BATCH)
+                found["_id"]: found
+                async for found in datasets.find({"_id": {"$in": portion}}, batch_size=BATCH)
             }
         return by_id
 

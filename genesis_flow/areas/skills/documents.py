@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pydantic import Field
-from pymongo import ASCENDING
+from pymongo import ASCENDING, DESCENDING
 
 from genesis_flow.documents.declared import CollectionSettings
 from genesis_flow.documents.indexes import Index
@@ -54,6 +54,16 @@ class SkillFields(RegisteredFields):
                 ],
                 name="by_status",
                 serves="The same of one status.",
+            ),
+            Index(
+                [
+                    ("workspace", ASCENDING),
+                    ("last_update_time", DESCENDING),
+                    ("organization", ASCENDING),
+                    ("name", ASCENDING),
+                ],
+                name="by_newest",
+                serves="The skills, the last changed first.",
             ),
         ]
         keep_nulls = False

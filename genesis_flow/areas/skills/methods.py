@@ -130,8 +130,8 @@ class Skills(Area):
         query = scoped({"_id": skill_id(name, organization)})
 
         async def look() -> Document | None:
-            found: Document | None = await self._skills.find_one(query)
-            return found
+            skill: Document | None = await self._skills.find_one(query)
+            return skill
 
         # Once a call: a repetition finds nothing if it was deleted, or the one that somebody made after that.
         seen = await drawn_once("skill", look)
@@ -161,7 +161,7 @@ class Skills(Area):
             if identities is not None:
                 ids = [skill_id(name, organization) for organization, name in identities]
                 conditions.append({"_id": {operator: ids}})
-        found, token = await entities.page(
+        skills, token = await entities.page(
             self._skills,
             {"$and": conditions} if conditions else {},
             order,
@@ -171,7 +171,7 @@ class Skills(Area):
             {"versions": 0},
             ["skills", filter_string or None, order, current_workspace()],
         )
-        return PagedList([skill_entity(skill) for skill in found], token)
+        return PagedList([skill_entity(skill) for skill in skills], token)
 
     @mutation
     async def set_skill_alias(self, name: str, alias: str, version: int, organization: str = "") -> None:

@@ -227,7 +227,7 @@ class SkillVersions(Area):
         check_max_results(max_results)
         conditions, order = version_conditions(filter_string), version_order(order_by)
         fields = ("name", "organization", "workspace", "aliases")
-        found, token = await Elements("versions", {"_id": skill_id(name, organization)}, fields).page(
+        rows, token = await Elements("versions", {"_id": skill_id(name, organization)}, fields).page(
             self._skills_of_versions,
             conditions,
             order,
@@ -236,7 +236,7 @@ class SkillVersions(Area):
             ["skill versions", name, organization, filter_string or None, order, current_workspace()],
             kinds_of(order),
         )
-        return PagedList([version_entity(row, row["versions"]) for row in found], token)
+        return PagedList([version_entity(row, row["versions"]) for row in rows], token)
 
     @mutation
     async def update_skill_version(

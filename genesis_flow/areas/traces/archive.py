@@ -2,7 +2,7 @@
 
 A pass reads the experiments, then the candidates (the oldest first) and for each the trace with its spans; it
 uploads a file and lets the trace point to it, if no spans have arrived meanwhile, and only then drops the
-contents. What stays of a span is what searches and metrics ask. A killed pass leaves a file that nothing
+contents. A span keeps what searches and metrics ask. A killed pass leaves a file that nothing
 points to, or contents that are in the file too; it loses nothing.
 """
 
@@ -144,14 +144,14 @@ class TraceArchive(Area):
         self, groups: dict[int | None, list[int]], limit: int | None
     ) -> dict[str, int]:
         """Traces that may go, with their experiments, the oldest first."""
-        found: list[Document] = []
+        candidates: list[Document] = []
         traces = self.database.collection(TraceFields)
         for latest, experiments in groups.items():
             query = scoped({"experiment_id": {"$in": experiments}, **_READY, **_until(latest)})
             cursor = traces.find(query, {"experiment_id": 1, "request_time": 1})
-            found += await cursor.sort([("request_time", 1), ("_id", 1)]).limit(limit or 0).to_list()
-        found.sort(key=lambda trace: (trace["request_time"], trace["_id"]))
-        return {trace["_id"]: trace["experiment_id"] for trace in found[:limit]}
+            candidates += await cursor.sort([("request_time", 1), ("_id", 1)]).limit(limit or 0).to_list()
+        candidates.sort(key=lambda trace: (trace["request_time"], trace["_id"]))
+        return {trace["_id"]: trace["experiment_id"] for trace in candidates[:limit]}
 
     async def _archive(self, trace_id: str, location: str) -> bool:
         traces = self.database.collection(TraceFields)

@@ -24,6 +24,7 @@ from genesis_flow.documents.declared import CollectionSettings, Declared
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.keys import escape, unescape_map
 from genesis_flow.documents.plain import Document
+from genesis_flow.documents.sharding import ShardKey
 
 # Tags and metadata that have a field of their own: those that have an index of their own, and bookkeeping
 # that would only bloat the indexes over all tags and all metadata.
@@ -59,9 +60,9 @@ TOUCH: Document = {"$currentDate": {"touched": {"$type": "timestamp"}}}
 # The same in a document that is inserted: the server puts its time in the place of an empty one.
 NOW = Timestamp(0, 0)
 
-# Where spans of a trace are that is being deleted. Whoever writes a trace names the places that it may be in.
+# Where spans of a trace are that is being deleted. Each write of a trace names the places that it may be in.
 ERASED = "ERASED"
-# The same as a condition, for those who delete; it has no experiment any more.
+# As a condition, for those who delete; it has no experiment any more.
 ERASING: Document = {"experiment_id": None, "erasing": {"$exists": True}}
 
 
@@ -134,9 +135,13 @@ class TraceFields(Declared):
         ),
     )
     linked_prompts: list[str] = Field(default_factory=list, description="Prompt versions it was linked to.")
+    linked_mcp_servers: list[str] = Field(
+        default_factory=list, description="Versions of MCP servers it was linked to, `name/version`."
+    )
 
     class Settings(CollectionSettings):
         name = "traces"
+        shard = ShardKey("_id", "A trace is written and opened by its id.", beginning="tr-")
         refers = {
             "experiment_id": "experiments",
             "source_run": "runs",
@@ -259,6 +264,7 @@ class SpanFields(Declared):
 
     class Settings(CollectionSettings):
         name = "spans"
+        shard = ShardKey("_id", "The spans of a trace lie together.", beginning="tr-")
         refers = {"trace_id": "traces", "experiment_id": "experiments"}
         indexes = [
             Index(
@@ -300,6 +306,7 @@ class SpanPayloadFields(Declared):
 
     class Settings(CollectionSettings):
         name = "span_payloads"
+        shard = ShardKey("_id", "The contents of a span lie together.", beginning="tr-")
 
 
 class AssessmentFields(Declared):
@@ -339,6 +346,7 @@ class AssessmentFields(Declared):
 
     class Settings(CollectionSettings):
         name = "assessments"
+        shard = ShardKey("trace_id", "A trace is shown with its assessments.", beginning="tr-")
         refers = {
             "trace_id": "traces",
             "experiment_id": "experiments",

@@ -110,7 +110,7 @@ def assessment_document(assessment: Assessment, trace_id: str, trace: Document) 
 
 
 def value_fields(assessment: Assessment) -> Document:
-    """What is stored of an assessment's value; fields that are None are to be absent."""
+    """The stored fields of an assessment's value; those that are None are to be absent."""
     error = None
     if assessment.feedback is not None:
         kind, value = FEEDBACK, assessment.feedback.value

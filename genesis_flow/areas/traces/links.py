@@ -36,16 +36,16 @@ async def linked_traces(
     if (after := parse_token(page_token, asked, (int, str))) is not None:
         query |= {"request_time": {"$gte": after[0]}, **behind(_OLDEST_FIRST, after)}
     limit = 0 if max_results is None else max_results + 1
-    found = (
+    traces = (
         await database.collection(TraceFields)
         .find(scoped(query), {"request_time": 1}, sort=_OLDEST_FIRST, limit=limit, batch_size=BATCH)
         .to_list()
     )
     token = None
-    if max_results is not None and len(found) > max_results:
-        found = found[:max_results]
-        token = create_token(asked, [found[-1][field] for field, _ in _OLDEST_FIRST])
-    return PagedList([trace["_id"] for trace in found], token)
+    if max_results is not None and len(traces) > max_results:
+        traces = traces[:max_results]
+        token = create_token(asked, [traces[-1][field] for field, _ in _OLDEST_FIRST])
+    return PagedList([trace["_id"] for trace in traces], token)
 
 
 async def links_of_traces(
@@ -55,10 +55,10 @@ async def links_of_traces(
     asked = ["links of traces", kind, trace_ids]
     after = parse_token(page_token, asked, (str,))
     field = LINKS[kind]
-    found = database.collection(TraceFields).find(
+    traces = database.collection(TraceFields).find(
         scoped({"_id": {"$in": trace_ids}, **KNOWN}), {"_id": 0, field: 1}, batch_size=BATCH
     )
-    linked = sorted({each async for trace in found for each in trace.get(field, [])})
+    linked = sorted({each async for trace in traces for each in trace.get(field, [])})
     linked = [each for each in linked if after is None or each > after[0]]
     if max_results is None or len(linked) <= max_results:
         return PagedList(linked, None)

@@ -20,12 +20,12 @@ from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.error_edge import Meanwhile
-from genesis_flow.mongo.scoping import scoped
+from genesis_flow.mongo.scoping import current_workspace, scoped, workspaces_enabled
 
 # Traces whose spans are here; those of others lie in artifacts and must not get new ones.
 HERE: Document = {"spans_location": {"$in": [None, SpansLocation.TRACKING_STORE.value]}}
 
-# What a new trace needs to know of its experiment.
+# Fields of its experiment that a new trace needs.
 _EXPERIMENT = {"lifecycle_stage": 1, "artifact_location": 1}
 
 
@@ -55,6 +55,17 @@ def refuse_foreign_trace(trace_id: str) -> NoReturn:
     raise MlflowException.invalid_parameter_value(
         f"Trace with ID '{trace_id}' already exists in another experiment."
     )
+
+
+async def refuse_traces_of_others(database: Database, trace_ids: Sequence[str]) -> None:
+    """Refuse ids that another workspace has taken: nothing must be written below them."""
+    if not workspaces_enabled():
+        return
+    traces, other = database.everywhere(TraceFields), {"$ne": current_workspace()}
+    for some in portions(trace_ids):
+        found = await traces.find_one({"_id": {"$in": some}, "workspace": other}, {"_id": 1})
+        if found is not None:
+            refuse_foreign_trace(found["_id"])
 
 
 def refuse_unknown_trace(trace_id: str) -> NoReturn:
@@ -118,9 +129,9 @@ async def assessments_of(database: Database, trace_ids: Iterable[str]) -> dict[s
     """The assessments of traces, oldest first."""
     assessments = database.collection(AssessmentFields)
     by_trace: dict[str, list[Document]] = {}
-    for some in portions(trace_ids):
-        found = assessments.find({"trace_id": {"$in": some}}, batch_size=BATCH)
-        async for assessment in found.sort([("created_time", 1), ("_id", 1)]):
+    for portion in portions(trace_ids):
+        documents = assessments.find({"trace_id": {"$in": portion}}, batch_size=BATCH)
+        async for assessment in documents.sort([("created_time", 1), ("_id", 1)]):
             by_trace.setdefault(assessment["trace_id"], []).append(assessment)
     return by_trace
 

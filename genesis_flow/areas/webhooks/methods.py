@@ -89,8 +89,8 @@ class Webhooks(Area):
         self, max_results: int | None = None, page_token: str | None = None
     ) -> PagedList[Webhook]:
         """The newest first, without their secrets."""
-        found, token = await self._page_of({}, max_results, page_token)
-        return PagedList([webhook_entity(document) for document in found], token)
+        webhooks, token = await self._page_of({}, max_results, page_token)
+        return PagedList([webhook_entity(document) for document in webhooks], token)
 
     @operation
     async def list_webhooks_by_event(
@@ -123,11 +123,11 @@ class Webhooks(Area):
         if position is not None:
             query = {**query, **behind(_ORDER, position)}
         cursor = self._webhooks.find(scoped(query), sort=_ORDER, limit=limit + 1, batch_size=limit + 1)
-        found = await cursor.to_list()
-        if len(found) <= limit:
-            return found, None
-        last = found[limit - 1]
-        return found[:limit], create_token(question, [last[field] for field, _ in _ORDER])
+        webhooks = await cursor.to_list()
+        if len(webhooks) <= limit:
+            return webhooks, None
+        last = webhooks[limit - 1]
+        return webhooks[:limit], create_token(question, [last[field] for field, _ in _ORDER])
 
     @mutation
     async def update_webhook(

@@ -121,7 +121,7 @@ def _about(made: "Trial") -> dict[str, Any]:
 
 def _line(outcome: "Outcome") -> str:
     verdict = click.style(f"{outcome.verdict:<6}", fg=_COLOURS[outcome.verdict])
-    told = textwrap.fill(
+    reason = textwrap.fill(
         outcome.why,
         _WIDTH,
         initial_indent=_INDENT,
@@ -129,4 +129,4 @@ def _line(outcome: "Outcome") -> str:
         break_on_hyphens=False,
         break_long_words=False,
     )
-    return f"{verdict}  {outcome.check:<{len(_INDENT) - 8}}{told[len(_INDENT) :]}"
+    return f"{verdict}  {outcome.check:<{len(_INDENT) - 8}}{reason[len(_INDENT) :]}"

@@ -167,17 +167,17 @@ def _pages(trial: Trial) -> str:
     documents: list[Document] = [{"_id": n, **({"t": n // 3} if n % 5 else {})} for n in range(50)]
     things.insert_many(documents)
     wanted = [each["_id"] for each in sorted(documents, key=lambda each: (-each.get("t", -1), each["_id"]))]
-    found: list[int] = []
+    paged: list[int] = []
     after: Document = {}
     while page := list(things.find(after).sort([("t", DESCENDING), ("_id", ASCENDING)]).limit(_PAGE)):
-        found += [each["_id"] for each in page]
+        paged += [each["_id"] for each in page]
         last = page[-1]
         same = {"t": last.get("t"), "_id": {"$gt": last["_id"]}}
         later = [{"t": {"$lt": last["t"]}}, {"t": None}] if "t" in last else []
         after = {"$or": [same, *later]}
-        expect(len(found) <= len(wanted), "Pages repeat documents.")
-    expect(found == wanted, f"Pages of {_PAGE} gave another order than the one asked for: {found}")
-    return f"{len(found)} documents in pages of {_PAGE}, each once and in order."
+        expect(len(paged) <= len(wanted), "Pages repeat documents.")
+    expect(paged == wanted, f"Pages of {_PAGE} gave another order than the one asked for: {paged}")
+    return f"{len(paged)} documents in pages of {_PAGE}, each once and in order."
 
 
 def _regex(trial: Trial) -> str:
@@ -200,7 +200,7 @@ def _regex(trial: Trial) -> str:
 
 
 def _nothing(trial: Trial) -> str:
-    """What counts as nothing below a dotted path; MongoDB 8 and 9 changed some of it."""
+    """Values that count as nothing below a dotted path; MongoDB 8 and 9 changed some of it."""
     things = trial.fresh("nothing")
     maps: list[Any] = [{}, {"k": "v"}, {"k": None}, {"k": "w"}, None]
     things.insert_many([{"_id": n, "m": each} for n, each in enumerate(maps)] + [{"_id": len(maps)}])
@@ -243,12 +243,12 @@ def _stages(trial: Trial) -> str:
     failed = []
     for name, (pipeline, wanted) in cases.items():
         try:
-            found = list(things.aggregate(pipeline))
+            results = list(things.aggregate(pipeline))
         except OperationFailure as error:
             failed.append(f"{name} ({error.code})")
             continue
-        if not wanted(found):
-            failed.append(f"{name} (gave {found})")
+        if not wanted(results):
+            failed.append(f"{name} (gave {results})")
     expect(not failed, f"Not as MongoDB does it: {', '.join(failed)}.")
     return ", ".join(cases) + "."
 

@@ -40,8 +40,8 @@ _BEGUN = 1_700_000_000_000
 def _schema(trial: Trial) -> str:
     from genesis_flow.stores.areas import DECLARED
 
-    found = trial.tracking().get_experiment(_DEFAULT_EXPERIMENT)
-    expect(found is not None, "The default experiment is not there.")
+    default = trial.tracking().get_experiment(_DEFAULT_EXPERIMENT)
+    expect(default is not None, "The default experiment is not there.")
     # Collections that the checks before have made are there, too.
     differences = [
         each for each in compare(trial.db, "", DECLARED, portable=trial.portable) if each.kind != "note"
@@ -109,8 +109,10 @@ def _metrics(trial: Trial) -> str:
     )
     latest = store.get_run(run_id).data.metrics
     expect(latest["loss"] == points[-1].value and latest["odd"] == math.inf, f"The latest are {latest}.")
-    some = store.get_metric_history_bulk_interval([run_id], "loss", 10, 0, _POINTS)
-    expect(0 < len(some) <= 10 and some[-1].step == _POINTS - 1, "A sample of a history has other points.")
+    sample = store.get_metric_history_bulk_interval([run_id], "loss", 10, 0, _POINTS)
+    expect(
+        0 < len(sample) <= 10 and sample[-1].step == _POINTS - 1, "A sample of a history has other points."
+    )
     return f"A history of {_POINTS} points, some logged twice; NaN and infinity; a sample of it."
 
 
@@ -126,7 +128,7 @@ def _search(trial: Trial) -> str:
         store.log_batch(run_id, metrics, [Param("size", str(n))], [])
         ids.append(run_id)
 
-    def found(filter_string: str, order: list[str] | None = None) -> list[int]:
+    def runs_found(filter_string: str, order: list[str] | None = None) -> list[int]:
         numbers: list[int] = []
         token = None
         while True:
@@ -152,7 +154,7 @@ def _search(trial: Trial) -> str:
         ("", ["tags.kind ASC", "attributes.start_time ASC"], sorted(range(_RUNS), key=lambda n: (n % 3, n))),
     ]
     for filter_string, order, wanted in cases:
-        seen = found(filter_string, order)
+        seen = runs_found(filter_string, order)
         expect(seen == wanted, f"{filter_string!r} in the order {order} found runs {seen} and not {wanted}.")
     return f"{len(cases)} filters and orders over {_RUNS} runs, in pages of 5."
 
@@ -213,8 +215,8 @@ def _registry(trial: Trial) -> str:
     expect(str(best) == "2", f"The alias names version {best}.")
     stages = [registry.get_model_version("model", str(n)).current_stage for n in (1, 2, 3)]
     expect(stages == ["Archived", "None", "Production"], f"The stages are {stages}.")
-    found = [each.version for each in registry.search_model_versions("name = 'model' AND tags.n = '1'")]
-    expect([str(each) for each in found] == ["2"], f"A search of versions found {found}.")
+    versions = [each.version for each in registry.search_model_versions("name = 'model' AND tags.n = '1'")]
+    expect([str(each) for each in versions] == ["2"], f"A search of versions found {versions}.")
     registry.rename_registered_model("model", "renamed")
     names = [each.name for each in registry.search_registered_models("name LIKE 'ren%' AND tags.team = 'a'")]
     expect(names == ["renamed"], f"A search of models found {names}.")
@@ -233,11 +235,11 @@ def _logged_models(trial: Trial) -> str:
     store.log_batch(run_id, [Metric("score", 0.5, 1, 1, model_id=model.model_id)], [], [])
     store.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     order = [{"field_name": "metrics.score", "ascending": False}]
-    found = store.search_logged_models(
+    models = store.search_logged_models(
         [experiment], "params.depth = '3' AND metrics.score > 0.4", order_by=order
     )
-    expect([each.model_id for each in found] == [model.model_id], "A search did not find the model.")
-    expect([each.value for each in found[0].metrics or []] == [0.5], "The model has not its metric.")
+    expect([each.model_id for each in models] == [model.model_id], "A search did not find the model.")
+    expect([each.value for each in models[0].metrics or []] == [0.5], "The model has not its metric.")
     store.delete_logged_model(model.model_id)
     expect(not store.search_logged_models([experiment]), "The model stayed.")
     return "Made, measured, searched by param and metric, deleted."
@@ -252,7 +254,7 @@ def _traces(trial: Trial) -> str:
     store.set_trace_tag(ids[0], "kind", "odd")
     store.create_assessment(Feedback(name="good", value=True, trace_id=ids[1]))
 
-    def found(filter_string: str) -> list[int]:
+    def traces_found(filter_string: str) -> list[int]:
         traces, _ = store.search_traces([experiment], filter_string, order_by=["timestamp_ms ASC"])
         return [ids.index(trace.trace_id) for trace in traces]
 
@@ -264,13 +266,13 @@ def _traces(trial: Trial) -> str:
         (f"timestamp_ms > {_BEGUN + 3000}", [4, 5]),
     ]
     for filter_string, wanted in cases:
-        seen = found(filter_string)
+        seen = traces_found(filter_string)
         expect(seen == wanted, f"{filter_string!r} found traces {seen} and not {wanted}.")
     (trace,) = store.batch_get_traces([ids[2]], None)
     names = sorted(each.name for each in trace.data.spans)
     expect(names == ["step 1 of 2", "step 2 of 2"], f"The trace has the spans {names}.")
     store.delete_traces(experiment, trace_ids=ids[:2])
-    expect(found("") == [2, 3, 4, 5], "Deleted traces stayed, or others went.")
+    expect(traces_found("") == [2, 3, 4, 5], "Deleted traces stayed, or others went.")
     return f"{_TRACES} traces of two spans, {len(cases)} filters, tags, assessments, deletion."
 
 
@@ -302,8 +304,8 @@ def _evaluation(trial: Trial) -> str:
     expect(len(records) == 5, f"{len(records)} records are there and not 5.")
     (first,) = [record for record in records if record.inputs == {"q": "0"}]
     expect(first.expectations == {"a": 0, "b": 1}, f"A record that came again is {first.expectations}.")
-    found = store.search_datasets([_DEFAULT_EXPERIMENT], filter_string="tags.k = 'v'")
-    expect([each.dataset_id for each in found] == [dataset.dataset_id], "A search did not find the dataset.")
+    datasets = store.search_datasets([_DEFAULT_EXPERIMENT], filter_string="tags.k = 'v'")
+    expect([each.dataset_id for each in datasets] == [dataset.dataset_id], "A search lacks the dataset.")
     store.delete_dataset(dataset.dataset_id)
     expect(not store.search_datasets([_DEFAULT_EXPERIMENT]), "The dataset stayed.")
     return "A dataset with five records, one of them merged; searched and deleted."

@@ -161,6 +161,7 @@ def trial(uri: str | None, timeout: float, environ: Mapping[str, str]) -> Iterat
         database=PREFIX + uuid.uuid4().hex[:12],
         prefix="",
         audit=False,
+        strict_input=None,
         timeout=min(timeout, given.timeout),
         artifact_root="file:///conformance",
     )

@@ -14,9 +14,9 @@ def look(patient: Patient) -> Finding:
         store = Area(patient.settings)
         hidden, visible = 0, []
         try:
-            async for found in inconsistencies(await connect(store)):
-                if found.visible:
-                    visible.append(found)
+            async for inconsistency in inconsistencies(await connect(store)):
+                if inconsistency.visible:
+                    visible.append(inconsistency)
                 else:
                     hidden += 1
         finally:

@@ -18,7 +18,7 @@ _NAME = "probe.txt"
 
 
 class _StepFailed(Exception):
-    """What could not be done; the cause is chained."""
+    """The step that could not be done; the cause is chained."""
 
 
 def artifact_root(settings: Settings, timeout: float) -> Finding:

@@ -48,15 +48,17 @@ async def inconsistencies(database: Database) -> AsyncIterator[Inconsistency]:
         *(_points_of_models, _records),
     )
     for check in checks:
-        async for found in check(database):
-            yield found
+        async for inconsistency in check(database):
+            yield inconsistency
 
 
 async def _by_id(
     database: Database, declared: type[Declared], fields: Iterable[str]
 ) -> AsyncIterator[Document]:
-    found = database.collection(declared).find({}, {"_id": 1, **dict.fromkeys(fields, 1)}, batch_size=BATCH)
-    async for document in found.sort("_id", 1):
+    documents = database.everywhere(declared).find(
+        {}, {"_id": 1, **dict.fromkeys(fields, 1)}, batch_size=BATCH
+    )
+    async for document in documents.sort("_id", 1):
         yield document
 
 
@@ -108,7 +110,7 @@ async def _blocks(database: Database) -> AsyncIterator[Inconsistency]:
         if run_id != run:  # the metrics of one run are few enough to hold
             run = run_id
             query = {"run_uuid": run_id, "_id": {"$gte": _key(run_id), "$lt": run_id + "}"}}
-            found = database.collection(MetricHeadFields).find(query, {"_id": 1}, batch_size=BATCH)
+            found = database.everywhere(MetricHeadFields).find(query, {"_id": 1}, batch_size=BATCH)
             heads = {each["_id"] async for each in found}
         if head not in heads:
             text = "holds points of a metric that is not there"
@@ -117,7 +119,7 @@ async def _blocks(database: Database) -> AsyncIterator[Inconsistency]:
 
 async def _models(database: Database) -> AsyncIterator[Inconsistency]:
     name = RegisteredModelFields.Settings.name
-    versions = database.collection(ModelVersionFields)
+    versions = database.everywhere(ModelVersionFields)
     async for model in _by_id(database, RegisteredModelFields, ("name", "stages", "aliases")):
         numbers = {*map(int, model["stages"]), *model["aliases"].values()}
         ids = [version_id(model["_id"], number) for number in numbers]
@@ -163,7 +165,7 @@ async def _payloads(database: Database) -> AsyncIterator[Inconsistency]:
 
 
 async def _assessments(database: Database) -> AsyncIterator[Inconsistency]:
-    traces = database.collection(TraceFields)
+    traces = database.everywhere(TraceFields)
     seen: dict[str, bool] = {}
     async for assessment in _by_id(database, AssessmentFields, ("trace_id",)):
         trace_id = assessment["trace_id"]

@@ -19,7 +19,7 @@ class Finding:
     verdict: Verdict
     message: str
     advice: str = ""
-    """What to do, a sentence; empty where there is nothing to do."""
+    """Advice, a sentence; empty where there is nothing to do."""
     details: dict[str, Any] = field(default_factory=dict)
     """For programs."""
 

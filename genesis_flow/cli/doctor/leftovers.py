@@ -4,6 +4,7 @@ Every one of them is written in an order that lets the same call finish it. Repa
 again; nothing is guessed. Versions of a model that is gone cannot be reached any more and are removed.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -29,35 +30,35 @@ from genesis_flow.documents.keys import children_of
 def look(patient: Patient, *, everything: bool) -> Finding:
     """``everything``: also what only a crash without transactions leaves, for which more is read."""
     kinds = chain(_kinds(patient), _kinds_without_transactions(patient) if everything else ())
-    found = patient.leftovers = [kind for kind in kinds if kind.names]
-    if not found:
+    leftovers = patient.leftovers = [kind for kind in kinds if kind.names]
+    if not leftovers:
         return ok("half-done", "No half-done changes.")
     return warn(
         "half-done",
-        f"Changes that are under way, or that a crash cut in two: {_described(found)}.",
+        f"Changes that are under way, or that a crash cut in two: {_described(leftovers)}.",
         "If nobody is making them now, `genesis-flow doctor --repair` finishes them.",
-        **_details(found),
+        **_details(leftovers),
     )
 
 
-def repair(found: list[Leftover]) -> Finding:
-    problems = [problem for kind in found for problem in _repair(kind)]
+def repair(leftovers: list[Leftover]) -> Finding:
+    problems = [problem for kind in leftovers for problem in _repair(kind)]
     if problems:
         return warn(
             "half-done",
             f"Repaired, but for: {'; '.join(problems)}.",
             "Look at those by hand.",
-            **_details(found),
+            **_details(leftovers),
         )
-    return ok("half-done", f"Repaired: {_described(found)}.", repaired=_details(found))
+    return ok("half-done", f"Repaired: {_described(leftovers)}.", repaired=_details(leftovers))
 
 
-def _described(found: list[Leftover]) -> str:
-    return "; ".join(kind.describe() for kind in found)
+def _described(leftovers: list[Leftover]) -> str:
+    return "; ".join(kind.describe() for kind in leftovers)
 
 
-def _details(found: list[Leftover]) -> dict[str, Any]:
-    return {kind.kind: kind.names for kind in found}
+def _details(leftovers: list[Leftover]) -> dict[str, Any]:
+    return {kind.kind: kind.names for kind in leftovers}
 
 
 def _repair(kind: Leftover) -> Iterator[str]:
@@ -93,10 +94,10 @@ def _name(prefix: str, document: Any) -> str:
 
 def _unfinished_experiments(experiments: Any, settings: Settings) -> Leftover:
     """``pending`` is set until all runs have followed their experiment."""
-    found = Leftover("experiments whose runs did not all follow them")
+    leftover = Leftover("experiments whose runs did not all follow them")
     for experiment in experiments.find({"pending": {"$exists": True}}, {"name": 1, "pending": 1}):
-        found.add(experiment["name"], partial(_move_experiment, settings, experiment))
-    return found
+        leftover.add(experiment["name"], partial(_move_experiment, settings, experiment))
+    return leftover
 
 
 def _move_experiment(settings: Settings, document: dict[str, Any]) -> None:
@@ -107,12 +108,12 @@ def _move_experiment(settings: Settings, document: dict[str, Any]) -> None:
 
 def _runs_of_deleted_experiments(experiments: Any, runs: Any, settings: Settings) -> Leftover:
     """A program made or restored a run of a deleted experiment, and ended before it took the run back."""
-    found = Leftover("active runs of deleted experiments")
+    leftover = Leftover("active runs of deleted experiments")
     deleted = [each["_id"] for each in experiments.find({"lifecycle_stage": DELETED}, {"_id": 1})]
     query = {"experiment_id": {"$in": deleted}, "lifecycle_stage": ACTIVE}
     for run in runs.find(query, {"_id": 1}):
-        found.add(run["_id"], partial(_delete_run, runs, settings, run["_id"]))
-    return found
+        leftover.add(run["_id"], partial(_delete_run, runs, settings, run["_id"]))
+    return leftover
 
 
 def _delete_run(runs: Any, settings: Settings, run_id: str) -> None:
@@ -121,29 +122,29 @@ def _delete_run(runs: Any, settings: Settings, run_id: str) -> None:
 
 
 def _unfinished_runs(runs: Any, settings: Settings) -> Leftover:
-    found = Leftover("runs that are being deleted for good")
+    leftover = Leftover("runs that are being deleted for good")
     for run in runs.find({"deleted_time": {"$gte": 0}, "erasing": True}, {"_id": 1}):
-        found.add(run["_id"], partial(_tracking_store(settings)._hard_delete_run, run["_id"]))
-    return found
+        leftover.add(run["_id"], partial(_tracking_store(settings)._hard_delete_run, run["_id"]))
+    return leftover
 
 
 def _unfinished_traces(traces: Any, settings: Settings) -> Leftover:
-    found = Leftover("traces that are being deleted")
+    leftover = Leftover("traces that are being deleted")
     for trace in traces.find(ERASING, {"erasing": 1}):
         delete = _tracking_store(settings)._delete_traces
         experiment_id = str(trace["erasing"]["experiment_id"])
-        found.add(trace["_id"], partial(delete, experiment_id, trace_ids=[trace["_id"]]))
-    return found
+        leftover.add(trace["_id"], partial(delete, experiment_id, trace_ids=[trace["_id"]]))
+    return leftover
 
 
 def _unfinished_renames(models: Any, settings: Settings) -> Leftover:
-    found = Leftover("models whose versions did not all take their new name")
+    leftover = Leftover("models whose versions did not all take their new name")
     for model in models.find({"renamed_from": {"$exists": True}}, {"name": 1, "renamed_from": 1}):
-        found.add(
+        leftover.add(
             f"{model['renamed_from']} > {model['name']}",
             partial(_rename, settings, model),
         )
-    return found
+    return leftover
 
 
 def _rename(settings: Settings, model: dict[str, Any]) -> None:
@@ -151,8 +152,8 @@ def _rename(settings: Settings, model: dict[str, Any]) -> None:
 
 
 def _orphaned_versions(versions: Any, models: str) -> Leftover:
-    """A model's id is never given again: what belongs to one that is gone is to be gone."""
-    found = Leftover("models that are deleted but for some versions")
+    """A model's id is never given again: documents of one that is gone are to go too."""
+    leftover = Leftover("models that are deleted but for some versions")
     orphans = versions.aggregate(
         [
             {"$group": {"_id": "$model", "name": {"$first": "$name"}}},
@@ -161,22 +162,22 @@ def _orphaned_versions(versions: Any, models: str) -> Leftover:
         ]
     )
     for orphan in orphans:
-        found.add(orphan["name"], partial(versions.delete_many, {"model": orphan["_id"]}))
-    return found
+        leftover.add(orphan["name"], partial(versions.delete_many, {"model": orphan["_id"]}))
+    return leftover
 
 
 def _metrics_of_deleted_runs(runs: Any, heads: Any, settings: Settings) -> Leftover:
     """A deleted run whose metrics still take points."""
-    found = Leftover("deleted runs whose metrics can still be written")
+    leftover = Leftover("deleted runs whose metrics can still be written")
     for run in runs.find({"lifecycle_stage": DELETED}, {"_id": 1}):
         if heads.find_one({"_id": children_of(run["_id"]), "active": True}, {"_id": 1}):
-            found.add(run["_id"], partial(_tracking_store(settings).delete_run, run["_id"]))
-    return found
+            leftover.add(run["_id"], partial(_tracking_store(settings).delete_run, run["_id"]))
+    return leftover
 
 
 def _metrics_of_active_runs(runs: Any, heads: Any, settings: Settings) -> Leftover:
     """A run that was restored, some of whose metrics still refuse points."""
-    found = Leftover("active runs some of whose metrics cannot be written")
+    leftover = Leftover("active runs some of whose metrics cannot be written")
     closed = heads.aggregate(
         [
             {"$match": {"active": False}},
@@ -186,28 +187,33 @@ def _metrics_of_active_runs(runs: Any, heads: Any, settings: Settings) -> Leftov
         ]
     )
     for run in closed:
-        found.add(run["_id"], partial(_tracking_store(settings).restore_run, run["_id"]))
-    return found
+        leftover.add(run["_id"], partial(_tracking_store(settings).restore_run, run["_id"]))
+    return leftover
 
 
 def _miscounted_issues(issues: Any, assessments: Any) -> Leftover:
     """What no crash leaves, but a dump that is not of one moment, or a hand that deletes assessments."""
-    found = Leftover("issues that keep a wrong number of traces")
+    leftover = Leftover("issues that keep a wrong number of traces")
     rows = assessments.aggregate([{"$match": {"kind": KIND}}, *TRACES_BY_ISSUE])
     traces = {row["_id"]: row["traces"] for row in rows}
     for issue in issues.find({"counted": True}, {"traces": 1}):
         if issue["traces"] != traces.get(issue["_id"], 0):
-            found.add(issue["_id"], partial(issues.update_one, {"_id": issue["_id"]}, COUNT_ANEW))
-    return found
+            leftover.add(issue["_id"], partial(issues.update_one, {"_id": issue["_id"]}, COUNT_ANEW))
+    return leftover
 
 
 def _tracking_store(settings: Settings) -> Any:
     from genesis_flow.sync.tracking import MongoDBStore
 
-    return MongoDBStore.from_settings(settings)
+    return MongoDBStore.from_settings(_with_any_names(settings))
 
 
 def _registry_store(settings: Settings) -> Any:
     from genesis_flow.sync.registry import MongoDBModelRegistryStore
 
-    return MongoDBModelRegistryStore.from_settings(settings)
+    return MongoDBModelRegistryStore.from_settings(_with_any_names(settings))
+
+
+def _with_any_names(settings: Settings) -> Settings:
+    """What is to be repaired may be older than the wish for strict input."""
+    return dataclasses.replace(settings, strict_input=None)

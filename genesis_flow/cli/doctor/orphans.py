@@ -1,4 +1,4 @@
-"""Documents whose parent is not there, or does not name them: what races and crashes have left behind.
+"""Documents whose parent is not there, or does not name them: races and crashes leave them behind.
 
 No call reads them, and none would ever remove them. A part of each collection is looked at, chosen by chance
 if it is large; ``--deep`` looks at all. Some children are written before their parent, so what is removed
@@ -120,8 +120,8 @@ class Orphans:
 
 
 def look(patient: Patient, *, everything: bool) -> Finding:
-    found = [_orphans(patient, family, everything) for family in _families()]
-    patient.orphans = [each for each in found if each.count]
+    by_family = [_orphans(patient, family, everything) for family in _families()]
+    patient.orphans = [each for each in by_family if each.count]
     extent = "" if everything else f" (of each kind at most {_SOME} documents were looked at; --deep: all)"
     if not patient.orphans:
         return ok(CHECK, f"Nothing has lost what it belongs to{extent}.")
@@ -161,21 +161,21 @@ def repair(patient: Patient) -> Finding:
 def _orphans(patient: Patient, family: _Family, everything: bool) -> Orphans:
     children = _collection(patient, family.children)
     fields = {"_id": 1, **({family.parent_field: 1} if family.parent_field else {})}
-    some = (
+    looked_at = (
         children.find({}, fields).sort("_id", 1)
         if everything or children.estimated_document_count() <= _SOME
         else children.aggregate([{"$sample": {"size": _SOME}}, {"$project": fields}])
     )
-    found = Orphans(family)
-    for portion in portions(some):
+    orphans = Orphans(family)
+    for portion in portions(looked_at):
         by_parent: dict[str | int, list[str]] = {}
         for child in portion:
             by_parent.setdefault(family.parent_of(child), []).append(child["_id"])
         for parent, lost in _lost(patient, family, by_parent).items():
-            found.by_parent.setdefault(parent, []).extend(lost)
-        if found.count >= _MOST:
+            orphans.by_parent.setdefault(parent, []).extend(lost)
+        if orphans.count >= _MOST:
             break
-    return found
+    return orphans
 
 
 def _lost(
@@ -203,9 +203,9 @@ def _collection(patient: Patient, declared: Any) -> Raw:
     return patient.db[f"{patient.settings.prefix}{declared.Settings.name}"]
 
 
-def _described(found: list[Orphans]) -> str:
-    return "; ".join(each.describe() for each in found)
+def _described(orphans: list[Orphans]) -> str:
+    return "; ".join(each.describe() for each in orphans)
 
 
-def _counted(found: list[Orphans]) -> dict[str, int]:
-    return {each.family.kind: each.count for each in found}
+def _counted(orphans: list[Orphans]) -> dict[str, int]:
+    return {each.family.kind: each.count for each in orphans}

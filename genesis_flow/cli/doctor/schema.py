@@ -10,25 +10,25 @@ _NAMED = 5
 
 
 def version(patient: Patient) -> Finding:
-    found = command.status(patient.config)
-    details = {"current": found.current, "head": found.head}
-    if found.problems:
-        return fail("schema", " ".join(found.problems), "See `genesis-migrate status`.", **details)
-    if found.lock is not None and not found.lock.expired:
+    status = command.status(patient.config)
+    details = {"current": status.current, "head": status.head}
+    if status.problems:
+        return fail("schema", " ".join(status.problems), "See `genesis-migrate status`.", **details)
+    if status.lock is not None and not status.lock.expired:
         return warn(
             "schema",
-            f"A migration is running: {found.lock.describe()}.",
+            f"A migration is running: {status.lock.describe()}.",
             "Wait until it is done; `genesis-migrate status` shows where it is.",
             **details,
         )
-    waiting = [step for step in found.steps if step.state != "applied"]
+    waiting = [step for step in status.steps if step.state != "applied"]
     if not waiting:
-        return ok("schema", f"Version {found.current}, the newest that is known here.", **details)
-    if found.current is None and not _holds_anything(patient):
+        return ok("schema", f"Version {status.current}, the newest that is known here.", **details)
+    if status.current is None and not _holds_anything(patient):
         return ok("schema", "The database is empty; the first call of a store makes the schema.", **details)
     return fail(
         "schema",
-        f"Version {found.current}; {len(waiting)} steps are missing up to {found.head}.",
+        f"Version {status.current}; {len(waiting)} steps are missing up to {status.head}.",
         "Run `genesis-migrate up` once, with a user that may make indexes.",
         **details,
     )

@@ -144,7 +144,7 @@ def durability(patient: Patient) -> Finding:
         "read_preference": preference,
         "retry_writes": settings.retry_writes is not False,
     }
-    said = f"Writes wait for w={settings.write_concern}, reads go to the {preference}."
+    said = f"Writes wait for w={settings.write_concern}, searches and histories go to the {preference}."
     by_majority = settings.write_concern == "majority" or not patient.has_transactions
     if settings.journal is False or not by_majority:
         return warn(
@@ -156,8 +156,8 @@ def durability(patient: Patient) -> Finding:
     if preference != "primary":
         return warn(
             "durability",
-            f"{said} A run just written may look absent.",
-            "Remove readPreference from the URI unless that is accepted.",
+            f"{said} What another client has just written may look absent there.",
+            "Remove readPreference from the URI unless that is accepted; a client sees what it wrote itself.",
             **details,
         )
     return ok("durability", said, **details)

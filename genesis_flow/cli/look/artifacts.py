@@ -25,8 +25,8 @@ def listed(uri: str | None) -> Artifacts:
     if not uri:
         return Artifacts()
     try:
-        found = get_artifact_repository(uri).list_artifacts()
+        files = get_artifact_repository(uri).list_artifacts()
     except Exception as error:  # noqa: BLE001 - a store of any kind, with a package that may be missing
         said = " ".join(mask(str(error)).split()) or type(error).__name__
         return Artifacts(problem=f"{mask(uri)} cannot be listed: {said}")
-    return Artifacts([File(each.path, each.is_dir, each.file_size) for each in found])
+    return Artifacts([File(each.path, each.is_dir, each.file_size) for each in files])

@@ -79,14 +79,14 @@ def runs(
     """
     from genesis_flow.cli.look import answers, reader  # import MLflow: --help need not wait
 
-    found = reader.read(
+    page = reader.read(
         uri, lambda of: of.page(experiment, filter_string, list(order_by), limit, reader.VIEWS[deleted])
     )
     if as_json:
-        shown = [answers.of_run(run, found.experiments[run.info.experiment_id]) for run in found.runs]
-        click.echo(answers.dumped({"runs": shown, "has_more": found.has_more}))
+        shown = [answers.of_run(run, page.experiments[run.info.experiment_id]) for run in page.runs]
+        click.echo(answers.dumped({"runs": shown, "has_more": page.has_more}))
         return
-    _echo(_run_table(found, text.terminal_width(), with_experiment=experiment is None))
+    _echo(_run_table(page, text.terminal_width(), with_experiment=experiment is None))
 
 
 @click.command(context_settings=_settings)
@@ -201,7 +201,7 @@ def _account(detail: "Detail", artifacts: "Artifacts", width: int | None) -> lis
         [plain(file.path) + ("/" if file.is_dir else ""), "" if file.bytes is None else f"{file.bytes:,}"]
         for file in artifacts.files
     ]
-    # MLflow's own tags come last: what people wrote is what they look for.
+    # MLflow's own tags come last: people look for those that they wrote.
     tags.sort(key=lambda tag: tag[0].startswith(_OWN_TAGS))
     lines = [text.cut(f"{key:<10}  {value}".rstrip(), width) for key, value in head if value]
     lines += _section("Params", params, width)

@@ -92,13 +92,13 @@ class Reader(AsyncTrackingStore):
             if named.isdecimal() and int(named) in INT64:
                 either.append({"_id": int(named)})
             query = {"$or": either}
-        found = await experiments.find(scoped(query), {"name": 1}, batch_size=BATCH).to_list()
+        rows = await experiments.find(scoped(query), {"name": 1}, batch_size=BATCH).to_list()
         if named is None:
-            return {str(each["_id"]): each["name"] for each in found}
-        found.sort(key=lambda each: each["name"] != named)  # a number as a name wins over an id
-        if not found:
+            return {str(each["_id"]): each["name"] for each in rows}
+        rows.sort(key=lambda each: each["name"] != named)  # a number as a name wins over an id
+        if not rows:
             raise GenesisFlowError(await self._no_such_experiment(named))
-        return {str(found[0]["_id"]): found[0]["name"]}
+        return {str(rows[0]["_id"]): rows[0]["name"]}
 
     async def _no_such_experiment(self, named: str) -> str:
         known = await self._experiments_named(None)
@@ -111,13 +111,13 @@ class Reader(AsyncTrackingStore):
         runs = self.database.collection(RunFields)
         query = {"$or": [{"_id": {"$gte": text, "$lt": text + _LAST}}, {RUN_NAME_FIELD: text}]}
         fields = {"name": 1, "lifecycle_stage": 1}
-        exact, found = await asyncio.gather(
+        exact, candidates = await asyncio.gather(
             runs.find_one(scoped({"_id": text}), {"_id": 1}),
             runs.find(scoped(query), fields, limit=_CANDIDATES, batch_size=BATCH).to_list(),
         )
         if exact is not None:
             return text
-        active = [run for run in found if run["lifecycle_stage"] == ACTIVE] or found
+        active = [run for run in candidates if run["lifecycle_stage"] == ACTIVE] or candidates
         if len(active) == 1:
             run_id: str = active[0]["_id"]
             return run_id
@@ -128,7 +128,7 @@ class Reader(AsyncTrackingStore):
             )
         named = [f"{run['_id'][:_SHOWN_OF_ID]} ({run.get('name') or 'no name'})" for run in active]
         more = f" and {len(named) - _CANDIDATES_NAMED} more" if len(named) > _CANDIDATES_NAMED else ""
-        count = f"At least {len(named)}" if len(found) == _CANDIDATES else len(named)
+        count = f"At least {len(named)}" if len(candidates) == _CANDIDATES else len(named)
         raise GenesisFlowError(
             f"{count} runs have the name {text!r} or an id that begins with it: "
             f"{', '.join(named[:_CANDIDATES_NAMED])}{more}. Give more of the id."
@@ -144,20 +144,22 @@ class Reader(AsyncTrackingStore):
         heads = self.database.collection(MetricHeadFields)
         query = {"_id": children_of(run_id)}
         fields = {"key": 1, "latest": 1, "tail": 1, "packed": 1}
-        found = {head["key"]: head for head in await heads.find(query, fields, batch_size=BATCH).to_list()}
+        heads_by_key = {
+            head["key"]: head for head in await heads.find(query, fields, batch_size=BATCH).to_list()
+        }
         histories: dict[str, History] = {}
-        if any(head["packed"] for head in found.values()):
+        if any(head["packed"] for head in heads_by_key.values()):
             # A metric at a time: only one history is in memory as a whole.
             blocks: list[dict[str, Any]] = []
             cursor = self.database.collection(MetricBlockFields).find(query, sort=[("_id", 1)])
             async for block in cursor:
                 if blocks and _key(block) != _key(blocks[0]):
-                    _add(histories, found, blocks)
+                    _add(histories, heads_by_key, blocks)
                     blocks = []
                 blocks.append(block)
-            _add(histories, found, blocks)
-        for key in found.keys() - histories.keys():
-            histories[key] = _history(found[key], [])
+            _add(histories, heads_by_key, blocks)
+        for key in heads_by_key.keys() - histories.keys():
+            histories[key] = _history(heads_by_key[key], [])
         return dict(sorted(histories.items()))
 
 

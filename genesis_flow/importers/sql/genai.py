@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from genesis_flow.areas.traces.usage import COST_KEYS, NUMBER_FIELDS, TOKEN_KEYS, json_object, numbers
+from genesis_flow.importers.kinds import KIND
 from genesis_flow.importers.records import Body, Item, Problem, Record
-from genesis_flow.importers.sql.reading import Reading, checked
-from genesis_flow.importers.sql.snapshot import Row
+from genesis_flow.importers.sql.reading import Reading, body_of, checked
 
 DATASET = "evaluation_dataset"
 # Stands for the associations of anything but traces and datasets.
@@ -25,86 +25,16 @@ _WRAPPED = "mlflow_wrapped"
 _SPANS_AT_ONCE = 50
 _RECORDS_AT_ONCE = 500
 
-_TRACES = {
-    "request_id": "T",
-    "experiment_id": "I",
-    "timestamp_ms": "I",
-    "execution_time_ms": "i",
-    "status": "T",
-    "client_request_id": "t",
-    "request_preview": "t",
-    "response_preview": "t",
+# What became columns in MLflow 3.17.
+_PROMOTED = {
     "trace_name": "t",
     "session_id": "t",
     **dict.fromkeys(TOKEN_KEYS, "i"),
     **dict.fromkeys(COST_KEYS, "r"),
 }
-_SPANS = {
-    "trace_id": "T",
-    "span_id": "T",
-    "parent_span_id": "t",
-    "name": "t",
-    "type": "t",
-    "status": "T",
-    "start_time_unix_nano": "I",
-    "end_time_unix_nano": "i",
-    "content": "t",
-    "model_name": "t",
-    "model_provider": "t",
-    **dict.fromkeys(COST_KEYS, "r"),
-}
-_ASSESSMENTS = {
-    "assessment_id": "T",
-    "trace_id": "T",
-    "name": "T",
-    "assessment_type": "T",
-    "value": "T",
-    "error": "t",
-    "created_timestamp": "I",
-    "last_updated_timestamp": "I",
-    "source_type": "T",
-    "source_id": "t",
-    "run_id": "t",
-    "span_id": "t",
-    "rationale": "t",
-    "overrides": "t",
-    "valid": "b",
-    "assessment_metadata": "t",
-}
-_ASSOCIATIONS = {
-    "source_type": "T",
-    "source_id": "T",
-    "destination_type": "T",
-    "destination_id": "T",
-    "created_time": "i",
-}
-_EVALUATION_DATASETS = {
-    "dataset_id": "T",
-    "name": "T",
-    "digest": "t",
-    "schema": "t",
-    "profile": "t",
-    "created_time": "i",
-    "last_update_time": "i",
-    "created_by": "t",
-    "last_updated_by": "t",
-    "workspace": "t",
-}
-_RECORDS = {
-    "dataset_record_id": "T",
-    "dataset_id": "T",
-    "inputs": "T",
-    "outputs": "t",
-    "expectations": "t",
-    "tags": "t",
-    "source": "t",
-    "source_id": "t",
-    "source_type": "t",
-    "created_time": "i",
-    "last_update_time": "i",
-    "created_by": "t",
-    "last_updated_by": "t",
-}
+_SPANS = KIND["span"].layout | dict.fromkeys(COST_KEYS, "r")
+_ASSESSMENT, _RECORD = KIND["assessment"], KIND["evaluation_record"]
+_ASSOCIATIONS = {column.name: column.letter for column in KIND["entity_association"].columns}
 # MLflow 2 named it so.
 _STATES = {"TRACE_STATUS_UNSPECIFIED": "STATE_UNSPECIFIED"}
 
@@ -118,37 +48,24 @@ class EvaluationPart(NamedTuple):
 
 def read_traces(reading: Reading, ids: Sequence[str]) -> Iterator[Item]:
     problems: list[Problem] = []
-    rows = reading.snapshot.of("trace_info", tuple(_TRACES), "request_id", ids, order=("request_id",))
-    traces = list(checked(rows, _TRACES, "trace_info", "trace", problems))
-    known = [trace["request_id"] for trace in traces]
-    tags, lost_tags = reading.maps("trace_tags", "request_id", "key", "value", known, "trace")
-    metadata, lost = reading.maps("trace_request_metadata", "request_id", "key", "value", known, "trace")
-    problems += lost_tags + lost
+    traces = list(reading.things(KIND["trace"], ids, problems, more=_PROMOTED))
+    known = [trace["trace_id"] for trace in traces]
     counted = _counted_tokens(reading, known)
     links = _links(reading, known, problems)
     has_columns = reading.snapshot.has("trace_info", "session_id")
-    for trace in traces:
-        trace_id = trace["request_id"]
-        own_tags, own_metadata = tags.get(trace_id, {}), metadata.get(trace_id, {})
+    for body in traces:
+        trace_id = body["trace_id"]
+        promoted = {name: body.pop(name) for name in _PROMOTED}
         if has_columns:
-            _take_columns(trace, own_tags, own_metadata)
+            _take_columns(promoted, body["tags"], body["metadata"])
         else:
-            _take_counted(counted.get(trace_id, {}), own_metadata)
-        body = {
-            "trace_id": trace_id,
-            "experiment_id": str(trace["experiment_id"]),
-            "request_time": trace["timestamp_ms"],
-            "execution_duration": trace["execution_time_ms"],
-            "state": _STATES.get(trace["status"], trace["status"]),
-            "client_request_id": trace["client_request_id"],
-            "request_preview": trace["request_preview"],
-            "response_preview": trace["response_preview"],
-            "tags": own_tags,
-            "metadata": own_metadata,
+            _take_counted(counted.get(trace_id, {}), body["metadata"])
+        body |= {
+            "state": _STATES.get(body["state"], body["state"]),
             "linked_runs": links[trace_id, "run"],
             "linked_prompts": links[trace_id, "prompt_version"],
         }
-        yield Record("trace", trace_id, body, reading.workspace_of(trace["experiment_id"]))
+        yield Record("trace", trace_id, body, reading.workspace_of(body["experiment_id"]))
     yield from _spans(reading, known, problems)
     yield from _assessments(reading, known, problems)
     yield from problems
@@ -215,15 +132,10 @@ def _spans(reading: Reading, ids: Sequence[str], problems: list[Problem]) -> Ite
 
 def _assessments(reading: Reading, ids: Sequence[str], problems: list[Problem]) -> Iterator[Item]:
     order = ("trace_id", "created_timestamp", "assessment_id")
-    rows: Iterator[Row] = reading.snapshot.of(
-        "assessments", tuple(_ASSESSMENTS), "trace_id", ids, order=order
-    )
-    for row in checked(rows, _ASSESSMENTS, "assessments", "assessment", problems):
-        row["kind"] = row.pop("assessment_type")
-        row["create_time"] = row.pop("created_timestamp")
-        row["last_update_time"] = row.pop("last_updated_timestamp")
-        row["metadata"] = row.pop("assessment_metadata")
-        yield Record("assessment", row["assessment_id"], row)
+    layout = _ASSESSMENT.layout
+    rows = reading.snapshot.of("assessments", tuple(layout), "trace_id", ids, order=order)
+    for row in checked(rows, layout, "assessments", "assessment", problems):
+        yield Record("assessment", row["assessment_id"], body_of(_ASSESSMENT, row))
 
 
 def read_evaluation(reading: Reading, payload: EvaluationPart | str) -> Iterator[Item]:
@@ -231,20 +143,11 @@ def read_evaluation(reading: Reading, payload: EvaluationPart | str) -> Iterator
         yield from _other_associations(reading)
         return
     problems: list[Problem] = []
-    rows = reading.snapshot.of(
-        "evaluation_datasets",
-        tuple(_EVALUATION_DATASETS),
-        "dataset_id",
-        payload.datasets,
-        order=("dataset_id",),
-    )
-    tags, lost = reading.maps(
-        "evaluation_dataset_tags", "dataset_id", "key", "value", payload.datasets, "evaluation_dataset"
-    )
-    problems += lost
-    for row in checked(rows, _EVALUATION_DATASETS, "evaluation_datasets", "evaluation_dataset", problems):
-        dataset_id, workspace = row["dataset_id"], row.pop("workspace")
-        yield Record("evaluation_dataset", dataset_id, {**row, "tags": tags.get(dataset_id, {})}, workspace)
+    for body in reading.things(
+        KIND["evaluation_dataset"], payload.datasets, problems, more={"workspace": "t"}
+    ):
+        dataset_id, workspace = body["dataset_id"], body.pop("workspace")
+        yield Record("evaluation_dataset", dataset_id, body, workspace)
         yield from _records(reading, dataset_id, problems)
         yield from _associations_of(reading, dataset_id, payload.experiments, problems)
     yield from problems
@@ -255,16 +158,15 @@ def _records(reading: Reading, dataset_id: str, problems: list[Problem]) -> Iter
         return
     pages = reading.snapshot.pages(
         "evaluation_dataset_records",
-        tuple(_RECORDS),
+        tuple(_RECORD.layout),
         reading.snapshot.column("evaluation_dataset_records", "dataset_id") == dataset_id,
         order=("dataset_record_id",),
         size=_RECORDS_AT_ONCE,
     )
     for page in pages:
-        for row in checked(page, _RECORDS, "evaluation_dataset_records", "evaluation_record", problems):
-            row["record_id"] = row.pop("dataset_record_id")
-            row["outputs"] = _unwrapped(row["outputs"])
-            yield Record("evaluation_record", row["record_id"], row)
+        for row in checked(page, _RECORD.layout, _RECORD.table, _RECORD.name, problems):
+            body = body_of(_RECORD, row | {"outputs": _unwrapped(row["outputs"])})
+            yield Record("evaluation_record", body["record_id"], body)
 
 
 def _unwrapped(outputs: str | None) -> str | None:

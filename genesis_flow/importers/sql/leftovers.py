@@ -3,18 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from genesis_flow.importers.kinds import KIND, PLAIN
+from genesis_flow.importers.kinds import DERIVED, KIND, KINDS, LINKS, PLAIN
 from genesis_flow.importers.records import Problem
 from genesis_flow.importers.sql.reading import conditions_of, rows_of_kind
-from genesis_flow.importers.sql.snapshot import Snapshot
-from genesis_flow.importers.sql.tables import DERIVED, LINKS, PARENTS, PARTS, PHASE_OF, READ, ROOTS
+from genesis_flow.importers.sql.snapshot import DEFAULT, Snapshot
+from genesis_flow.importers.sql.tables import PARENTS, PARTS, PHASE_OF, READ, ROOTS
 
-# The workspace of a database that knows no other.
-_DEFAULT = "default"
-_ROOTS_WITH_WORKSPACE = (
-    *("experiments", "registered_models", "evaluation_datasets", "webhooks"),
-    *(kind.table for kind in PLAIN.values() if not kind.of_experiment and not kind.within),
-)
+_ROOTS_WITH_WORKSPACE = [kind.table for kind in KINDS if not kind.of_experiment and not kind.within]
 
 
 def unsupported(snapshot: Snapshot, wanted: list[int] | None) -> dict[str, int]:
@@ -22,8 +17,12 @@ def unsupported(snapshot: Snapshot, wanted: list[int] | None) -> dict[str, int]:
     counts = {}
     for table in sorted(snapshot.tables.keys() - READ - DERIVED):
         where = []
+        if snapshot.workspace is not None and table == "workspaces":
+            continue  # they are kept
+        if snapshot.workspace not in (None, DEFAULT) and not snapshot.own(table):
+            continue
         if table == "workspaces":
-            where.append(snapshot.column(table, "name") != _DEFAULT)
+            where.append(snapshot.column(table, "name") != DEFAULT)
         if wanted is not None:
             if not snapshot.has(table, "experiment_id"):
                 continue
@@ -44,10 +43,12 @@ def left_behind(snapshot: Snapshot) -> list[str]:
 
 def orphans(snapshot: Snapshot, phase: str) -> Iterator[Problem]:
     """Rows whose owner is gone, or that have no id: the target has no place for them."""
+    if snapshot.workspace not in (None, DEFAULT):
+        return
     table, key = ROOTS[phase]
     if snapshot.has(table, key) and (rows := snapshot.count(table, snapshot.column(table, key).is_(None))):
         yield Problem(phase, f"table {table}", f"{rows} rows have no {key}", rows)
-    if phase == "experiment":
+    if phase == "experiment" and snapshot.workspace is None:
         yield from _workspaces(snapshot)
     if phase == "run":
         yield from _strange_inputs(snapshot)
@@ -101,14 +102,20 @@ def _strange_inputs(snapshot: Snapshot) -> Iterator[Problem]:
             yield Problem("run", where, f"{rows} rows are of no run, and nothing else has inputs", rows)
 
 
-def _workspaces(snapshot: Snapshot) -> Iterator[Problem]:
+def workspaces_in(snapshot: Snapshot) -> dict[str, int]:
+    """The workspaces that things are in, but for the default one, and how many."""
     found: dict[str, int] = {}
     for table in _ROOTS_WITH_WORKSPACE:
         for (name,), rows in snapshot.counts(table, ("workspace",)):
-            if name not in (None, _DEFAULT):
+            if name not in (None, DEFAULT):
                 found[name] = found.get(name, 0) + rows
-    for name, rows in sorted(found.items()):
+    return found
+
+
+def _workspaces(snapshot: Snapshot) -> Iterator[Problem]:
+    for name, rows in sorted(workspaces_in(snapshot).items()):
         reason = (
-            "what belongs to it is imported beside that of other workspaces, since the target has only one"
+            "what belongs to it is imported beside that of other workspaces, since the target has only one: "
+            "to keep the workspaces, import with MLFLOW_ENABLE_WORKSPACES=true and without MLFLOW_WORKSPACE"
         )
         yield Problem("workspace", name, reason, rows)

@@ -33,7 +33,8 @@ def read_plain(name: str) -> Callable[[Reading, Any], Iterable[Item]]:
             rows: Iterable[Row] = reading.snapshot.rows(kind.table, tuple(layout), *where)
         else:
             (key,) = kind.key
-            rows = reading.snapshot.of(kind.table, tuple(layout), key, wanted, order=(key,))
+            alive = rows_of_kind(reading.snapshot, kind)
+            rows = reading.snapshot.of(kind.table, tuple(layout), key, wanted, *alive, order=(key,))
         for row in _read(reading, kind, rows, layout, problems):
             record = _record(reading, kind, row)
             yield record
@@ -56,8 +57,7 @@ def _named(
 
 def _whole_layout(kind: Kind) -> dict[str, str]:
     """All columns of its table that are read; the first says which row is meant where one is no good."""
-    named = _layout(kind.columns)
-    found = dict.fromkeys(kind.key, "T") | ({"experiment_id": "I"} if kind.of_experiment else {}) | named
+    found = kind.layout
     for lookup in kind.lookups:
         theirs = _layout(lookup.columns)
         found |= {ours: theirs[their] for their, ours in lookup.by if their in theirs}
@@ -142,7 +142,7 @@ def _shaped(kind: Kind, rows: Rows, of: Any, found: list[Body], problems: list[P
         for row in found
     ]
     if rows.shape == "values":
-        return sorted(value for document in documents for value in document.values())
+        return sorted(".".join(document.values()) for document in documents)
     if rows.shape == "list":
         return documents
     for more in documents[1:]:

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from genesis_flow.importers.kind import Kind, Rows
-from genesis_flow.importers.records import Problem
+from genesis_flow.importers.records import Body, Problem
 from genesis_flow.importers.sql.snapshot import Condition, Row, Snapshot, not_all
 from genesis_flow.importers.sql.values import (
     Unreadable,
     binary,
+    checked_truth,
     json_as_text,
     json_map,
     json_text,
@@ -20,7 +21,6 @@ from genesis_flow.importers.sql.values import (
     needed_whole,
     real,
     text,
-    truth,
     whole,
 )
 
@@ -36,14 +36,16 @@ _CHECKS = {
     "J": needed_json,
     "m": json_map,
     "s": json_as_text,
+    "x": text,
     "y": binary,
     "Y": needed_binary,
-    "b": lambda value, _column: truth(value),
+    "b": checked_truth,
 }
 
 # Column -> letter; the order is that of the select.
 Layout = Mapping[str, str]
 Maps = dict[Any, dict[str, str | None]]
+_NOTHING: Layout = {}
 
 
 class Reading:
@@ -64,18 +66,44 @@ class Reading:
             self._workspaces = {str(number): text(name, "workspace") for number, name in rows}
         return self._workspaces.get(str(experiment_id))
 
-    def maps(
-        self, table: str, owner: str, key: str, value: str, ids: Sequence[Any], kind: str
-    ) -> tuple[Maps, list[Problem]]:
+    def things(
+        self,
+        kind: Kind,
+        ids: Sequence[Any],
+        problems: list[Problem],
+        *where: Condition,
+        more: Layout = _NOTHING,
+        order: tuple[str, ...] = (),
+    ) -> Iterator[Body]:
+        """The bodies of these ids, as far as the table of kinds says what is in them; and ``more``."""
+        layout, key = {**kind.layout, **more}, kind.key[0]
+        rows = self.snapshot.of(kind.table, tuple(layout), key, ids, *where, order=order or (key,))
+        maps = {part.field: self.maps(kind, part, ids, problems) for part in kind.rows if part.shape == "map"}
+        for row in checked(rows, layout, kind.table, kind.name, problems):
+            yield {
+                **body_of(kind, row),
+                **{name: row[name] for name in more},
+                **{field: of.get(row[key], {}) for field, of in maps.items()},
+            }
+
+    def maps(self, kind: Kind, part: Rows, ids: Sequence[Any], problems: list[Problem]) -> Maps:
         """Keys and values by owner; what cannot be read of them is told, not lost."""
         found: Maps = defaultdict(dict)
-        problems = []
-        for of, name, content in self.snapshot.of(table, (owner, key, value), owner, ids, order=(owner, key)):
+        (owner,), (key, value) = part.owner, (column.name for column in part.columns)
+        rows = self.snapshot.of(part.table, (owner, key, value), owner, ids, order=(owner, key))
+        for of, name, content in rows:
             try:
                 found[of][needed_text(name, key)] = text(content, value)
             except Unreadable as error:
-                problems.append(Problem(kind, f"table {table}, {owner}={of}, {key}={name!r}", str(error), 1))
-        return found, problems
+                where = f"table {part.table}, {owner}={of}, {key}={name!r}"
+                problems.append(Problem(kind.name, where, str(error), 1))
+        return found
+
+
+def body_of(kind: Kind, row: Body) -> Body:
+    """What the columns of its table say; experiments are named by text."""
+    body = {column.field: row[column.name] for column in kind.columns}
+    return body | {"experiment_id": str(row["experiment_id"])} if kind.of_experiment else body
 
 
 def checked(
@@ -106,5 +134,8 @@ def conditions_of(snapshot: Snapshot, rows: Rows) -> list[Condition]:
 
 
 def rows_of_kind(snapshot: Snapshot, kind: Kind) -> list[Condition]:
-    """What holds for the rows of its table that are of a kind."""
-    return [] if kind.but is None else [not_all(conditions_of(snapshot, kind.but))]
+    """What holds for the rows of its table that are of a kind, and not deleted."""
+    conditions = [] if kind.but is None else [not_all(conditions_of(snapshot, kind.but))]
+    if snapshot.has(kind.table, kind.gone):
+        conditions.append(snapshot.column(kind.table, kind.gone).is_(None))
+    return conditions

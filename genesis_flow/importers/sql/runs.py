@@ -8,31 +8,21 @@ from typing import Any, NamedTuple
 
 from genesis_flow.areas.metrics.points import Point, latest_of, step_order
 from genesis_flow.core.numbers import INT64
+from genesis_flow.importers.kinds import KIND
 from genesis_flow.importers.records import SERIES_POINTS, Item, Problem, Record, Series
-from genesis_flow.importers.sql.entities import DATASETS, dataset_record
+from genesis_flow.importers.sql.entities import DATASET, borrowed_dataset
 from genesis_flow.importers.sql.reading import Reading, checked, grouped
 from genesis_flow.importers.sql.snapshot import Row
 from genesis_flow.importers.sql.values import (
     HUGE,
     Unreadable,
+    checked_truth,
     needed_text,
     needed_whole,
     real,
-    truth,
 )
 
-_RUNS = {
-    "run_uuid": "T",
-    "experiment_id": "I",
-    "name": "t",
-    "user_id": "t",
-    "status": "T",
-    "start_time": "i",
-    "end_time": "i",
-    "lifecycle_stage": "t",
-    "deleted_time": "i",
-    "artifact_uri": "t",
-}
+_RUN = KIND["run"]
 _INPUTS = {
     "input_uuid": "T",
     "source_type": "T",
@@ -69,31 +59,22 @@ class _Inputs(NamedTuple):
 
 def read_runs(reading: Reading, ids: list[str]) -> Iterator[Item]:
     problems: list[Problem] = []
-    rows = reading.snapshot.of("runs", tuple(_RUNS), "run_uuid", ids, order=("run_uuid",))
-    runs = list(checked(rows, _RUNS, "runs", "run", problems))
-    params, lost_params = reading.maps("params", "run_uuid", "key", "value", ids, "run")
-    tags, lost_tags = reading.maps("tags", "run_uuid", "key", "value", ids, "run")
-    problems += lost_params + lost_tags
+    runs = list(reading.things(_RUN, ids, problems))
     inputs = _inputs(reading, ids, problems)
     yield from _borrowed(reading, runs, inputs)
-    for run in runs:
-        run_id = run["run_uuid"]
-        body = {
-            "run_id": run_id,
-            **{name: run[name] for name in _RUNS if name != "run_uuid"},
-            "experiment_id": str(run["experiment_id"]),
-            "lifecycle_stage": run["lifecycle_stage"] or "active",
-            "params": params.get(run_id, {}),
-            "tags": tags.get(run_id, {}),
+    for body in runs:
+        run_id = body["run_id"]
+        body |= {
+            "lifecycle_stage": body["lifecycle_stage"] or "active",
             "inputs": _used(run_id, inputs, problems),
             "model_inputs": [each["destination_id"] for each in inputs.models.get(run_id, ())],
             "model_outputs": [
                 [each["destination_id"], each["step"] or 0] for each in inputs.outputs.get(run_id, ())
             ],
         }
-        yield Record("run", run_id, body, reading.workspace_of(run["experiment_id"]))
+        yield Record("run", run_id, body, reading.workspace_of(body["experiment_id"]))
     yield from problems
-    yield from _histories(reading, [run["run_uuid"] for run in runs])
+    yield from _histories(reading, [run["run_id"] for run in runs])
 
 
 def fingerprint(reading: Reading, ids: list[str]) -> str:
@@ -101,7 +82,7 @@ def fingerprint(reading: Reading, ids: list[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     of = reading.snapshot.of
     for table, names, owner in (
-        ("runs", tuple(_RUNS), "run_uuid"),
+        ("runs", tuple(_RUN.layout), "run_uuid"),
         ("params", ("run_uuid", "key", "value"), "run_uuid"),
         ("tags", ("run_uuid", "key", "value"), "run_uuid"),
         ("latest_metrics", _POINT, "run_uuid"),
@@ -136,13 +117,16 @@ def _inputs(reading: Reading, ids: list[str], problems: list[Problem]) -> _Input
     )
     models = list(checked(made, _INPUTS, "inputs", "run", problems))
     uuids = sorted({each["source_id"] for each in datasets})
-    known = of("datasets", tuple(DATASETS), "dataset_uuid", uuids)
+    known = of("datasets", tuple(DATASET.layout), "dataset_uuid", uuids)
     tags = of("input_tags", tuple(_INPUT_TAGS), "input_uuid", [each["input_uuid"] for each in datasets])
     return _Inputs(
         grouped(datasets, "destination_id"),
         grouped((each for each in models if each["source_type"] == "RUN_INPUT"), "source_id"),
         grouped((each for each in models if each["source_type"] == "RUN_OUTPUT"), "source_id"),
-        {each["dataset_uuid"]: each for each in checked(known, DATASETS, "datasets", "dataset", problems)},
+        {
+            each["dataset_uuid"]: each
+            for each in checked(known, DATASET.layout, "datasets", "dataset", problems)
+        },
         grouped(checked(tags, _INPUT_TAGS, "input_tags", "run", problems), "input_uuid"),
     )
 
@@ -151,12 +135,12 @@ def _borrowed(reading: Reading, runs: list[dict[str, Any]], inputs: _Inputs) -> 
     """Datasets of other experiments: earlier versions took any with the same name and digest."""
     given: set[tuple[int, str]] = set()
     for run in runs:
-        number = run["experiment_id"]
-        for each in inputs.datasets.get(run["run_uuid"], ()):
+        number = int(run["experiment_id"])
+        for each in inputs.datasets.get(run["run_id"], ()):
             dataset = inputs.known.get(each["source_id"])
             if dataset and dataset["experiment_id"] != number and (number, each["source_id"]) not in given:
                 given.add((number, each["source_id"]))
-                yield dataset_record(reading, dataset, number)
+                yield borrowed_dataset(reading, dataset, number)
 
 
 def _used(run_id: str, inputs: _Inputs, problems: list[Problem]) -> list[dict[str, Any]]:
@@ -306,7 +290,7 @@ class _Columns:
             if type(key) is not str:
                 raise TypeError
             more = _arrays(*columns)
-        except (TypeError, OverflowError):
+        except (TypeError, OverflowError, Unreadable):
             more, problems = _one_by_one(run_id, key, columns)
             yield from problems
         if more[0]:
@@ -349,7 +333,7 @@ def _arrays(
         numbers = array("d", (real(number, "value") for number in numbers))
     if any(nans):
         for at, is_nan in enumerate(nans):
-            if truth(is_nan):
+            if checked_truth(is_nan, "is_nan"):
                 numbers[at] = _NAN
     return array("q", timestamps), array("q", steps), numbers
 
@@ -370,7 +354,7 @@ def _one_by_one(run_id: Any, key: Any, columns: tuple[tuple[Any, ...], ...]) -> 
 
 def _point(key: Any, timestamp: Any, step: Any, value: Any, is_nan: Any) -> Point:
     needed_text(key, "key")
-    number = _NAN if truth(is_nan) else real(value, "value")
+    number = _NAN if checked_truth(is_nan, "is_nan") else real(value, "value")
     if number is None:
         raise Unreadable("value is missing")
     point = needed_whole(timestamp, "timestamp"), needed_whole(step, "step"), number

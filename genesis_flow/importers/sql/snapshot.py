@@ -4,6 +4,7 @@ This is the only module that knows SQLAlchemy, and of it only Core: tables are n
 database says they have, so that every revision of MLflow's schema is read by the same code.
 """
 
+import copy
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from genesis_flow.importers.sql.values import Undecodable
 Row = Sequence[Any]
 Condition = sa.ColumnElement[bool]
 
+# The workspace of a database that knows no other; what has none is told with it.
+DEFAULT = "default"
 # SQL Server takes 2,100 parameters, older SQLite 999.
 IDS_AT_ONCE = 500
 ROWS_AT_ONCE = 5_000
@@ -32,6 +35,8 @@ class Snapshot:
         self._connection = connection
         self.name = name
         self.notes = list(notes)
+        # Of which workspace things are listed; of all without one.
+        self.workspace: str | None = None
         self.dialect = connection.dialect.name
         inspector = sa.inspect(connection)
         self.tables: dict[str, sa.TableClause] = {
@@ -46,6 +51,32 @@ class Snapshot:
             for each in inspector.get_columns(table)
             if "JSON" in str(each["type"]).upper()
         }
+
+    def of_workspace(self, workspace: str) -> "Snapshot":
+        """This snapshot, of which only things of one workspace are listed."""
+        part = copy.copy(self)
+        part.workspace = workspace
+        return part
+
+    def own(self, table: str) -> list[Condition]:
+        """What holds for the rows of a table that are of the workspace; what has none is of its owner."""
+        if self.workspace is None:
+            return []
+        if self.has(table, "workspace"):
+            named = self.tables[table].c.workspace
+            mine = named == self.workspace
+            return [mine | named.is_(None) if self._is_default() else mine]
+        if not (self.has(table, "experiment_id") and self.has("experiments", "workspace")):
+            return []
+        of, named = self.tables[table].c.experiment_id, self.tables["experiments"].c.workspace
+        if not self._is_default():
+            return [of.in_(self.ids_where("experiments", "experiment_id", named == self.workspace))]
+        # What is of no experiment is told with the default workspace.
+        others = self.ids_where("experiments", "experiment_id", named != self.workspace)
+        return [of.not_in(others) | of.is_(None)]
+
+    def _is_default(self) -> bool:
+        return self.workspace == DEFAULT
 
     def close(self) -> None:
         engine = self._connection.engine
@@ -80,9 +111,13 @@ class Snapshot:
     def pages(
         self, table: str, names: Sequence[str], *where: Condition, order: Sequence[str], size: int
     ) -> Iterator[list[Row]]:
-        """All rows, in pages that each begin behind the last row, so that nothing stays open in between."""
+        """All rows, in pages that each begin behind the last row, so that nothing stays open in between.
+
+        Of a workspace, if one is meant, as what is counted; rows by the ids of what has them are its own.
+        """
         if table not in self.tables:
             return
+        where = (*where, *self.own(table))
         at = [names.index(name) for name in order]
         keys = [self.tables[table].c[name] for name in order]
         behind: tuple[Condition, ...] = tuple(key.is_not(None) for key in keys)
@@ -140,6 +175,7 @@ class Snapshot:
     def count(self, table: str, *where: Condition) -> int:
         if table not in self.tables:
             return 0
+        where = (*where, *self.own(table))
         statement = sa.select(sa.func.count()).select_from(self.tables[table]).where(*where)
         return int(next(self._bunches(statement))[0][0])
 
@@ -163,7 +199,8 @@ class Snapshot:
     ) -> Iterator[tuple[tuple[Any, ...], int]]:
         """The values that columns have together, and how many rows have them; none without such columns."""
         if all(self.has(table, name) for name in names):
-            yield from self._counted(table, [self.tables[table].c[name] for name in names], *where)
+            columns = [self.tables[table].c[name] for name in names]
+            yield from self._counted(table, columns, *where, *self.own(table))
 
     def _counted(
         self, table: str, columns: Sequence[sa.ColumnElement[Any]], *where: Condition
@@ -242,7 +279,7 @@ def not_all(conditions: Sequence[Condition]) -> Condition:
     return sa.not_(sa.and_(*conditions))
 
 
-def open_snapshot(uri: str) -> Snapshot:
+def open_snapshot(uri: str, needed: Sequence[str] = ("experiments", "runs")) -> Snapshot:
     try:
         url = sa.make_url(uri)
     except ArgumentError as error:
@@ -259,10 +296,10 @@ def open_snapshot(uri: str) -> Snapshot:
         ) from error
     except SQLAlchemyError as error:
         raise ImportFailed(_failure(f"{name} cannot be opened", error)) from error
-    if not (snapshot.has("experiments") and snapshot.has("runs")):
+    if not all(snapshot.has(table) for table in needed):
         snapshot.close()
         raise ImportFailed(
-            f"{name} holds no MLflow data: it has no tables experiments and runs. Check the URI."
+            f"{name} holds no MLflow data: it has no tables {' and '.join(needed)}. Check the URI."
         )
     return snapshot
 

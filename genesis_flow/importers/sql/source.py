@@ -14,10 +14,10 @@ from genesis_flow.importers.kind import Kind
 from genesis_flow.importers.kinds import PHASES, PLAIN
 from genesis_flow.importers.records import Filters, Item, Problem, Unit
 from genesis_flow.importers.sql import entities, genai, registry, runs
-from genesis_flow.importers.sql.leftovers import left_behind, orphans, unsupported
+from genesis_flow.importers.sql.leftovers import left_behind, orphans, unsupported, workspaces_in
 from genesis_flow.importers.sql.plain import read_plain
 from genesis_flow.importers.sql.reading import Reading
-from genesis_flow.importers.sql.snapshot import Condition, Snapshot
+from genesis_flow.importers.sql.snapshot import DEFAULT, Condition, Snapshot
 
 # The average number in a unit, and the most.
 RUNS, TRACES = 100, 50
@@ -25,6 +25,10 @@ _MOST = 500
 # What is listed by one query.
 _LISTED = 10_000
 _CHUNK = 500
+SAID_OF_WORKSPACES = (
+    *("description", "default_artifact_root"),
+    *("trace_archival_location", "trace_archival_retention"),
+)
 
 
 class SqlSource:
@@ -40,6 +44,30 @@ class SqlSource:
 
     def close(self) -> None:
         self._snapshot.close()
+
+    def workspaces(self) -> dict[str, dict[str, Any]]:
+        """What is said of each workspace, by its name; the default one is always there."""
+        names = ("name", *SAID_OF_WORKSPACES)
+        rows = self._snapshot.rows("workspaces", names) if self._snapshot.has("workspaces") else []
+        said = {
+            str(name): {
+                field: value
+                for field, value in zip(SAID_OF_WORKSPACES, values, strict=True)
+                if isinstance(value, str) and value
+            }
+            for name, *values in rows
+        }
+        named: dict[str, dict[str, Any]] = {str(name): {} for name in workspaces_in(self._snapshot)}
+        found: dict[str, dict[str, Any]] = {DEFAULT: {}} | named | said
+        return dict(sorted(found.items()))
+
+    def of_workspace(self, name: str) -> "SqlSource":
+        """The part of it that is one workspace, as it is at the same moment. It must not be closed."""
+        return SqlSource(self._snapshot.of_workspace(name))
+
+    def check(self, filters: Filters) -> None:
+        """Refuse experiments that are in no workspace."""
+        self._wanted(filters.experiments)
 
     def unsupported(self, filters: Filters) -> dict[str, int]:
         """The tables with rows that a target has no place for, and how many rows are wanted of them."""
@@ -79,8 +107,6 @@ class SqlSource:
                 yield from self._evaluation(wanted)
             case "registered_model" if wanted is None:
                 yield from self._one_each(phase, "registered_models", ("name",))
-            case "webhook" if wanted is None:
-                yield from self._numbered(phase, "webhooks", "webhook_id", [])
             case _ if phase in PLAIN and PLAIN[phase].of_experiment:
                 kind = PLAIN[phase]
                 changed = where(kind.table, *kind.times)
@@ -92,7 +118,8 @@ class SqlSource:
         phase, tied = "evaluation_dataset", self._datasets_of(wanted)
         for unit in self._numbered(phase, "evaluation_datasets", "dataset_id", tied, size=20):
             yield replace(unit, payload=genai.EvaluationPart(unit.payload, wanted))
-        if wanted is None and self._snapshot.has("entity_associations"):
+        in_default = self._snapshot.workspace in (None, DEFAULT)
+        if wanted is None and in_default and self._snapshot.has("entity_associations"):
             yield Unit(phase, genai.ASSOCIATIONS, genai.ASSOCIATIONS)
 
     def fingerprint(self, unit: Unit) -> str | None:
@@ -108,12 +135,13 @@ class SqlSource:
         if not experiments:
             return None
         numbers: dict[str, list[int]] = {name: [] for name in experiments}
-        for number, name in self._snapshot.rows("experiments", ("experiment_id", "name")):
+        own = self._snapshot.own("experiments")
+        for number, name in self._snapshot.rows("experiments", ("experiment_id", "name"), *own):
             for key in (str(number), name):
                 if key in numbers:
                     numbers[key].append(number)
         for name, found in numbers.items():
-            if not found:
+            if not found and self._snapshot.workspace is None:
                 raise ImportFailed(f"{self.name} has no experiment with the id or name {name!r}.")
         return sorted({number for found in numbers.values() for number in found})
 
@@ -199,7 +227,10 @@ class SqlSource:
             (name,) = (column.name for column in kind.columns if column.field == kind.unique)
             before = None
             for value, workspace, identifier in self._snapshot.rows(
-                kind.table, (name, "workspace", key), order=(name, "workspace", key)
+                kind.table,
+                (name, "workspace", key),
+                *self._snapshot.own(kind.table),
+                order=(name, "workspace", key),
             ):
                 if value is not None and value == before:
                     others.append(identifier)
@@ -253,6 +284,5 @@ _READERS: dict[str, Callable[[Reading, Any], Iterable[Item]]] = {
     "trace": genai.read_traces,
     "evaluation_dataset": genai.read_evaluation,
     "registered_model": registry.read_model,
-    "webhook": registry.read_webhooks,
     **{name: read_plain(name) for name, kind in PLAIN.items() if not kind.within},
 }

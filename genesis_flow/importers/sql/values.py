@@ -3,8 +3,11 @@
 import json
 from typing import Any
 
+from genesis_flow.core.numbers import INT64
+
 # What MLflow writes for infinity, which MySQL and SQL Server cannot hold.
 HUGE = 1.7976931348623157e308
+_TRUE, _FALSE = (True, 1, "1", "t", "true", "True"), (False, 0, "0", "f", "false", "False")
 
 
 class Undecodable(bytes):
@@ -41,6 +44,8 @@ def whole(value: Any, column: str) -> int | None:
         raise Unreadable(f"{column} is not a whole number: {value!r}") from error
     if isinstance(value, float) and number != value:
         raise Unreadable(f"{column} is not a whole number: {value!r}")
+    if number not in INT64:
+        raise Unreadable(f"{column} does not fit 64 bits: {value!r}")
     return number
 
 
@@ -66,7 +71,13 @@ def real(value: Any, column: str) -> float | None:
 
 def truth(value: Any) -> bool:
     """MLflow's booleans are numbers or letters in some databases."""
-    return value in (True, 1, "1", "t", "true", "True")
+    return value in _TRUE
+
+
+def checked_truth(value: Any, column: str) -> bool:
+    if value is not None and value not in (*_TRUE, *_FALSE):
+        raise Unreadable(f"{column} is neither true nor false: {value!r}")
+    return truth(value)
 
 
 def needed_real(value: Any, column: str) -> float:

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import yaml
 
 from genesis_flow.core.numbers import INT64
-from genesis_flow.importers.records import Problem
+from genesis_flow.importers.kinds import KIND
+from genesis_flow.importers.records import Body, Problem
 
 META = "meta.yaml"
 
@@ -253,3 +254,16 @@ def text(fields: dict[str, Any], *names: str) -> str | None:
         if value is not None and value != "":
             return value if isinstance(value, str) else str(value)
     return None
+
+
+_BY_LETTER: dict[str, Callable[..., Any]] = {"t": text, "i": whole}
+
+
+def told(kind: str, fields: dict[str, Any]) -> Body:
+    """What a file says under the names that bodies have, too."""
+    known = KIND[kind]
+    return {
+        column.field: _BY_LETTER[column.letter.lower()](fields, column.field)
+        for column in known.columns
+        if column.field in known.told
+    }

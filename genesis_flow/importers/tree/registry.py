@@ -14,6 +14,7 @@ from genesis_flow.importers.tree.files import (
     shown,
     size_of,
     text,
+    told,
     whole,
 )
 
@@ -101,18 +102,13 @@ def _version_body(meta: dict[str, Any], number: int) -> Body:
     if stated is not None and stated != number:
         raise Damaged(f"it is of version {stated}, but lies in the folder of version {number}")
     return {
+        **told("model_version", meta),
         "version": number,
         "creation_time": whole(meta, "creation_timestamp", "creation_time"),
         "last_updated_time": whole(meta, "last_updated_timestamp", "last_updated_time"),
         "description": meta.get("description"),
-        "user_id": text(meta, "user_id"),
-        "source": text(meta, "source"),
-        "storage_location": text(meta, "storage_location"),
-        "run_id": text(meta, "run_id"),
-        "run_link": text(meta, "run_link"),
         "model_id": text(meta, "model_id"),
         "status": text(meta, "status") or "READY",
-        "status_message": text(meta, "status_message"),
         "stage": text(meta, "current_stage") or _NO_STAGE,
         "tags": {},
     }

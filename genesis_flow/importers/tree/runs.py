@@ -22,6 +22,7 @@ from genesis_flow.importers.tree.files import (
     shown,
     size_of,
     text,
+    told,
     whole,
 )
 from genesis_flow.importers.tree.metrics import read_metric
@@ -41,16 +42,12 @@ def experiment_body(meta: dict[str, Any], folder_id: str, *, in_trash: bool) -> 
     stated = text(meta, "experiment_id")
     if stated is not None and stated != folder_id:
         raise Damaged(f"it is of experiment {stated}, but lies in the folder {folder_id}")
-    name = text(meta, "name")
-    if name is None:
+    if text(meta, "name") is None:
         raise Damaged("it has no name")
     return {
+        **told("experiment", meta),
         "experiment_id": folder_id,
-        "name": name,
-        "artifact_location": text(meta, "artifact_location"),
         "lifecycle_stage": stage_of(meta, "deleted" if in_trash else "active"),
-        "creation_time": whole(meta, "creation_time"),
-        "last_update_time": whole(meta, "last_update_time"),
         "tags": {},
     }
 
@@ -93,11 +90,10 @@ def read_datasets(folder: str, experiment_id: str) -> Iterator[Item]:
 
 
 def dataset_body(meta: dict[str, Any]) -> Body:
-    name, digest = text(meta, "name"), text(meta, "digest")
-    if name is None or digest is None:
+    body = told("dataset", meta)
+    if body["name"] is None or body["digest"] is None:
         raise Damaged("it has no name or no digest")
-    rest = {field: text(meta, field) for field in ("source_type", "source", "schema", "profile")}
-    return {"name": name, "digest": digest, **rest, "contexts": []}
+    return {**body, "contexts": []}
 
 
 def read_run(folder: str, experiment_folder: str, experiment_id: str) -> Iterator[Item]:
@@ -136,16 +132,12 @@ def _run_body(meta: dict[str, Any], run_id: str, experiment_id: str) -> Body:
         raise Damaged(f"it says experiment {of}, but the run lies in experiment {experiment_id}")
     stage = stage_of(meta)
     return {
+        **told("run", meta),
         "run_id": run_id,
         "experiment_id": experiment_id,
         "name": text(meta, "run_name", "name"),
-        "user_id": text(meta, "user_id"),
         "status": _status(meta.get("status")),
-        "start_time": whole(meta, "start_time"),
-        "end_time": whole(meta, "end_time"),
         "lifecycle_stage": stage,
-        "deleted_time": whole(meta, "deleted_time"),
-        "artifact_uri": text(meta, "artifact_uri"),
         "params": {},
         "tags": {},
         "inputs": [],
@@ -255,6 +247,7 @@ def _model_body(meta: dict[str, Any], model_id: str, experiment_id: str) -> Body
         raise Damaged(f"it says experiment {of}, but the model lies in experiment {experiment_id}")
     created = whole(meta, "creation_timestamp", required=True)
     return {
+        **told("logged_model", meta),
         "model_id": model_id,
         "experiment_id": experiment_id,
         "name": text(meta, "name") or model_id,
@@ -262,10 +255,7 @@ def _model_body(meta: dict[str, Any], model_id: str, experiment_id: str) -> Body
         "creation_timestamp": created,
         "last_updated_timestamp": whole(meta, "last_updated_timestamp") or created,
         "status": whole(meta, "status") or 0,
-        "status_message": text(meta, "status_message"),
         "lifecycle_stage": stage_of(meta),
-        "model_type": text(meta, "model_type"),
-        "source_run_id": text(meta, "source_run_id"),
         "params": {},
         "tags": {},
         "metrics": [],

@@ -81,18 +81,6 @@ class TreeSource:
         self._root = os.fspath(root)
         self.name = f"file://{shown(root)}"
 
-    def kinds(self) -> tuple[str, ...]:
-        return (
-            "experiment",
-            "dataset",
-            "run",
-            "logged_model",
-            "trace",
-            "assessment",
-            "registered_model",
-            "model_version",
-        )
-
     def size(self, filters: Filters) -> int | None:
         if filters:
             return None

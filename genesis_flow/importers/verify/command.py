@@ -6,16 +6,19 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+
 from genesis_flow.core.redact import mask
 from genesis_flow.importers.records import Filters
 from genesis_flow.importers.sources import open_source
 from genesis_flow.importers.verify import verify
 from genesis_flow.importers.verify.compare import Outcome
+from genesis_flow.importers.verify.opening import workspaces_said
 from genesis_flow.importers.verify.target import Names, Target
 from genesis_flow.importers.verify.wanted import Wanted
+from genesis_flow.importers.workspaces import are_kept, target_workspace
 from genesis_flow.migrate.config import MigrateConfig, opened
 from genesis_flow.migrate.schema_check import compare
-from genesis_flow.mongo.scoping import current_workspace
 from genesis_flow.stores.areas import DECLARED
 
 # The exit code when all that can be compared is equal, and something is named besides.
@@ -31,6 +34,7 @@ class Verification:
     outcome: Outcome
     # What cannot be said of the source, since nothing was imported from it into this target.
     imported: bool
+    workspace: str = DEFAULT_WORKSPACE_NAME
 
     @property
     def equal(self) -> bool:
@@ -49,6 +53,7 @@ class Verification:
         return {
             "source": self.source,
             "target": self.target,
+            "workspace": self.workspace,
             "equal": self.equal,
             "source_checksum": outcome.source_checksum,
             "target_checksum": outcome.target_checksum,
@@ -69,7 +74,8 @@ class Verification:
 
     def lines(self) -> list[str]:
         outcome = self.outcome
-        lines = [f"{'':<26} {'source':>12} {'target':>12} {'different':>10}"]
+        place = [] if self.workspace == DEFAULT_WORKSPACE_NAME else [f"workspace {self.workspace}"]
+        lines = [*place, f"{'':<26} {'source':>12} {'target':>12} {'different':>10}"]
         lines += [
             f"{kind:<26} {count.source:>12,} {count.target:>12,} {count.different:>10,}"
             for kind, count in outcome.counts.items()
@@ -122,27 +128,63 @@ def verify_import(
     filters: Filters,
     report: Callable[[str, int], None] | None = None,
 ) -> Verification:
-    """Compare a source with what the target has of it; writes nothing."""
+    """Compare a source with what the target has of it in one workspace; writes nothing."""
+    wanted = Wanted(filters.experiments, filters.since)
+    return _verified(config, source_uri, wanted, target_workspace(), None, report)
+
+
+def verify_parts(
+    config: MigrateConfig,
+    source_uri: str,
+    filters: Filters,
+    report: Callable[[str, int], None] | None = None,
+) -> list[Verification]:
+    """Compare workspace by workspace where they are kept."""
+    said = workspaces_said(source_uri) if are_kept() else None
+    if said is None:
+        return [verify_import(config, source_uri, filters, report)]
+    return [
+        _verified(
+            config, source_uri, Wanted(filters.experiments, filters.since, name), name, said[name], report
+        )
+        for name in sorted(said)
+    ]
+
+
+def _verified(
+    config: MigrateConfig,
+    source_uri: str,
+    wanted: Wanted,
+    workspace: str,
+    said: dict[str, str] | None,
+    report: Callable[[str, int], None] | None,
+) -> Verification:
     source = open_source(source_uri)
     name = source.name
     source.close()
-    workspace = current_workspace()
     with opened(config, creates=False) as connected:
         journals = connected.db[f"{config.settings.prefix}import_journals"]
         journal = journals.find_one({"source": name, "workspace": workspace})
         target = Target(connected.db, config.settings.prefix, workspace, _names(journal or {}))
-        wanted = Wanted(filters.experiments, filters.since)
         try:
             outcome = verify(source_uri, target, wanted, report)
         finally:
             target.close()
+        if said is not None and workspace != DEFAULT_WORKSPACE_NAME:
+            kept = connected.db[f"{config.settings.prefix}workspaces"].find_one({"_id": workspace})
+            if kept is None:
+                outcome.damaged.add("workspace", workspace, "the target has no such workspace")
+            elif different := [key for key in said if kept.get(key) != said[key]]:
+                outcome.damaged.add(
+                    "workspace", workspace, f"it says something else in {', '.join(different)}"
+                )
         # Without its indexes a target is slow, and names are not kept from being given twice.
         for found in compare(
             connected.db, config.settings.prefix, DECLARED, portable=config.settings.portable
         ):
             if found.kind in ("missing", "different", "unusable"):
                 outcome.damaged.add("index", found.what, found.detail)
-    return Verification(mask(name), config.where, outcome, journal is not None)
+    return Verification(mask(name), config.where, outcome, journal is not None, workspace)
 
 
 def _names(journal: dict[str, Any]) -> Names:

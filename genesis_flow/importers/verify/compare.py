@@ -61,10 +61,6 @@ class Count:
     target: int = 0
     different: int = 0
 
-    @property
-    def missing(self) -> int:
-        return self.source - self.target
-
 
 @dataclass
 class Outcome:

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from genesis_flow.importers.kinds import PLAIN
+from genesis_flow.importers.kinds import KIND, PLAIN
 from genesis_flow.importers.verify.entities import (
     COSTS,
     KINDS,
@@ -26,7 +26,6 @@ from genesis_flow.importers.verify.entities import (
     canonical_object,
     context_of,
     counted,
-    hidden,
     input_fields,
     is_prompt,
     json_value,
@@ -35,15 +34,18 @@ from genesis_flow.importers.verify.entities import (
     trace_metadata,
 )
 from genesis_flow.importers.verify.histories import POINT, Point, rows_of
-from genesis_flow.importers.verify.leftovers import leftovers
+from genesis_flow.importers.verify.leftovers import leftovers, workspaces_of
 from genesis_flow.importers.verify.plain import plain_entities
 from genesis_flow.importers.verify.sql_values import (
     STATES,
     TOKEN_USAGE,
     counts_of,
+    is_true,
     number_of,
     oddity,
     snapshot_of,
+    truth_of,
+    unusable,
     unwrapped,
     whole_of,
 )
@@ -80,11 +82,14 @@ class DatabaseSource:
             if wanted.experiment(str(row["experiment_id"]), row["name"])
         ]
         numbers = [row["experiment_id"] for row in self._chosen] if wanted.experiments else None
-        for table, reason in leftovers(self._connection, self._tables, numbers):
+        for table, reason in leftovers(self._connection, self._tables, numbers, wanted.workspace):
             self.left_out.add(table, f"table {table}", reason)
 
     def close(self) -> None:
         self._connection.close()
+
+    def workspaces(self) -> dict[str, dict[str, str]]:
+        return workspaces_of(self._connection, self._tables)
 
     def entities(self, kind: str) -> Iterator[Entity]:
         everywhere = {
@@ -93,7 +98,6 @@ class DatabaseSource:
             "entity_association": self._associations,
             "registered_model": self._registered_models,
             "model_version": self._model_versions,
-            "webhook": self._webhooks,
         }
         if kind in PLAIN and PLAIN[kind].of_experiment:
             for experiment in self._chosen:
@@ -145,10 +149,10 @@ class DatabaseSource:
 
     def _point(self, table: str, row: Mapping[Any, Any]) -> Point | None:
         try:
-            value = number_of(row["value"], bool(row.get("is_nan")))
+            value = number_of(row["value"], truth_of(row.get("is_nan")))
             point = whole_of(row["timestamp"]), whole_of(row.get("step") or 0), value
             POINT.pack(*point)
-        except (TypeError, ValueError, struct.error):
+        except (TypeError, ValueError, OverflowError, struct.error):
             self.trouble(table, str(dict(row)), "it is no point")
             return None
         return point
@@ -161,6 +165,7 @@ class DatabaseSource:
         if table is None:
             return []
         query = sa.select(table)
+        query = self._in_workspace(query, table)
         for column, value in where.items():
             query = query.where(table.c[column] == value)
         query = query.order_by(*(table.c[column] for column in order))
@@ -174,7 +179,7 @@ class DatabaseSource:
             return
         # Each workspace may have given the same name.
         sorted_by = [table.c[key] for key in (*keys, *(["workspace"] if "workspace" in table.c else []))]
-        query = sa.select(table).order_by(*sorted_by).limit(PAGE)
+        query = self._in_workspace(sa.select(table).order_by(*sorted_by).limit(PAGE), table)
         for column, value in where.items():
             query = query.where(table.c[column] == value)
         page = [dict(row) for row in self._connection.execute(query).mappings()]
@@ -186,6 +191,12 @@ class DatabaseSource:
                 behind = (key > last) | ((key == last) & behind)
             page = [dict(row) for row in self._connection.execute(query.where(behind)).mappings()]
 
+    def _in_workspace(self, query: sa.Select[Any], table: sa.TableClause) -> sa.Select[Any]:
+        """Of tables that name it; what is in others belongs to rows of these."""
+        if self.wanted.workspace is None or "workspace" not in table.c:
+            return query
+        return query.where(sa.func.coalesce(table.c.workspace, "default") == self.wanted.workspace)
+
     def _is_readable(self, table: str, row: Row) -> bool:
         """Whether texts are texts and times are numbers; what is not is named, and the row left out."""
         for column, value in row.items():
@@ -195,9 +206,25 @@ class DatabaseSource:
                 return False
         return True
 
+    def _is_usable(self, table: str, row: Row, key: str) -> bool:
+        if reason := unusable(table, row):
+            self.trouble(table, row[key], reason)
+        return not reason
+
     def _map(self, table: str, key: str, value: str, /, **where: Any) -> dict[str, Any]:
         rows = self.rows(table, **where)
         return {row[key]: row[value] for row in rows if row[key] is not None}
+
+    def _told(self, name: str, row: Row) -> Fields:
+        """What the columns of a thing say, and the maps that other tables have of it."""
+        kind = KIND[name]
+        fields = {column.field: row.get(column.name) for column in kind.columns if column.field in kind.told}
+        for part in kind.rows:
+            if part.shape == "map":
+                key, value = (column.name for column in part.columns)
+                of_thing = {of: row[own] for of, own in zip(part.owner, kind.key, strict=True)}
+                fields |= mapped(part.field, self._map(part.table, key, value, **of_thing))
+        return fields
 
     # Experiments and what belongs to them
 
@@ -205,10 +232,9 @@ class DatabaseSource:
         number = row["experiment_id"]
         created = row.get("creation_time") or 0
         fields: Fields = {
-            **{name: row[name] for name in ("name", "artifact_location", "lifecycle_stage")},
+            **self._told("experiment", row),
             "creation_time": created,
             "last_update_time": row.get("last_update_time") or created,
-            **mapped("tags", self._map("experiment_tags", "key", "value", experiment_id=number)),
         }
         yield Entity("experiment", str(number), fields)
 
@@ -218,19 +244,14 @@ class DatabaseSource:
             if not self.wanted.since(row["start_time"]):
                 continue
             run_id = row["run_uuid"]
-            names = ("user_id", "status", "start_time", "end_time", "lifecycle_stage", "artifact_uri")
-            tags = self._map("tags", "key", "value", run_uuid=run_id)
-            deleted = row.get("deleted_time") if row["lifecycle_stage"] == "deleted" else None
-            fields: Fields = {
+            fields = self._told("run", row)
+            fields |= {
                 "experiment_id": str(number),
-                "name": row["name"] or tags.get("mlflow.runName"),
-                "deleted_time": deleted,
-                **{name: row[name] for name in names},
+                "name": row["name"] or fields.get("tags.mlflow.runName"),
+                "deleted_time": row.get("deleted_time") if row["lifecycle_stage"] == "deleted" else None,
                 # The target keeps a text and a number where MLflow refuses to show a run without.
                 "user_id": row["user_id"] or "",
                 "start_time": row["start_time"] or 0,
-                **mapped("params", self._map("params", "key", "value", run_uuid=run_id)),
-                **mapped("tags", tags),
                 **self._inputs(run_id, number),
             }
             yield Entity("run", run_id, fields)
@@ -266,35 +287,16 @@ class DatabaseSource:
                 "datasets", **of_experiment, **named
             ):
                 continue  # the experiment has one of the same name and digest
-            fields: Fields = {
-                "experiment_id": number,
-                "name": row["name"],
-                "digest": row["digest"],
-                "source_type": row["dataset_source_type"],
-                "source": row["dataset_source"],
-                "schema": row["dataset_schema"],
-                "profile": row["dataset_profile"],
-            }
+            fields = self._told("dataset", row) | {"experiment_id": number}
             yield Entity("dataset", f"{number}/{row['name']}/{row['digest']}", fields)
 
     def _logged_models(self, experiment: Row) -> Iterator[Entity]:
         number = experiment["experiment_id"]
         for row in self.pages("logged_models", "model_id", experiment_id=number):
             model_id = row["model_id"]
-            times = row["creation_timestamp_ms"], row["last_updated_timestamp_ms"]
-            if not self.wanted.since(times[0]):
+            if not self.wanted.since(row["creation_timestamp_ms"]):
                 continue
-            names = ("name", "artifact_location", "status", "status_message", "lifecycle_stage", "model_type")
-            fields: Fields = {
-                "experiment_id": str(number),
-                "creation_timestamp": times[0],
-                "last_updated_timestamp": times[1],
-                **{name: row[name] for name in (*names, "source_run_id")},
-                **mapped(
-                    "params", self._map("logged_model_params", "param_key", "param_value", model_id=model_id)
-                ),
-                **mapped("tags", self._map("logged_model_tags", "tag_key", "tag_value", model_id=model_id)),
-            }
+            fields = self._told("logged_model", row) | {"experiment_id": str(number)}
             points = []
             for point in self.rows("logged_model_metrics", model_id=model_id):
                 where = [point["run_id"], point["metric_name"], point["metric_timestamp_ms"]]
@@ -358,6 +360,8 @@ class DatabaseSource:
     def _spans(self, experiment: Row) -> Iterator[Entity]:
         for trace in self._trace_rows(experiment):
             for row in self.rows("spans", "span_id", trace_id=trace["request_id"]):
+                if not self._is_usable("spans", row, "span_id"):
+                    continue
                 names = ("trace_id", "parent_span_id", "name", "type", "status")
                 start, end = row["start_time_unix_nano"], row["end_time_unix_nano"]
                 fields: Fields = {
@@ -375,14 +379,12 @@ class DatabaseSource:
     def _assessments(self, experiment: Row) -> Iterator[Entity]:
         for trace in self._trace_rows(experiment):
             for row in self.rows("assessments", "assessment_id", trace_id=trace["request_id"]):
-                names = ("trace_id", "name", "source_type", "source_id", "run_id", "span_id", "rationale")
+                if not self._is_usable("assessments", row, "assessment_id"):
+                    continue
                 value, metadata = json_value(row["value"]), json_value(row["assessment_metadata"])
                 fields: Fields = {
-                    **{name: row[name] for name in (*names, "overrides")},
-                    "kind": row["assessment_type"],
-                    "valid": bool(row["valid"]),
-                    "create_time": row["created_timestamp"],
-                    "last_update_time": row["last_updated_timestamp"],
+                    **self._told("assessment", row),
+                    "valid": is_true(row["valid"]),
                     "experiment_id": str(trace["experiment_id"]),
                     "trace_time": trace["timestamp_ms"],
                     "value": canonical_object(value),
@@ -396,34 +398,42 @@ class DatabaseSource:
 
     def _evaluation_datasets(self) -> Iterator[Entity]:
         for row in self.pages("evaluation_datasets", "dataset_id"):
-            names = ("name", "digest", "created_time", "last_update_time", "created_by", "last_updated_by")
-            fields: Fields = {
-                **{name: row[name] for name in names},
-                **{name: canonical_json(row[name]) for name in ("schema", "profile")},
-                **mapped(
-                    "tags", self._map("evaluation_dataset_tags", "key", "value", dataset_id=row["dataset_id"])
-                ),
-            }
+            fields = self._told("evaluation_dataset", row)
+            fields |= {name: canonical_json(row[name]) for name in ("schema", "profile")}
             yield Entity("evaluation_dataset", row["dataset_id"], fields)
 
     def _evaluation_records(self) -> Iterator[Entity]:
+        own = None if self.wanted.workspace is None else self._own_datasets()
         for row in self.pages("evaluation_dataset_records", "dataset_record_id"):
-            names = ("dataset_id", "source_id", "created_time", "last_update_time", "created_by")
-            fields: Fields = {name: row[name] for name in (*names, "last_updated_by")}
+            if own is not None and row["dataset_id"] not in own:
+                continue
+            if not self._is_usable("evaluation_dataset_records", row, "dataset_record_id"):
+                continue
+            fields = self._told("evaluation_record", row)
+            # The target does not keep the type, which the source says itself.
+            del fields["source_type"]
             for name in ("inputs", "source"):
                 fields[name] = canonical_json(row.get(name))
             outputs = unwrapped(row.get("outputs"))
             fields["outputs"] = None if outputs is None else canonical_object(outputs)
             for name in ("expectations", "tags"):
-                for key, value in (json_value(row[name]) or {}).items():
+                for key, value in (json_value(fields.pop(name)) or {}).items():
                     fields[f"{name}.{key}"] = canonical_object(value)
             yield Entity("evaluation_record", row["dataset_record_id"], fields)
 
+    def _own_datasets(self) -> set[str]:
+        return {row["dataset_id"] for row in self.pages("evaluation_datasets", "dataset_id")}
+
     def _associations(self) -> Iterator[Entity]:
+        own = None if self.wanted.workspace is None else self._own_datasets()
         for row in self.pages("entity_associations", "association_id"):
+            if own is not None:
+                of_dataset = row["source_type"] == "evaluation_dataset"
+                if not (row["source_id"] in own if of_dataset else self.wanted.is_default):
+                    continue
             if row["source_type"] != "trace":  # those are links of the trace
-                names = ("source_type", "source_id", "destination_type", "destination_id", "created_time")
-                yield Entity("entity_association", row["association_id"], {name: row[name] for name in names})
+                fields = self._told("entity_association", row)
+                yield Entity("entity_association", row["association_id"], fields)
 
     # The registry
 
@@ -433,25 +443,22 @@ class DatabaseSource:
                 continue
             name = row["name"]
             versions = self.rows("model_versions", name=name)
-            tags = self._map("registered_model_tags", "key", "value", name=name)
             created = row["creation_time"] or 0
             stages = {
                 str(version["version"]): version["current_stage"]
                 for version in versions
                 if version["current_stage"] not in (None, "", "None", "Deleted_Internal")
             }
-            fields: Fields = {
+            fields = self._told("registered_model", row)
+            fields |= {
                 "name": name,
-                "description": row["description"],
                 "creation_time": created,
                 "last_updated_time": row["last_updated_time"] or created,
                 "last_version": max((version["version"] for version in versions), default=0),
                 "latest_unstaged": max(
                     (v["version"] for v in versions if v["current_stage"] in (None, "", "None")), default=0
                 ),
-                "is_prompt": is_prompt(tags),
-                **mapped("tags", tags),
-                **mapped("aliases", self._map("registered_model_aliases", "alias", "version", name=name)),
+                "is_prompt": is_prompt(fields),
                 **mapped("stages", stages),
             }
             yield Entity("registered_model", name, fields)
@@ -464,33 +471,17 @@ class DatabaseSource:
                 if row["current_stage"] == "Deleted_Internal" or not self.wanted.since(row["creation_time"]):
                     continue
                 number = row["version"]
-                tags = self._map("model_version_tags", "key", "value", name=name, version=number)
-                names: tuple[str, ...] = ("name", "version", "description", "user_id", "source")
-                names += ("storage_location", "run_id", "run_link", "model_id", "status", "status_message")
                 created = row["creation_time"] or 0
-                fields: Fields = {
-                    **{name: row.get(name) for name in names},
+                fields = self._told("model_version", row)
+                fields |= {
+                    "name": name,
+                    "version": number,
                     "creation_time": created,
                     "last_updated_time": row["last_updated_time"] or created,
-                    "is_prompt": is_prompt(tags),
-                    **mapped("tags", tags),
+                    "is_prompt": is_prompt(fields),
                     **counted("aliases", (alias for alias, at in aliases.items() if at == number)),
                 }
                 yield Entity("model_version", f"{name}/{number}", fields)
-
-    def _webhooks(self) -> Iterator[Entity]:
-        for row in self.pages("webhooks", "webhook_id"):
-            if row.get("deleted_timestamp") is not None:
-                continue
-            fields: Fields = {
-                **{name: row[name] for name in ("name", "url", "description", "status")},
-                "creation_time": row["creation_timestamp"],
-                "last_updated_time": row["last_updated_timestamp"],
-                "secret": hidden(row["secret"]),
-            }
-            events = self.rows("webhook_events", webhook_id=row["webhook_id"])
-            fields |= counted("events", (f"{event['entity']}.{event['action']}".lower() for event in events))
-            yield Entity("webhook", row["webhook_id"], fields)
 
     def trouble(self, kind: str, where: str, reason: str) -> None:
         self.troubles.add(kind, where, reason)

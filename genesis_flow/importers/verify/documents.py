@@ -2,6 +2,7 @@
 
 from typing import Any, TypeGuard
 
+from genesis_flow.importers.kinds import KIND
 from genesis_flow.importers.verify.entities import (
     Fields,
     Use,
@@ -9,7 +10,6 @@ from genesis_flow.importers.verify.entities import (
     canonical_json,
     canonical_object,
     counted,
-    hidden,
     input_fields,
     json_value,
 )
@@ -41,17 +41,23 @@ def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _told(name: str, stored: Stored, *but: str) -> Fields:
+    """What columns of the source say, and the maps that other tables of it have."""
+    kind = KIND[name]
+    fields = stored.fields(*(field for field in kind.told if field not in but))
+    for part in kind.rows:
+        if part.shape == "map" and part.field not in but:
+            fields |= stored.mapped(part.field)
+    return fields
+
+
 def experiment(stored: Stored) -> Fields:
-    names = ("name", "artifact_location", "lifecycle_stage", "creation_time", "last_update_time")
-    return {**stored.fields(*names), **stored.mapped("tags")}
+    return _told("experiment", stored)
 
 
 def run(stored: Stored) -> Fields:
-    names = ("name", "user_id", "status", "start_time", "end_time", "lifecycle_stage", "deleted_time")
     return {
-        **stored.fields(*names, "artifact_uri"),
-        **stored.mapped("params"),
-        **stored.mapped("tags"),
+        **_told("run", stored),
         **stored.counted("model_inputs"),
         **stored.counted("model_outputs"),
         **_inputs(stored),
@@ -75,14 +81,11 @@ def _inputs(stored: Stored) -> Fields:
 
 
 def dataset(stored: Stored) -> Fields:
-    names = ("name", "digest", "source_type", "source", "schema", "profile")
-    return {**stored.fields(*names), **stored.counted("contexts", optional=False)}
+    return {**_told("dataset", stored), **stored.counted("contexts", optional=False)}
 
 
 def logged_model(stored: Stored) -> Fields:
-    names: tuple[str, ...] = ("name", "artifact_location", "creation_timestamp", "last_updated_timestamp")
-    names += ("status", "status_message", "lifecycle_stage", "model_type", "source_run_id")
-    return {**stored.fields(*names), **stored.mapped("params"), **stored.mapped("tags")}
+    return _told("logged_model", stored)
 
 
 MODEL_POINT = ("run_id", "key", "timestamp", "step", "dataset_name", "dataset_digest")
@@ -100,8 +103,8 @@ def model_points(points: list[Stored]) -> Fields:
 
 
 def trace(stored: Stored) -> Fields:
-    names = ("request_time", "client_request_id", "request_preview", "response_preview")
-    fields = stored.fields(*names, state="status")
+    fields = _told("trace", stored, "state", "execution_duration", "tags", "metadata")
+    fields["state"] = stored.take("status")
     end, begin = stored.take("end_time"), fields["request_time"]
     if end is not None:
         fields["execution_duration"] = (
@@ -146,12 +149,11 @@ def span(stored: Stored, content: Any) -> Fields:
 
 
 def assessment(stored: Stored) -> Fields:
-    names: tuple[str, ...] = ("trace_id", "kind", "name", "last_update_time", "source_type", "source_id")
-    names += ("run_id", "span_id", "rationale", "overrides", "valid", "trace_time")
-    names += ("number", "is_number", "source_run", "of_session")
     value, error = stored.take("value"), stored.take("error")
     return {
-        **stored.fields(*names, create_time="created_time"),
+        **_told("assessment", stored, "value", "error", "metadata", "create_time"),
+        **stored.fields("trace_time", "number", "is_number", "source_run", "of_session"),
+        **stored.fields(create_time="created_time"),
         **stored.json("metadata"),
         "value": canonical_json(value) or "null" if isinstance(value, str) else value,
         "error": canonical_error(json_value(error)) if isinstance(error, str) else error,
@@ -159,13 +161,13 @@ def assessment(stored: Stored) -> Fields:
 
 
 def evaluation_dataset(stored: Stored) -> Fields:
-    names = ("name", "digest", "created_time", "last_update_time", "created_by", "last_updated_by")
-    return {**stored.fields(*names), **stored.json("schema", "profile"), **stored.mapped("tags")}
+    return {**_told("evaluation_dataset", stored, "schema", "profile"), **stored.json("schema", "profile")}
 
 
 def evaluation_record(stored: Stored) -> Fields:
-    names = ("dataset_id", "source_id", "created_time", "last_update_time", "created_by", "last_updated_by")
-    fields = {**stored.fields(*names), **stored.json("inputs", "outputs", "source")}
+    texts = ("inputs", "outputs", "source")
+    fields = _told("evaluation_record", stored, *texts, "expectations", "tags", "source_type")
+    fields |= stored.json(*texts)
     for name in ("expectations", "tags"):
         for key, text in stored.mapped(name, optional=name == "expectations").items():
             fields[key] = canonical_json(text) if isinstance(text, str) and key != name else text
@@ -173,15 +175,14 @@ def evaluation_record(stored: Stored) -> Fields:
 
 
 def entity_association(stored: Stored) -> Fields:
-    return stored.fields("source_type", "source_id", "destination_type", "destination_id", "created_time")
+    return _told("entity_association", stored)
 
 
 def registered_model(stored: Stored) -> Fields:
-    names = ("name", "description", "creation_time", "last_updated_time", "last_version", "is_prompt")
     fields = {
-        **stored.fields(*names),
+        **_told("registered_model", stored, "tags"),
+        **stored.fields("name", "last_version", "is_prompt"),
         **_registry_tags(stored),
-        **stored.mapped("aliases"),
         **stored.mapped("stages"),
     }
     unstaged, last = stored.take("latest_unstaged"), fields["last_version"]
@@ -195,10 +196,9 @@ def registered_model(stored: Stored) -> Fields:
 
 
 def model_version(stored: Stored) -> Fields:
-    names: tuple[str, ...] = ("name", "version", "creation_time", "last_updated_time", "description")
-    names += ("user_id", "source", "storage_location", "run_id", "run_link", "model_id", "status")
     return {
-        **stored.fields(*names, "status_message", "is_prompt"),
+        **_told("model_version", stored, "tags"),
+        **stored.fields("name", "version", "model_id", "is_prompt"),
         **_registry_tags(stored),
         **stored.counted("aliases"),
     }
@@ -215,12 +215,6 @@ def _registry_tags(stored: Stored) -> Fields:
     return fields
 
 
-def webhook(stored: Stored) -> Fields:
-    names = ("name", "url", "description", "status", "creation_time", "last_updated_time")
-    secret = hidden(stored.take("secret"))
-    return {**stored.fields(*names), **stored.counted("events"), "secret": secret}
-
-
 READERS = {
     "experiment": experiment,
     "run": run,
@@ -233,5 +227,4 @@ READERS = {
     "entity_association": entity_association,
     "registered_model": registered_model,
     "model_version": model_version,
-    "webhook": webhook,
 }

@@ -38,7 +38,6 @@ KINDS = (
     *PLAIN,
     "registered_model",
     "model_version",
-    "webhook",
 )
 
 
@@ -182,8 +181,8 @@ def hidden(secret: Any) -> Value:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def is_prompt(tags: Mapping[str, Any] | None) -> bool:
-    return (tags or {}).get(IS_PROMPT_TAG) == "true"
+def is_prompt(fields: Fields) -> bool:
+    return fields.get(f"tags.{IS_PROMPT_TAG}") == "true"
 
 
 class Use(NamedTuple):

@@ -24,6 +24,18 @@ def open_source(uri: str, wanted: Wanted) -> SourceReader:
     return TreeSource(folder, wanted)
 
 
+def workspaces_said(uri: str) -> dict[str, dict[str, str]] | None:
+    """What a database says of its workspaces; trees have none."""
+    if "://" not in uri or uri.lower().startswith("file:"):
+        return None
+    source = open_source(uri, Wanted())
+    try:
+        said: dict[str, dict[str, str]] = source.workspaces()  # type: ignore[attr-defined]  # databases have it
+        return said
+    finally:
+        source.close()
+
+
 def _database(uri: str, wanted: Wanted) -> SourceReader:
     try:
         import sqlalchemy as sa
@@ -34,13 +46,13 @@ def _database(uri: str, wanted: Wanted) -> SourceReader:
             "Reading an SQL database needs SQLAlchemy: `pip install -e '.[import]'` in the checkout."
         ) from exc
     try:
-        return DatabaseSource(_engine(uri), wanted)
+        return DatabaseSource(engine_of(uri), wanted)
     except (sa.exc.SQLAlchemyError, ImportError) as exc:
         reason = mask(str(getattr(exc, "orig", None) or exc)).splitlines()[0]
         raise ImportFailed(f"{mask_uri(uri)} cannot be read: {reason}") from exc
 
 
-def _engine(uri: str) -> "sqlalchemy.Engine":
+def engine_of(uri: str) -> "sqlalchemy.Engine":
     import sqlalchemy as sa
 
     url = sa.make_url(uri)

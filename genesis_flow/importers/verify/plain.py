@@ -17,6 +17,7 @@ from genesis_flow.importers.verify.entities import (
     canonical_object,
     hidden,
 )
+from genesis_flow.importers.verify.sql_values import is_true
 from genesis_flow.importers.verify.stored import MISSING, Stored, json_text, unescaped
 from genesis_flow.importers.verify.wanted import Wanted
 
@@ -50,7 +51,7 @@ def plain_entities(kind: Kind, tables: Tables, experiment: Row | None = None) ->
     for row in tables.pages(kind.table, *kind.key, **of_experiment):
         if (row.get("workspace"), _id_of(kind, row)) in others:
             tables.trouble(kind.name, _id_of(kind, row), "another workspace has one of this name")
-        elif not kind.times or tables.wanted.since(row[kind.times[0]]):
+        elif row.get(kind.gone) is None and (not kind.times or tables.wanted.since(row[kind.times[0]])):
             yield from _entity(kind, tables, number, row)
 
 
@@ -106,11 +107,15 @@ def _said(column: Column, value: Any) -> Any:
     letter = column.letter
     match letter.lower():
         case "b":
-            return bool(value)
-        case "j" | "m" | "s":
-            return _json_said(value)
+            return is_true(value)
+        case "m":
+            return _map_said(column.name, value)
+        case "j" | "s":
+            return _json_said(column.name, value)
         case "y" if value is not None:
             return hidden(bytes(value))
+        case "x":
+            return hidden(value)
         case "i" if isinstance(value, float) and value == int(value):
             return int(value)
         case "r" if value is not None:
@@ -122,14 +127,21 @@ def _said(column: Column, value: Any) -> Any:
     return value
 
 
-def _json_said(value: Any) -> Any:
+def _map_said(column: str, value: Any) -> Any:
+    said = _json_said(column, value)
+    if not isinstance(said, dict | None):
+        raise ValueError(f"its {column} is no map in JSON")
+    return said
+
+
+def _json_said(column: str, value: Any) -> Any:
     """What JSON says; some databases have read theirs already."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value) if value else None
     except ValueError as error:
-        raise ValueError(f"{value[:40]!r} is no JSON") from error
+        raise ValueError(f"its {column} is no JSON: {value[:40]!r}") from error
 
 
 def _part(kind: Kind, part: Rows, tables: Tables, thing: Row) -> Any:
@@ -148,7 +160,7 @@ def _part(kind: Kind, part: Rows, tables: Tables, thing: Row) -> Any:
             tables.trouble(kind.name, where, str(error))
     rows = readable
     if part.shape == "values":
-        return sorted(value for each in said for value in each.values())
+        return sorted(".".join(each.values()) for each in said)
     documents = [
         {name: value for name, value in each.items() if value is not None} | dict(part.constants)
         for each in said
@@ -216,6 +228,11 @@ def _endpoint(fields: Fields) -> Fields:
     }
 
 
+def _webhook(fields: Fields) -> Fields:
+    updated = fields["last_updated_time"]
+    return {"last_updated_time": fields["creation_time"] if updated is None else updated}
+
+
 def _nothing(fields: Fields) -> Fields:
     return {}
 
@@ -225,6 +242,7 @@ _DERIVED: dict[str, Callable[[Fields], Fields]] = {
     "gateway_endpoint": _endpoint,
     "mcp_server": registries.server,
     "skill": registries.skill,
+    "webhook": _webhook,
 }
 
 
@@ -267,7 +285,7 @@ def _kept(letter: str, stored: Stored, field: str) -> Value:
             return _json(value)
         case "s":
             return json_text(value)
-        case "y":
+        case "x" | "y":
             return hidden(value)
     return value
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from genesis_flow.importers.kinds import PLAIN
+from genesis_flow.importers.kinds import KINDS
 from genesis_flow.importers.verify.entities import canonical
 from genesis_flow.importers.verify.target import AFTER_SEPARATOR, SEPARATOR, Target
 
@@ -24,10 +24,6 @@ class Scope(NamedTuple):
 
 
 SCOPES = (
-    Scope("run", "runs", "experiment", "experiment_id", True),
-    Scope("dataset", "datasets", "experiment", "experiment_id", True),
-    Scope("logged_model", "logged_models", "experiment", "experiment_id", True),
-    Scope("trace", "traces", "experiment", "experiment_id", True),
     Scope("model_version", "model_versions", "registered_model", None, True),
     Scope("span", "spans", "trace", None),
     Scope("span_payload", "span_payloads", "trace", None),
@@ -42,9 +38,9 @@ SCOPES = (
             kind.parent or "experiment_id",
             may_be_new=not kind.within,
         )
-        for kind in PLAIN.values()
+        for kind in KINDS
         # What belongs to nothing of the source may be anybody's.
-        if kind.within or kind.of_experiment
+        if kind.of_experiment or (kind.within and not kind.own)
     ),
 )
 

@@ -17,7 +17,7 @@ from genesis_flow.areas.evaluation.documents import association_key, record_key
 from genesis_flow.areas.runs.datasets import dataset_key
 from genesis_flow.documents.plain import Document
 from genesis_flow.importers.kind import Kind
-from genesis_flow.importers.kinds import PLAIN
+from genesis_flow.importers.kinds import KIND, PLAIN
 from genesis_flow.importers.verify import documents
 from genesis_flow.importers.verify.entities import Entity, Fields, Troubles, canonical, canonical_object
 from genesis_flow.importers.verify.places import with_places
@@ -97,19 +97,18 @@ class Target:
             "run": self._runs,
             "dataset": self._datasets,
             "logged_model": self._logged_models,
-            "trace": lambda some: self._by_id("trace", "traces", some),
             "span": self._spans,
-            "assessment": lambda some: self._by_id("assessment", "assessments", some),
-            "evaluation_dataset": lambda some: self._by_id("evaluation_dataset", "evaluation_datasets", some),
             "evaluation_record": self._records,
             "entity_association": self._associations,
             "registered_model": self._registered_models,
             "model_version": self._model_versions,
-            "webhook": lambda some: self._by_id("webhook", "webhooks", some),
         }
         found: dict[str, Entity] = {}
         ids = []
-        documents_of = self._plain(PLAIN[kind], wanted) if kind in PLAIN else read[kind](wanted)
+        if kind in PLAIN:
+            documents_of = self._plain(PLAIN[kind], wanted)
+        else:
+            documents_of = read[kind](wanted) if kind in read else self._by_id(kind, wanted)
         for name, fields, document in documents_of:
             if name in found:
                 self.trouble(kind, name, f"it is there twice, also as {canonical(document['_id'])}")
@@ -127,9 +126,9 @@ class Target:
             fields["experiment_id"] = self.names.source_of(stored.take("experiment_id"))
         return fields | stored.rest()
 
-    def _by_id(self, kind: str, collection: str, wanted: Sequence[Entity]) -> Found:
+    def _by_id(self, kind: str, wanted: Sequence[Entity]) -> Found:
         query = {"_id": {"$in": [entity.id for entity in wanted]}, "workspace": self.workspace}
-        for document in self.collection(collection).find(query):
+        for document in self.collection(KIND[kind].collection).find(query):
             yield document["_id"], self._fields(kind, document, workspace=self.workspace), document
 
     def _plain(self, kind: Kind, wanted: Sequence[Entity]) -> Found:
@@ -199,7 +198,7 @@ class Target:
             self.trouble("counter", "experiments", reason)
 
     def _runs(self, wanted: Sequence[Entity]) -> Found:
-        for name, fields, document in self._by_id("run", "runs", wanted):
+        for name, fields, document in self._by_id("run", wanted):
             # Compared where the metrics are.
             fields.pop("metric_keys", None)
             inputs = document.get("inputs")
@@ -234,7 +233,7 @@ class Target:
         ):
             if isinstance(point["model_id"], str):
                 points.setdefault(point["model_id"], []).append(point)
-        for name, fields, document in self._by_id("logged_model", "logged_models", wanted):
+        for name, fields, document in self._by_id("logged_model", wanted):
             yield name, fields | self._model_points(document, points.get(name, [])), document
 
     def _model_points(self, model: Document, points: list[Document]) -> Fields:

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from genesis_flow.importers.kinds import KIND
 from genesis_flow.importers.verify.entities import (
     Fields,
     assessment_meaning,
@@ -55,6 +56,16 @@ def said_in(meta: Meta, name: str) -> str | None:
     """A text; an empty one says nothing, and a number that YAML made of one is text again."""
     value = meta.get(name)
     return None if value is None or value == "" else str(value)
+
+
+def told_in(kind: str, meta: Meta) -> Fields:
+    """What a file says under the names that the comparison has, too: texts, and numbers as they are."""
+    known = KIND[kind]
+    return {
+        column.field: said_in(meta, column.field) if column.letter in "tT" else meta.get(column.field)
+        for column in known.columns
+        if column.field in known.told
+    }
 
 
 def breaks_off(line: bytes, parts: list[bytes]) -> bool:

@@ -26,6 +26,7 @@ from genesis_flow.importers.verify.tree_values import (
     breaks_off,
     milliseconds_of,
     said_in,
+    told_in,
 )
 from genesis_flow.importers.verify.wanted import Wanted
 
@@ -123,7 +124,7 @@ class TreeSource:
     def _experiment(self, folder: Path, meta: Meta) -> Iterator[Entity]:
         if not meta[_READABLE]:
             return  # what it contains is compared nevertheless
-        fields: Fields = {name: said_in(meta, name) for name in ("name", "artifact_location")}
+        fields = told_in("experiment", meta)
         fields["lifecycle_stage"] = meta["lifecycle_stage"]
         created = meta.get("creation_time") or 0
         fields["creation_time"] = created
@@ -153,16 +154,15 @@ class TreeSource:
         status = meta.get("status", 1)
         stage = meta.get("lifecycle_stage", "active")
         fields: Fields = {
+            **told_in("run", meta),
             "experiment_id": experiment["experiment_id"],
             "name": said_in(meta, "run_name") or said_in(meta, "name") or tags.get(RUN_NAME),
             # The target keeps a text and a number where MLflow refuses to show a run without.
             "user_id": said_in(meta, "user_id") or "",
             "status": STATUSES.get(status, str(status)),
             "start_time": meta.get("start_time") or 0,
-            "end_time": meta.get("end_time"),
             "lifecycle_stage": stage,
             "deleted_time": meta.get("deleted_time") if stage == "deleted" else None,
-            "artifact_uri": said_in(meta, "artifact_uri"),
             **mapped("params", self._texts("run", path / "params")),
             **mapped("tags", tags),
             **self._inputs(path, path.parent / "datasets"),
@@ -181,6 +181,9 @@ class TreeSource:
             dataset = self._meta("dataset", datasets / str(meta.get("source_id")) / "meta.yaml")
             if dataset is not None:
                 tags = meta.get("tags") or {}
+                if not isinstance(tags, dict):
+                    self._trouble("input", folder / "meta.yaml", "its tags are no map of names and values")
+                    continue
                 pairs = [[str(key), value] for key, value in tags.items()]
                 uses.append(Use(dataset.get("name"), dataset.get("digest"), pairs, context_of(tags)))
         for folder in self._folders(run / "outputs"):
@@ -193,11 +196,7 @@ class TreeSource:
         for path in self._folders(folder / "datasets"):
             meta = self._meta("dataset", path / "meta.yaml")
             if meta is not None:
-                fields: Fields = {
-                    name: said_in(meta, name)
-                    for name in ("name", "digest", "source_type", "source", "schema", "profile")
-                }
-                fields["experiment_id"] = experiment["experiment_id"]
+                fields = told_in("dataset", meta) | {"experiment_id": experiment["experiment_id"]}
                 name = f"{experiment['experiment_id']}/{meta.get('name')}/{meta.get('digest')}"
                 yield Entity("dataset", name, fields)
 
@@ -207,25 +206,13 @@ class TreeSource:
             if meta is None or not self._belongs("logged_model", path, meta, experiment):
                 continue
             status = meta.get("status", 1)
-            times = meta.get("creation_timestamp"), meta.get("last_updated_timestamp")
-            if not self.wanted.since(times[0]):
+            if not self.wanted.since(meta.get("creation_timestamp")):
                 continue
             fields: Fields = {
+                **told_in("logged_model", meta),
                 "experiment_id": experiment["experiment_id"],
                 "status": status if isinstance(status, int) else MODEL_STATUSES.get(str(status), 0),
                 "lifecycle_stage": meta.get("lifecycle_stage", "active"),
-                "creation_timestamp": times[0],
-                "last_updated_timestamp": times[1],
-                **{
-                    name: said_in(meta, name)
-                    for name in (
-                        "name",
-                        "artifact_location",
-                        "status_message",
-                        "model_type",
-                        "source_run_id",
-                    )
-                },
                 **mapped("params", self._texts("logged_model", path / "params")),
                 **mapped("tags", self._texts("logged_model", path / "tags")),
                 **self._model_points(path / "metrics"),
@@ -299,7 +286,7 @@ class TreeSource:
             meta = self._meta("registered_model", path / "meta.yaml", "name", path.name)
             if meta is None or not self.wanted.since(meta.get("creation_timestamp")):
                 continue
-            tags = self._texts("registered_model", path / "tags")
+            tags = mapped("tags", self._texts("registered_model", path / "tags"))
             versions = self._versions(path)
             stages = {str(number): stage for number, (stage, _) in versions.items()}
             created = meta.get("creation_timestamp") or 0
@@ -313,7 +300,7 @@ class TreeSource:
                     (n for n, (stage, _) in versions.items() if stage == "None"), default=0
                 ),
                 "is_prompt": is_prompt(tags),
-                **mapped("tags", tags),
+                **tags,
                 **mapped("aliases", self._aliases(path, versions)),
                 **mapped("stages", {number: stage for number, stage in stages.items() if stage != "None"}),
             }
@@ -351,18 +338,19 @@ class TreeSource:
             for number, (_, meta) in sorted(versions.items()):
                 if not self.wanted.since(meta.get("creation_timestamp")):
                     continue
-                tags = self._texts("model_version", path / f"version-{number}" / "tags")
+                tags = mapped("tags", self._texts("model_version", path / f"version-{number}" / "tags"))
                 created = meta.get("creation_timestamp") or 0
                 fields: Fields = {
+                    **told_in("model_version", meta),
                     "name": path.name,
                     "version": number,
                     "creation_time": created,
                     "last_updated_time": meta.get("last_updated_timestamp") or created,
                     "description": meta.get("description"),
                     "status": said_in(meta, "status") or "READY",
-                    **{name: said_in(meta, name) for name in VERSION_FIELDS},
+                    "model_id": said_in(meta, "model_id"),
                     "is_prompt": is_prompt(tags),
-                    **mapped("tags", tags),
+                    **tags,
                     **counted("aliases", (alias for alias, at in aliases.items() if at == number)),
                 }
                 yield Entity("model_version", f"{path.name}/{number}", fields)
@@ -453,14 +441,3 @@ class TreeSource:
 
     def _trouble(self, kind: str, path: Path, reason: str) -> None:
         self.troubles.add(kind, str(path), reason)
-
-
-VERSION_FIELDS = (
-    "user_id",
-    "source",
-    "storage_location",
-    "run_id",
-    "run_link",
-    "model_id",
-    "status_message",
-)

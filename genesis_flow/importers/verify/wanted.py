@@ -7,6 +7,12 @@ from dataclasses import dataclass
 class Wanted:
     experiments: tuple[str, ...] = ()  # ids or names
     from_time: int | None = None  # milliseconds
+    workspace: str | None = None  # all of them without one
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is about what belongs to no workspace, too."""
+        return self.workspace in (None, "default")
 
     def experiment(self, experiment_id: str, name: str | None) -> bool:
         return not self.experiments or experiment_id in self.experiments or name in self.experiments

@@ -5,7 +5,7 @@ from genesis_flow.importers.writers.base import Context, Root, Unwanted, Write, 
 from genesis_flow.importers.writers.genai import EvaluationWriter, TraceWriter
 from genesis_flow.importers.writers.logged_models import LoggedModelWriter
 from genesis_flow.importers.writers.plain import PlainWriter
-from genesis_flow.importers.writers.registry import RegistryWriter, WebhookWriter
+from genesis_flow.importers.writers.registry import RegistryWriter
 from genesis_flow.importers.writers.runs import DatasetWriter, ExperimentWriter, RunWriter
 
 # Kinds that share a writer share its instance within a unit. Series of points go to the one of runs.
@@ -22,7 +22,6 @@ WRITERS: dict[str, type[Writer]] = {
     "entity_association": EvaluationWriter,
     "registered_model": RegistryWriter,
     "model_version": RegistryWriter,
-    "webhook": WebhookWriter,
     **dict.fromkeys(PLAIN, PlainWriter),
 }
 

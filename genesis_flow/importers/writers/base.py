@@ -1,12 +1,14 @@
 """What a writer makes of records: documents, with a note of what they belong to."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from genesis_flow.documents.declared import Declared
+from genesis_flow.documents.keys import escape
 from genesis_flow.documents.plain import Document
-from genesis_flow.importers.records import Problem, Record, Series
+from genesis_flow.importers.kinds import KIND
+from genesis_flow.importers.records import Body, Problem, Record, Series
 
 Merge = Callable[[Document, Document], Document]
 
@@ -52,6 +54,15 @@ class Write:
 
 class Unwanted(Exception):
     """A record cannot be taken over; the message says why."""
+
+
+def kept(kind: str, body: Body, *but: str) -> Document:
+    """What columns of the source say, as far as they say something."""
+    return {field: body[field] for field in KIND[kind].told if body[field] is not None and field not in but}
+
+
+def escaped(values: Mapping[str, Any]) -> Document:
+    return {escape(key): value for key, value in values.items()}
 
 
 @dataclass(slots=True)

@@ -18,29 +18,10 @@ from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, Sp
 from genesis_flow.areas.traces.spans import SpanCore, span_document
 from genesis_flow.areas.traces.stated import STATED, put, stated_fields
 from genesis_flow.areas.traces.usage import assessed_number
-from genesis_flow.documents.keys import escape
 from genesis_flow.documents.plain import Document
 from genesis_flow.importers.records import Body, Problem, Record, Series
-from genesis_flow.importers.writers.base import Context, Unwanted, Write, Writer
+from genesis_flow.importers.writers.base import Context, Unwanted, Write, Writer, escaped, kept
 
-_TRACE_FIELDS = ("request_time", "client_request_id", "request_preview", "response_preview")
-_ASSESSMENT_FIELDS = (
-    "trace_id",
-    "kind",
-    "name",
-    "value",
-    "error",
-    "last_update_time",
-    "source_type",
-    "source_id",
-    "run_id",
-    "span_id",
-    "rationale",
-    "overrides",
-    "valid",
-    "metadata",
-)
-_DATASET_FIELDS = ("name", "schema", "profile", "created_by", "last_updated_by")
 _RECORD_FIELDS = ("record_id", "dataset_id", "source_id", "created_by", "last_updated_by")
 
 
@@ -77,7 +58,7 @@ def trace_document(body: Body, context: Context) -> Document:
         "_id": body["trace_id"],
         "workspace": context.workspace,
         "experiment_id": context.experiment(body["experiment_id"]),
-        **{field: body[field] for field in _TRACE_FIELDS if body[field] is not None},
+        **kept("trace", body, "execution_duration", "state"),
         "status": body["state"],
         "generation": 1,
     }
@@ -128,14 +109,17 @@ def _attributes(content: str | None) -> Document:
     span = json.loads(content)
     if not isinstance(span, dict):
         raise ValueError(f"{content[:40]!r}")
-    return span.get("attributes") or {}
+    attributes = span.get("attributes") or {}
+    if not isinstance(attributes, dict):
+        raise ValueError(f"its attributes are {attributes!r:.40}")
+    return attributes
 
 
 def _assessment_writes(body: Body, trace: Document) -> Iterator[Write | Problem]:
     try:
         value = json.loads(body["value"])
-        metadata = json.loads(body["metadata"]) if body["metadata"] else {}
-    except ValueError as error:
+        metadata = _mapping(body["metadata"], "its metadata") or {}
+    except (TypeError, ValueError) as error:
         yield Problem("assessment", body["assessment_id"], f"its value or metadata is no JSON: {error}")
         return
     number, is_number = assessed_number(value)
@@ -145,7 +129,7 @@ def _assessment_writes(body: Body, trace: Document) -> Iterator[Write | Problem]
         "experiment_id": trace["experiment_id"],
         "trace_time": trace["request_time"],
         "created_time": body["create_time"],
-        **{field: body[field] for field in _ASSESSMENT_FIELDS if body[field] is not None},
+        **kept("assessment", body, "create_time"),
         "is_number": is_number,
         "of_session": TraceMetadataKey.TRACE_SESSION in metadata,
     }
@@ -185,11 +169,11 @@ class EvaluationWriter(Writer):
         return {
             "_id": body["dataset_id"],
             "workspace": self.context.workspace,
-            **{field: body[field] for field in _DATASET_FIELDS if body[field] is not None},
+            **kept("evaluation_dataset", body),
             "digest": body["digest"] or "",
             "created_time": created,
             "last_update_time": body["last_update_time"] or created,
-            "tags": {escape(key): value for key, value in body["tags"].items()},
+            "tags": escaped(body["tags"]),
         }
 
     def _record_writes(self, body: Body) -> Iterator[Write | Problem]:

@@ -5,22 +5,9 @@ from collections.abc import Iterable
 from mlflow.entities import Metric
 
 from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields, model_metric
-from genesis_flow.documents.keys import escape
 from genesis_flow.documents.plain import Document
 from genesis_flow.importers.records import Record, Series
-from genesis_flow.importers.writers.base import Write, Writer
-
-_KEPT = (
-    "name",
-    "artifact_location",
-    "creation_timestamp",
-    "last_updated_timestamp",
-    "status",
-    "status_message",
-    "lifecycle_stage",
-    "model_type",
-    "source_run_id",
-)
+from genesis_flow.importers.writers.base import Write, Writer, escaped, kept
 
 
 class LoggedModelWriter(Writer):
@@ -32,9 +19,9 @@ class LoggedModelWriter(Writer):
             "_id": body["model_id"],
             "workspace": self.context.workspace,
             "experiment_id": number,
-            **{field: body[field] for field in _KEPT if body[field] is not None},
-            "params": {escape(key): value for key, value in body["params"].items()},
-            "tags": {escape(key): value for key, value in body["tags"].items()},
+            **kept("logged_model", body),
+            "params": escaped(body["params"]),
+            "tags": escaped(body["tags"]),
         }
         for point in body["metrics"]:
             metric = Metric(

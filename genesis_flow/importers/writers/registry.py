@@ -1,4 +1,4 @@
-"""Registered models with their versions, prompts among them, and webhooks."""
+"""Registered models with their versions, prompts among them."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,23 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields, version_id
-from genesis_flow.areas.webhooks.documents import WebhookFields
 from genesis_flow.documents.plain import Document
 from genesis_flow.documents.tag_values import tag_maps
 from genesis_flow.importers.records import Body, Problem, Record, Series
-from genesis_flow.importers.writers.base import Context, Unwanted, Write, Writer
-
-_VERSION_FIELDS = (
-    "description",
-    "user_id",
-    "source",
-    "storage_location",
-    "run_id",
-    "run_link",
-    "model_id",
-    "status",
-    "status_message",
-)
+from genesis_flow.importers.writers.base import Context, Unwanted, Write, Writer, kept
 
 
 class RegistryWriter(Writer):
@@ -92,11 +79,13 @@ def _version_document(body: Body, model: Document) -> Document:
         "model": model["_id"],
         "name": model["name"],
         "version": number,
+        **kept("model_version", body),
         "creation_time": body["creation_time"] or 0,
         "last_updated_time": body["last_updated_time"] or body["creation_time"] or 0,
-        **{field: body[field] for field in _VERSION_FIELDS if body[field] is not None},
         **_tags(body["tags"]),
     }
+    if body["model_id"] is not None:
+        document["model_id"] = body["model_id"]
     if aliases := sorted(alias for alias, at in model["aliases"].items() if at == number):
         document["aliases"] = aliases
     return document
@@ -104,15 +93,3 @@ def _version_document(body: Body, model: Document) -> Document:
 
 def _tags(tags: dict[str, Any]) -> Document:
     return tag_maps([SimpleNamespace(key=key, value=value) for key, value in tags.items()])
-
-
-class WebhookWriter(Writer):
-    def add(self, item: Record | Series) -> Iterable[Write]:
-        assert isinstance(item, Record)
-        document = {"_id": item.body["webhook_id"], "workspace": self.context.workspace}
-        document |= {
-            key: value
-            for key, value in item.body.items()
-            if key != "webhook_id" and value is not None and key in WebhookFields.model_fields
-        }
-        yield Write(WebhookFields, document)

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from genesis_flow.areas.experiments.documents import ExperimentFields
 from genesis_flow.areas.runs.datasets import DatasetFields, dataset_key
 from genesis_flow.areas.runs.documents import RunFields
-from genesis_flow.documents.keys import escape
 from genesis_flow.documents.plain import Document
+from genesis_flow.importers.kinds import KIND
 from genesis_flow.importers.records import Body, Problem, Record, Series
-from genesis_flow.importers.writers.base import Context, Write, Writer
+from genesis_flow.importers.writers.base import Context, Write, Writer, escaped
 from genesis_flow.importers.writers.points import MetricColumns
 
 DELETED = "deleted"
@@ -57,12 +56,7 @@ class DatasetWriter(Writer):
             "_id": dataset_key(number, body["name"], body["digest"]),
             "workspace": self.context.workspace,
             "experiment_id": number,
-            "name": body["name"],
-            "digest": body["digest"],
-            "source_type": body["source_type"],
-            "source": body["source"],
-            "schema": body["schema"],
-            "profile": body["profile"],
+            **{field: body[field] for field in KIND["dataset"].told},
         }
         yield Write(DatasetFields, document, add_to_sets={"contexts": body["contexts"]})
 
@@ -142,7 +136,3 @@ def _input(experiment: int, used: Body) -> Document:
         "context": next((value for key, value in tags if key == MLFLOW_DATASET_CONTEXT), None),
         "tags": tags,
     }
-
-
-def escaped(values: dict[str, Any]) -> dict[str, Any]:
-    return {escape(key): value for key, value in values.items()}

@@ -1,4 +1,7 @@
-"""One of two clients of different versions of MLflow on one database: it writes, changes and reads."""
+"""One of two clients of different versions of MLflow on one database.
+
+It writes, changes or reads, as each line of its input says, and answers each with a line of JSON.
+"""
 
 import contextlib
 import json
@@ -13,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.genai import datasets
 
 STEPS = 50
-uri, name, role, me, shared_run = sys.argv[1:]
+uri, name, me, shared_run = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
 mlflow.set_registry_uri(uri)
 experiment_id = mlflow.set_experiment(name).experiment_id
@@ -187,5 +190,6 @@ def trace_entry(trace: Any) -> list[Any]:
     ]
 
 
-{"write": write, "change": change, "read": lambda: None}[role]()
-print(json.dumps({"mlflow": mlflow.__version__, "seen": read() if role == "read" else None}, sort_keys=True))
+for line in sys.stdin:
+    seen = {"write": write, "change": change, "read": read}[line.strip()]()
+    print(json.dumps({"mlflow": mlflow.__version__, "seen": seen}, sort_keys=True), flush=True)

@@ -28,9 +28,9 @@ from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.connection import Session
 from genesis_flow.mongo.operation import Area, is_repetition, mutation, operation
-from genesis_flow.mongo.scoping import scoped
+from genesis_flow.mongo.scoping import scoped, workspaces_enabled
 
-# What an assessment copies from its trace.
+# Fields that an assessment copies from its trace.
 _COPIED = {"workspace": 1, "experiment_id": 1, "request_time": 1}
 
 
@@ -65,19 +65,21 @@ class Assessments(Area):
 
     async def _was_created_by_this_call(self, document: Document) -> bool:
         """An id that the first attempt gave the entity stays with it, and is found taken by the next one."""
-        return is_repetition() and (await self._assessments.find_one({"_id": document["_id"]})) == document
+        own = {"_id": document["_id"], "trace_id": document["trace_id"]}
+        return is_repetition() and (await self._assessments.find_one(own)) == document
 
     async def _follow_trace(self, trace_id: str, document: Document, trace: Document) -> None:
         """Let a trace that was moved or deleted between its read and the insert take the assessment along."""
+        own = {"_id": document["_id"], "trace_id": trace_id}
         now = await self.database.collection(TraceFields).find_one(known(trace_id), _COPIED)
         if now is None:
-            await self._assessments.delete_one({"_id": document["_id"]})
+            await self._assessments.delete_one(own)
             raise MlflowException(
                 f"Trace with ID '{trace_id}' not found. It may have been deleted.", RESOURCE_DOES_NOT_EXIST
             )
         if now != trace:
             copied = {"experiment_id": now["experiment_id"], "trace_time": now["request_time"]}
-            await self._assessments.update_one({"_id": document["_id"]}, {"$set": copied})
+            await self._assessments.update_one(own, {"$set": copied})
 
     @operation
     async def get_assessment(self, trace_id: str, assessment_id: str) -> Assessment:
@@ -143,21 +145,22 @@ class Assessments(Area):
         """Delete an assessment, if it is there; the one that it overrode counts again."""
         query = self._assessment(trace_id, assessment_id)
         while True:
-            found = await self._assessments.find_one(query, {"kind": 1, "name": 1, "overrides": 1})
-            async with changing_references(self.database, issues_in([found] if found else [])):
-                if found is None:
+            assessment = await self._assessments.find_one(query, {"kind": 1, "name": 1, "overrides": 1})
+            async with changing_references(self.database, issues_in([assessment] if assessment else [])):
+                if assessment is None:
+                    if workspaces_enabled():  # MLflow asks for the trace there, and only there
+                        await find_trace(self.database, trace_id, {"_id": 1})
                     return
                 # By its name: renamed meanwhile, it may refer to another issue.
-                named = query | {"name": found["name"]}
-                if await self._delete(named, found.get("overrides")):
+                named = query | {"name": assessment["name"]}
+                if await self._delete(named, assessment.get("overrides")):
                     return
 
     async def _delete(self, query: Document, overridden: str | None) -> bool:
         async def write(session: Session | None) -> bool:
             if overridden:
-                await self._assessments.update_one(
-                    scoped({"_id": overridden}), {"$set": {"valid": True}}, session=session
-                )
+                former = self._assessment(query["trace_id"], overridden)
+                await self._assessments.update_one(former, {"$set": {"valid": True}}, session=session)
             return bool((await self._assessments.delete_one(query, session=session)).deleted_count)
 
         return await self.database.atomically(write)

@@ -42,8 +42,8 @@ class TraceSessions(Area):
             scoped({"experiment_id": number, "session_id": {"$exists": True}, "request_time": recent}),
         )
         sessions: list[Document] = []
-        for some in portions(candidates):
-            of_sessions = {"experiment_id": number, "session_id": {"$in": some}}
+        for portion in portions(candidates):
+            of_sessions = {"experiment_id": number, "session_id": {"$in": portion}}
             cursor = await traces.aggregate(_ended_pipeline(scoped(of_sessions), max_last_trace_timestamp_ms))
             ended = await cursor.to_list()
             if filter_string:
@@ -67,9 +67,9 @@ class TraceSessions(Area):
         }
         matching = await trace_finder(self.database, [number], filter_string, starts).ids()
         found: set[tuple[str, int]] = set()
-        for some in portions(sorted(matching)):
+        for portion in portions(sorted(matching)):
             traces = self.database.collection(TraceFields).find(
-                scoped({"_id": {"$in": some}}), {"session_id": 1, "request_time": 1}, batch_size=BATCH
+                scoped({"_id": {"$in": portion}}), {"session_id": 1, "request_time": 1}, batch_size=BATCH
             )
             found |= {(trace["session_id"], trace["request_time"]) async for trace in traces}
         return [session for session in sessions if (session["_id"], session["first"]) in found]

@@ -15,12 +15,13 @@ from mlflow.tracing.constant import TraceTagKey
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
+from genesis_flow.areas.experiments.guards import require_visible_runs
 from genesis_flow.areas.traces.documents import TOUCH, TraceFields, tag_path
 from genesis_flow.areas.traces.shared import find_trace, known, refuse_unknown_trace
 from genesis_flow.areas.traces.writing.summary import checked_name
 from genesis_flow.compat.validation import validate_trace_tag
 from genesis_flow.mongo.operation import Area, is_repetition, mutation
-from genesis_flow.mongo.scoping import scoped
+from genesis_flow.mongo.scoping import scoped, workspaces_enabled
 from genesis_flow.mongo.writes import only_duplicates
 
 MOST_LINKS = 100
@@ -61,6 +62,7 @@ class TraceTags(Area):
         if not trace_ids:
             return
         _check_count("link", "to", trace_ids)
+        await require_visible_runs(self.database, run_id)
         await self._change_links(trace_ids, {"$addToSet": {"linked_runs": run_id}}, stubs=True)
 
     @mutation
@@ -83,7 +85,12 @@ class TraceTags(Area):
             if not only_duplicates(error):
                 raise
             # Another client made one of the traces at the same moment: it is there now.
-            await traces.bulk_write(updates, ordered=False)
+            try:
+                await traces.bulk_write(updates, ordered=False)
+            except BulkWriteError as again:
+                # Or it is another workspace's, and not there for this one.
+                if not (workspaces_enabled() and only_duplicates(again)):
+                    raise
 
     @mutation
     async def link_prompts_to_trace(self, trace_id: str, prompt_versions: list[PromptVersion]) -> None:

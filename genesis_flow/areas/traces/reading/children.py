@@ -23,7 +23,7 @@ Load = Callable[[list[Document]], Awaitable[list[str]]]
 
 # Up to so many children, naming their traces is cheaper than a walk.
 FEW = 2_000
-# What fits a command to the server.
+# As many as fit a command to the server.
 LONGEST_FOR_EXPRESSIONS = 15_000_000
 
 

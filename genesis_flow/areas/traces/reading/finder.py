@@ -1,6 +1,6 @@
 """How traces that match are found.
 
-Conditions on spans and assessments that few satisfy become conditions on traces first. What is left is
+Conditions on spans and assessments that few satisfy become conditions on traces first. The others are
 checked on the way: traces are read in the order that is asked for, in chunks, until the page is full.
 The newest first is the order of an index, for any other MongoDB sorts the traces that match.
 """
@@ -21,7 +21,7 @@ from genesis_flow.search.scan import all_of
 FIRST_CHUNK = 200
 CHUNK = 1_000
 _SORT = [(REQUEST_TIME, -1), ("_id", 1)]
-# What checks and positions need of a trace.
+# Fields of a trace that checks and positions need.
 _KEYS = {"session_id": 1, REQUEST_TIME: 1}
 
 

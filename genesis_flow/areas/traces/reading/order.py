@@ -1,6 +1,6 @@
 """The order of a search of traces.
 
-What the user asked for, then the newest, then the id; missing values come last in both directions.
+The order that the user asked for, then the newest, then the id; missing values come last in both directions.
 """
 
 from collections.abc import Sequence

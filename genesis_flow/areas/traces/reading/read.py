@@ -69,8 +69,8 @@ class TraceReads(Area):
         """Whole traces in the order asked for, without those that are not there or not complete."""
         return [
             trace
-            for some in portions(_unique(trace_ids or []), _WHOLE_AT_ONCE)
-            for trace in await self._whole_traces(some, experiment_ids, allow_partial=False)
+            for portion in portions(_unique(trace_ids or []), _WHOLE_AT_ONCE)
+            for trace in await self._whole_traces(portion, experiment_ids, allow_partial=False)
         ]
 
     @operation
@@ -79,9 +79,9 @@ class TraceReads(Area):
     ) -> list[TraceInfo]:
         """The infos of those of the traces that are there."""
         infos = []
-        for some in portions(_unique(trace_ids or [])):
+        for portion in portions(_unique(trace_ids or [])):
             traces, assessments = await asyncio.gather(
-                self._trace_documents(some, experiment_ids), assessments_of(self.database, some)
+                self._trace_documents(portion, experiment_ids), assessments_of(self.database, portion)
             )
             infos += [trace_info_entity(trace, assessments.get(trace["_id"], [])) for trace in traces]
         return infos
@@ -168,8 +168,8 @@ async def load_contents(database: Database, spans: list[Document]) -> list[str]:
     }
     texts: dict[str, str] = {}
     payloads = database.collection(SpanPayloadFields)
-    for some in portions([key for keys in pieces.values() for key in keys], _PAYLOADS_AT_ONCE):
-        texts |= {piece["_id"]: piece["text"] async for piece in payloads.find({"_id": {"$in": some}})}
+    for portion in portions([key for keys in pieces.values() for key in keys], _PAYLOADS_AT_ONCE):
+        texts |= {piece["_id"]: piece["text"] async for piece in payloads.find({"_id": {"$in": portion}})}
     contents = []
     for span in spans:
         keys = pieces.get(span["_id"])

@@ -78,11 +78,11 @@ class TraceSearch(Area):
         ]
 
     async def _documents_of(self, trace_ids: list[str]) -> dict[str, Document]:
-        traces = self.database.collection(TraceFields)
+        traces = self.database.reading(TraceFields)
         return {
             trace["_id"]: trace
-            for some in portions(trace_ids)
-            async for trace in traces.find(scoped({"_id": {"$in": some}, **KNOWN}), batch_size=BATCH)
+            for portion in portions(trace_ids)
+            async for trace in traces.find(scoped({"_id": {"$in": portion}, **KNOWN}), batch_size=BATCH)
         }
 
     @operation
@@ -117,7 +117,7 @@ class TraceSearch(Area):
         conditions = [await finder.conditions() for finder in (base, first, second)]
         plain = [condition for condition in conditions if condition is not None]
         if len(plain) == len(conditions):
-            traces = self.database.collection(TraceFields)
+            traces = self.database.reading(TraceFields)
             queries = [*plain, all_of(plain[1], plain[2])]
             return list(await asyncio.gather(*(traces.count_documents(query) for query in queries)))
         in_base, in_first, in_second = [await finder.ids() for finder in (base, first, second)]
@@ -139,9 +139,9 @@ def trace_finder(
         return await load_contents(database, spans)
 
     collections = Collections(
-        database.collection(TraceFields),
-        database.collection(SpanFields),
-        database.collection(AssessmentFields),
+        database.reading(TraceFields),
+        database.reading(SpanFields),
+        database.reading(AssessmentFields),
         contents,
     )
     trace_filter = parse_trace_filter(filter_string)

@@ -12,7 +12,15 @@ from contextlib import asynccontextmanager
 import pymongo
 from pymongo import UpdateOne
 
-from genesis_flow.areas.traces.sums.documents import DAY, HOUR, KEEPABLE, LEAVING, TraceSumsFields, note_key
+from genesis_flow.areas.traces.sums.documents import (
+    DAY,
+    HOUR,
+    KEEPABLE,
+    LEAVING,
+    TraceSumsFields,
+    costs_note_key,
+    note_key,
+)
 from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.scoping import current_workspace
@@ -43,11 +51,11 @@ def place_of(trace: Document) -> Place | None:
 async def departing(database: Database, places: Iterable[Place | None]) -> AsyncIterator[None]:
     """Around the command with which traces leave these places."""
     hours = {(place[0], place[1] // HOUR) for place in places if place is not None}
-    notes = [
-        UpdateOne({"_id": note_key(current_workspace(), experiment_id, hour)}, LEAVING, upsert=True)
-        for experiment_id, hour in sorted(hours)
-        if hour * HOUR // DAY in KEEPABLE
-    ]
+    keepable = [(experiment_id, hour) for experiment_id, hour in hours if hour * HOUR // DAY in KEEPABLE]
+    keys = {note_key(current_workspace(), *each) for each in keepable}
+    # Whether it was a call of the gateway is not known here.
+    keys |= {costs_note_key(hour) for _, hour in keepable}
+    notes = [UpdateOne({"_id": key}, LEAVING, upsert=True) for key in sorted(keys)]
     if not notes:
         yield
         return

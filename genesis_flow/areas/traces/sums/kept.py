@@ -1,11 +1,11 @@
 """Answers to questions about many traces from sums by day that readers keep for each other; see ADR 25.
 
 An answer takes two steps: the sums are read; then the server says which days have changed since and sums up,
-beside it, what the sums do not cover. Who has to ask the server for many traces keeps the sums afterwards.
+beside it, what the sums do not cover. A reader that had to ask the server for many traces keeps their sums.
 
 Why the sums are right: those of a day vouch for themselves, as of the moment ``made``. That is the time at
 which their maker began, by the clock of the servers; everything that was written before was there when it
-read. Whatever changes later says so, in the same command (``touched``) or beforehand (``left``): what says so
+read. A later change says so, in the same command (``touched``) or beforehand (``left``): one that says so
 from ``MARGIN_SECONDS`` before ``made`` on may be later. So it does not matter who else makes sums meanwhile:
 any that are there are right.
 """
@@ -62,20 +62,26 @@ from genesis_flow.search.scan import all_of
 
 _logger = logging.getLogger(__name__)
 
-_NEVER = Timestamp(0, 0)
+NEVER = Timestamp(0, 0)
 
 # An answer for which fewer traces were read is quick enough.
 WORTH_KEEPING = 10_000
 # So long after its end a day is settled. Sums of one that still changes would be outdated at once, not wrong.
 SETTLED_SECONDS = 3_600
-# What has been touched since sums were made is read for every answer, so they are confirmed this often.
+# Every answer reads what has been touched since sums were made, so they are confirmed this often.
 REFRESH_SECONDS = 3_600
 # How often a process looks again whether there are sums, or makes some.
 RETRY_SECONDS = 60
 # To look at so many changes takes longer than to ask the traces.
 MOST_CHANGES = 1_000
 # How much of a call may go into keeping sums; the next call goes on.
-_KEEPING_SECONDS = 10.0
+KEEPING_SECONDS = 10.0
+# How makers read and write.
+MAKING: dict[str, Any] = {
+    "read_preference": ReadPreference.PRIMARY,
+    "read_concern": ReadConcern("majority"),
+    "write_concern": WriteConcern("majority"),
+}
 # So many days without traces between others have sums too: else each gap is asked of the traces.
 _MOST_EMPTY_DAYS = 31
 
@@ -104,7 +110,7 @@ class _Waits:
 _waits: "weakref.WeakKeyDictionary[Database, _Waits]" = weakref.WeakKeyDictionary()
 
 
-def _waits_of(database: Database) -> _Waits:
+def waits_of(database: Database) -> _Waits:
     return _waits.setdefault(database, _Waits())
 
 
@@ -136,7 +142,7 @@ async def answer(database: Database, question: Question) -> Tallies:
     kept = await _kept(database, question)
     tallies, asked = await _answer_with(database, question, kept)
     is_old = any(day.made.time < time.time() - REFRESH_SECONDS for day in kept.values())
-    waits, making = _waits_of(database), f"{question.maker} made"
+    waits, making = waits_of(database), f"{question.maker} made"
     if (asked >= WORTH_KEEPING or is_old) and waits.is_over(making):
         # Before it is tried: one of those who ask at once is enough.
         waits.begin(making, waits.state(making))
@@ -179,10 +185,10 @@ async def _ask_traces(database: Database, question: Question, asked: Range, into
     else:
         pipeline = tally_pipeline(grouping, match, question.aggregations)
     cursor = await database.collection(TraceFields).aggregate(pipeline, allowDiskUse=True, batchSize=BATCH)
-    add, found = tallied_values if question.with_values else tallied, 0
-    while some := await cursor.to_list(BATCH):
-        found += add(some, grouping, into)
-    return found
+    add, count = tallied_values if question.with_values else tallied, 0
+    while rows := await cursor.to_list(BATCH):
+        count += add(rows, grouping, into)
+    return count
 
 
 def _between(start: int | None, end: int | None) -> Document:
@@ -196,7 +202,7 @@ def _between(start: int | None, end: int | None) -> Document:
 
 async def _kept(database: Database, question: Question) -> dict[int, KeptDay]:
     """What readers have kept of this, if anything."""
-    waits = _waits_of(database)
+    waits = waits_of(database)
     if not waits.is_over(question.maker):
         return {}
     # Others may ask at the same time, so not before it is known that there are none; and one of these may
@@ -237,20 +243,22 @@ async def _read_sums(
     by_id = {each["_id"]: each for each in found}
     if by_id.pop(question.maker, None) is None:
         return None
-    everything = by_id.pop(note_for_all(workspace), {}).get("left", _NEVER)
+    everything = by_id.pop(note_for_all(workspace), {}).get("left", NEVER)
     left: dict[int, Timestamp] = {}
-    for key, each in by_id.items():
-        if "left" in each:
+    for key, kept in by_id.items():
+        if "left" in kept:
             day = number_in(key) * HOUR // DAY
-            left[day] = max(each["left"], left.get(day, _NEVER))
+            left[day] = max(kept["left"], left.get(day, NEVER))
     return {
-        day: KeptDay(each["made"], each.get("rows"))
-        for key, each in by_id.items()
-        if "made" in each and max(everything, left.get(day := number_in(key), _NEVER)) < _before(each["made"])
+        day: KeptDay(kept["made"], kept.get("rows"))
+        for key, kept in by_id.items()
+        if "made" in kept
+        and max(everything, left.get(day := number_in(key), NEVER)) < doubted_since(kept["made"])
     }
 
 
-def _before(made: Timestamp) -> Timestamp:
+def doubted_since(made: Timestamp) -> Timestamp:
+    """Sums that were made then hold as long as nothing says that it changed from this moment on."""
     return Timestamp(max(made.time - departures.MARGIN_SECONDS, 0), made.inc)
 
 
@@ -265,7 +273,7 @@ async def _changed_days(
     """The days of which traces have been touched since their sums were made; all, if that many have."""
     if not made:
         return set()
-    since = {"touched": {"$gte": _before(min(made.values()))}}
+    since = {"touched": {"$gte": doubted_since(min(made.values()))}}
     match = question.of_experiment(since, _between(min(made) * DAY, (max(made) + 1) * DAY - 1))
     day = {"$floor": {"$divide": ["$request_time", DAY]}}
     pipeline: list[Document] = [
@@ -273,22 +281,22 @@ async def _changed_days(
         {"$limit": limit},
         {"$group": {"_id": day, "n": {"$sum": 1}, "last": {"$max": "$touched"}}},
     ]
-    found = await (await traces.aggregate(pipeline, hint="touched", session=session)).to_list()
-    if sum(each["n"] for each in found) >= limit:
+    days = await (await traces.aggregate(pipeline, hint="touched", session=session)).to_list()
+    if sum(each["n"] for each in days) >= limit:
         return {*made}
-    last = {int(each["_id"]): each["last"] for each in found}
-    return {day for day in made.keys() & last.keys() if last[day] >= _before(made[day])}
+    last = {int(each["_id"]): each["last"] for each in days}
+    return {day for day in made.keys() & last.keys() if last[day] >= doubted_since(made[day])}
 
 
 def _all_changing(made: Timestamp) -> Document:
     """The note that any trace may be changing, if it is not older than sums may be."""
-    return {"_id": note_for_all(current_workspace()), "left": {"$gte": _before(made)}}
+    return {"_id": note_for_all(current_workspace()), "left": {"$gte": doubted_since(made)}}
 
 
 async def _keep_if_possible(database: Database, question: Question) -> None:
-    """Keep sums for the next reader. Who may not write, or has no time left, keeps none."""
+    """Keep sums for the next reader. A reader that may not write, or has no time left, keeps none."""
     try:
-        with pymongo.timeout(_KEEPING_SECONDS):
+        with pymongo.timeout(KEEPING_SECONDS):
             async with _maker(database, question) as maker:
                 await maker.run()
     except DuplicateKeyError:
@@ -296,20 +304,30 @@ async def _keep_if_possible(database: Database, question: Question) -> None:
     except PyMongoError:
         _logger.debug("The sums of %s are not kept.", question.maker, exc_info=True)
     else:
-        _waits_of(database).end(question.maker)
+        waits_of(database).end(question.maker)
+
+
+async def begin_to_make(sums: Collection, maker: str, session: Session) -> Timestamp:
+    """Say so; raises DuplicateKeyError if somebody else did just now."""
+    lately = Timestamp(max(int(time.time()) - RETRY_SECONDS, 0), 0)
+    found = await sums.find_one_and_update(
+        {"_id": maker, "began": {"$not": {"$gte": lately}}},
+        {"$currentDate": {"began": {"$type": "timestamp"}}},
+        upsert=True,
+        return_document=ReturnDocument.AFTER,
+        session=session,
+    )
+    assert found is not None  # an upsert
+    began: Timestamp = found["began"]
+    return began
 
 
 @asynccontextmanager
 async def _maker(database: Database, question: Question) -> AsyncIterator["_Maker"]:
     # A session, so that what is read was written after what it has seen, whoever answers.
     async with database.client.start_session(causal_consistency=True) as session:
-        options: Any = {
-            "read_preference": ReadPreference.PRIMARY,
-            "read_concern": ReadConcern("majority"),
-            "write_concern": WriteConcern("majority"),
-        }
-        sums = database.collection(TraceSumsFields).with_options(**options)
-        traces = database.collection(TraceFields).with_options(**options)
+        sums = database.collection(TraceSumsFields).with_options(**MAKING)
+        traces = database.collection(TraceFields).with_options(**MAKING)
         yield _Maker(question, sums, traces, session)
 
 
@@ -324,7 +342,7 @@ class _Maker:
         self._session = session
         self._metric = metric
         self._finest = Grouping(question.grouping.view, metric, list(metric.dimensions), None)
-        self._deadline = time.monotonic() + _KEEPING_SECONDS / 2
+        self._deadline = time.monotonic() + KEEPING_SECONDS / 2
 
     async def run(self) -> None:
         question = self._question
@@ -351,18 +369,7 @@ class _Maker:
         return day_key(current_workspace(), self._question.experiment_id, self._question.name, day)
 
     async def _begin(self) -> Timestamp:
-        """Say so; raises DuplicateKeyError if somebody else did just now."""
-        lately = Timestamp(max(int(time.time()) - RETRY_SECONDS, 0), 0)
-        maker = await self._sums.find_one_and_update(
-            {"_id": self._question.maker, "began": {"$not": {"$gte": lately}}},
-            {"$currentDate": {"began": {"$type": "timestamp"}}},
-            upsert=True,
-            return_document=ReturnDocument.AFTER,
-            session=self._session,
-        )
-        assert maker is not None  # an upsert
-        began: Timestamp = maker["began"]
-        return began
+        return await begin_to_make(self._sums, self._question.maker, self._session)
 
     async def _confirm(self, current: Mapping[int, Timestamp]) -> None:
         """Say of old sums that have been found right that they still are."""
@@ -382,16 +389,16 @@ class _Maker:
         settled = min((self._began.time - SETTLED_SECONDS) * 1000 // DAY, KEEPABLE.stop)
         begin = KEEPABLE.start
         while time.monotonic() < self._deadline:
-            found = await self._traces.find_one(
+            earliest = await self._traces.find_one(
                 self._question.of_experiment(_between(begin * DAY, settled * DAY - 1)),
                 {"_id": 0, "request_time": 1},
                 sort=[("request_time", 1)],
                 hint="metrics",
                 session=self._session,
             )
-            if found is None:
+            if earliest is None:
                 return
-            day = int(found["request_time"] // DAY)
+            day = int(earliest["request_time"] // DAY)
             if begin > KEEPABLE.start and day - begin <= _MOST_EMPTY_DAYS:
                 await self._keep({each: [] for each in range(begin, day)})
             if day not in current:
@@ -427,5 +434,5 @@ class _Maker:
         cursor = await self._traces.aggregate(
             pipeline, allowDiskUse=True, batchSize=BATCH, session=self._session
         )
-        while some := await cursor.to_list(BATCH):
-            add(some, self._finest, into)
+        while rows := await cursor.to_list(BATCH):
+            add(rows, self._finest, into)

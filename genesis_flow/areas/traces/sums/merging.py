@@ -139,22 +139,22 @@ def tally_pipeline(
 
 def tallied(rows: Iterable[Document], grouping: Grouping, into: Tallies) -> int:
     """Add what ``tally_pipeline`` found; how many traces that were."""
-    found, names = 0, list(grouping.key())
+    traces, names = 0, list(grouping.key())
     for row in rows:
         count, total, low, high = (int(row.get(name, 0)) for name in ("count", "total", "low", "high"))
         into.setdefault(_key(row, names), Tally()).add(count, total, low, high)
-        found += count
-    return found
+        traces += count
+    return traces
 
 
 def tallied_values(rows: Iterable[Document], grouping: Grouping, into: Tallies) -> int:
     """Add what ``histogram_pipeline`` found; how many traces that were."""
-    found, names = 0, list(grouping.key())
+    traces, names = 0, list(grouping.key())
     for row in rows:
         count = int(row["n"])
         into.setdefault(_key(row, names), Tally()).add_value(int(row["_id"]["value"]), count)
-        found += count
-    return found
+        traces += count
+    return traces
 
 
 def _key(row: Document, names: list[str]) -> Key:

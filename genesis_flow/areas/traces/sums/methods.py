@@ -17,6 +17,7 @@ from mlflow.entities.trace_metrics import (
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 
+from genesis_flow.areas.experiments.guards import visible_experiments
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, TraceFields
 from genesis_flow.areas.traces.shared import spans_within
 from genesis_flow.areas.traces.sums.kept import Question, answer, can_be_asked
@@ -76,6 +77,8 @@ class TraceMetrics(Area):
         if not aggregations:
             return _without_aggregations(dimensions, time_interval_seconds)
         numbers = [number for number in parse_experiment_ids([*experiment_ids]) if number in INT64]
+        if view_type == MetricViewType.SPANS:
+            numbers = await visible_experiments(self.database, numbers)
         scope: Document = {"experiment_id": {"$in": numbers}}
         asked = parse_metric_filters(filters or [], view_type)
         grouping = Grouping(view_type, metric, dimensions, time_interval_seconds or None)
@@ -161,9 +164,11 @@ class TraceMetrics(Area):
         return [
             all_of(
                 match,
-                {"_id": spans_within(some)} if view == MetricViewType.SPANS else {"trace_id": {"$in": some}},
+                {"_id": spans_within(portion)}
+                if view == MetricViewType.SPANS
+                else {"trace_id": {"$in": portion}},
             )
-            for some in portions(trace_ids)
+            for portion in portions(trace_ids)
         ]
 
     async def _counted_points(

@@ -31,9 +31,9 @@ _TRACES_AT_ONCE = 500
 async def erase_traces(database: Database, trace_ids: Sequence[str]) -> int:
     """Delete traces with spans, long contents and assessments; returns how many there were."""
     erased = 0
-    for some in portions(trace_ids, _TRACES_AT_ONCE):
+    for portion in portions(trace_ids, _TRACES_AT_ONCE):
         mine = scoped({"erasing.by": uuid.uuid4().hex})
-        going = await _mark(database, some, mine["erasing.by"])
+        going = await _mark(database, portion, mine["erasing.by"])
         if not going:
             continue
         prefixes = {"_id": spans_within(going)}
@@ -49,20 +49,20 @@ async def erase_traces(database: Database, trace_ids: Sequence[str]) -> int:
 async def _mark(database: Database, trace_ids: list[str], mark: str) -> list[str]:
     """Mark traces, those too whose deletion was cut off; returns the ids of those that have this mark."""
     traces = database.collection(TraceFields)
-    some = scoped({"_id": {"$in": trace_ids}})
+    of_ids = scoped({"_id": {"$in": trace_ids}})
     fields = {"experiment_id": 1, "request_time": 1, "erasing": 1}
-    found = await traces.find(some, fields).to_list()
-    async with departing(database, map(place_of, found)):
+    before = await traces.find(of_ids, fields).to_list()
+    async with departing(database, map(place_of, before)):
         await traces.update_many(
-            {**some, **KNOWN},
+            {**of_ids, **KNOWN},
             {
                 "$rename": {"experiment_id": "erasing.experiment_id"},
                 "$set": {"spans_location": ERASED, "erasing.by": mark},
             },
         )
-    if any("erasing" in trace for trace in found):
-        await traces.update_many({**some, **ERASING}, {"$set": {"erasing.by": mark}})
-    marked = traces.find({**some, "erasing.by": mark}, {"_id": 1})
+    if any("erasing" in trace for trace in before):
+        await traces.update_many({**of_ids, **ERASING}, {"$set": {"erasing.by": mark}})
+    marked = traces.find({**of_ids, "erasing.by": mark}, {"_id": 1})
     return [trace["_id"] async for trace in marked]
 
 
@@ -78,8 +78,8 @@ def within(experiment_id: int) -> Document:
 
 async def erase_assessments_of_runs(database: Database, run_ids: Sequence[str]) -> None:
     """Delete what evaluations that ran in these runs have found."""
-    for some in portions(run_ids):
-        await delete_assessments(database, scoped({"source_run": {"$in": some}}))
+    for portion in portions(run_ids):
+        await delete_assessments(database, scoped({"source_run": {"$in": portion}}))
 
 
 async def erase_traces_of_experiment(database: Database, experiment_id: int) -> None:

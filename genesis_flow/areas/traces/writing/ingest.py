@@ -1,21 +1,21 @@
 """Spans as they arrive: in any order, more than once, from several processes at the same time.
 
-Round trips of ``log_spans``, however many spans: three. What is known of the traces and of the experiment is
-read, the spans are written, and each trace is updated. Spans of one trace that this store wrote last
-(``remembered``) take two, as nothing is read: they are inserted, and the trace is updated if it is as the
-store remembers it; else all is read and done as usual. Spans that are there already take one more, and so do
-long contents. A trace that existed before and whose spans count tokens or cost takes two more: the sums are
-made anew from all its spans.
+Round trips of ``log_spans``, however many spans: three. The traces and the experiment are read, the spans
+are written, and each trace is updated; of several traces those that are new are inserted in one command.
+Spans of one trace that this store wrote last (``remembered``) take two, as nothing is read: they are
+inserted, and the trace is updated if it is as the store remembers it; else all is read and done as usual.
+Spans that are there already take one more, and so do long contents. A trace that existed before and whose
+spans count tokens or cost takes two more: the sums are made anew from all its spans.
 
 Why the result does not depend on the order of arrival:
 
 - Spans are written before their trace says so. The id of a span is its key, so a repetition replaces it.
-- The trace is changed by one conditional update. Times go by ``$min`` and ``$max``. What the first to know
-  decides (status, previews, session, user) is set only where it is still open. The update holds only for a
+- The trace is changed by one conditional update. Times go by ``$min`` and ``$max``. Fields that the first
+  to know decides (status, previews, session, user) are set only where open. The update holds only for a
   trace in the state that it was made for; if it is in another, the update is made again for that one.
 - ``generation`` counts these updates. Sums carry the generation that was read before the spans were, and
   only ever give way to those of a later one: those have seen every span that these have.
-- What a client stated with ``start_trace`` stands against what spans suggest.
+- Statements of a client in ``start_trace`` stand against what spans suggest.
 
 Spans that are there already may belong to a trace that has been archived, so they are replaced only after
 reading that it has not. A call that is refused has written nothing; only where the store relied on what it
@@ -40,6 +40,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from genesis_flow.areas.experiments.guards import experiment_number, refuse_unknown_experiment
 from genesis_flow.areas.traces.documents import (
     ERASED,
+    NOW,
     TOUCH,
     SpanFields,
     SpanPayloadFields,
@@ -55,9 +56,10 @@ from genesis_flow.areas.traces.shared import (
     move_children,
     refuse_erased,
     refuse_foreign_trace,
+    refuse_traces_of_others,
 )
 from genesis_flow.areas.traces.spans import spent
-from genesis_flow.areas.traces.stated import STATED
+from genesis_flow.areas.traces.stated import STATED, put
 from genesis_flow.areas.traces.sums.departures import Place, departing
 from genesis_flow.areas.traces.sums.documents import HOUR
 from genesis_flow.areas.traces.writing.remembered import STATE, TEXTS, USER, TraceMemory, state_of
@@ -67,20 +69,20 @@ from genesis_flow.documents.keys import children_of
 from genesis_flow.documents.plain import IDS_AT_ONCE, Document, portions
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import Area, is_repetition, made_first, mutation
-from genesis_flow.mongo.scoping import scoped
+from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.mongo.writes import only_duplicates
 
 _logger = logging.getLogger(__name__)
 
-# What no experiment has for its number.
+# No experiment has this number.
 _NOWHERE = -1
 _OPEN = (None, TraceState.IN_PROGRESS.value, TraceState.STATE_UNSPECIFIED.value)
-# What is read of a trace before it changes.
+# Fields of a trace that are read before it changes.
 _BEFORE = dict.fromkeys((*STATE, "generation", "tokens_of", "cost_of"), 1)
 # Not null, which an upsert would write.
 _ABSENT = {"$exists": False}
 _TRACES_AT_ONCE = 16
-# What is open can close a handful of times; more tries mean that something else is wrong.
+# Open fields can close a handful of times; more tries mean that something else is wrong.
 _TRIES = 10
 
 
@@ -142,6 +144,7 @@ class SpanIngest(TraceMemory, Area):
             replace |= not are_new and any(_is_new(states.get(each.trace_id)) for each in waiting)
             try:
                 _refuse_unwelcome(waiting, states, number, experiment)
+                await refuse_traces_of_others(self.database, [each.trace_id for each in waiting])
             except MlflowException:
                 if there is not None:
                     await self._take_back(waiting, there)
@@ -167,11 +170,11 @@ class SpanIngest(TraceMemory, Area):
         """The experiment, if it is there, and the states of the traces that are there."""
         trace_ids = [batch.trace_id for batch in batches]
         query = scoped({"_id": {"$in": trace_ids[:IDS_AT_ONCE]}})
-        experiment, found = await experiment_and(self.database, number, TraceFields, query, _BEFORE)
+        experiment, documents = await experiment_and(self.database, number, TraceFields, query, _BEFORE)
         traces = self.database.collection(TraceFields)
-        for some in portions(trace_ids[IDS_AT_ONCE:]):
-            found += await traces.find(scoped({"_id": {"$in": some}}), _BEFORE).to_list()
-        return experiment, {trace["_id"]: state_of(trace) for trace in found}
+        for portion in portions(trace_ids[IDS_AT_ONCE:]):
+            documents += await traces.find(scoped({"_id": {"$in": portion}}), _BEFORE).to_list()
+        return experiment, {trace["_id"]: state_of(trace) for trace in documents}
 
     async def _insert_spans(self, batches: list[TraceBatch]) -> set[str]:
         """Insert spans, long contents first; returns the ids of documents that were there already."""
@@ -236,11 +239,27 @@ class SpanIngest(TraceMemory, Area):
 
         if len(batches) == 1:
             return [] if await update(batches[0]) else batches
-        failed: list[TraceBatch] = []
-        for some in portions(batches, _TRACES_AT_ONCE):
-            done = await asyncio.gather(*map(update, some))
-            failed += [batch for batch, is_done in zip(some, done, strict=True) if not is_done]
+        new = [each for each in batches if each.trace_id not in states]
+        failed = await self._insert_traces(new, number, experiment) if new else []
+        there = [each for each in batches if each.trace_id in states]
+        for portion in portions(there, _TRACES_AT_ONCE):
+            done = await asyncio.gather(*map(update, portion))
+            failed += [batch for batch, is_done in zip(portion, done, strict=True) if not is_done]
         return failed
+
+    async def _insert_traces(
+        self, batches: list[TraceBatch], number: int, experiment: Document | None
+    ) -> list[TraceBatch]:
+        """Make traces that are not there, in one command; returns the batches of those that others made."""
+        changes = {}
+        for batch in batches:
+            sums = spent(batch.spans) if batch.counts else {}
+            _, changes[batch.trace_id] = _trace_change(batch, None, number, experiment, sums)
+        documents = [_made(trace_id, change) for trace_id, change in changes.items()]
+        taken = await _inserted(self.database.collection(TraceFields), documents)
+        for trace_id in changes.keys() - taken:
+            self._known_traces.keep(trace_id, _after(None, changes[trace_id]))
+        return [each for each in batches if each.trace_id in taken]
 
     async def _update_trace(
         self, batch: TraceBatch, state: Document | None, number: int, experiment: Document | None
@@ -338,6 +357,15 @@ def _after(before: Document | None, change: Document) -> Document:
         start = change["$min"]["request_time"]
         state["request_time"] = min(state.get("request_time", start), start)
     return state
+
+
+def _made(trace_id: str, change: Document) -> Document:
+    """What the change makes of a trace that is not there."""
+    trace: Document = {"_id": trace_id, "workspace": current_workspace(), "touched": NOW}
+    for operator in ("$inc", "$set", "$min", "$max"):
+        for path, value in change.get(operator, {}).items():
+            put(trace, path, value)
+    return trace
 
 
 def _stamp(batch: TraceBatch, state: Document, number: int) -> bool:

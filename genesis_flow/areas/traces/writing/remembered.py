@@ -10,14 +10,15 @@ from genesis_flow.areas.traces.documents import metadata_path
 from genesis_flow.core.settings import Settings
 from genesis_flow.documents.plain import Document, value_at
 from genesis_flow.mongo.operation import Area
+from genesis_flow.mongo.scoping import current_workspace
 
 # Twice as many are kept at most.
 _TRACES = 4096
 
 USER = metadata_path(TraceMetadataKey.TRACE_USER)
-# What the first to know decides, and nobody else.
+# Fields that the first to know decides, and nobody else.
 TEXTS = ("request_preview", "response_preview", "session_id", USER)
-# What decides how new spans change a trace.
+# Fields that decide how new spans change a trace.
 STATE = ("experiment_id", "request_time", "status", "spans_location", "finalized", *TEXTS)
 
 
@@ -32,20 +33,21 @@ def state_of(trace: Document) -> Document:
 
 
 class KnownTraces:
-    """The states of the traces that were written last; those that were longest ago go first, many at once."""
+    """The states of the traces that were written last, by workspace; of them the oldest go, many at once."""
 
     def __init__(self, size: int = _TRACES) -> None:
         self._size = size
-        self._recent: dict[str, Document] = {}
-        self._older: dict[str, Document] = {}
+        self._recent: dict[tuple[str, str], Document] = {}
+        self._older: dict[tuple[str, str], Document] = {}
 
     def keep(self, trace_id: str, state: Document) -> None:
-        self._recent[trace_id] = state
+        self._recent[current_workspace(), trace_id] = state
         if len(self._recent) >= self._size:
             self._recent, self._older = {}, self._recent
 
     def get(self, trace_id: str) -> Document | None:
-        return self._recent.get(trace_id) or self._older.get(trace_id)
+        place = (current_workspace(), trace_id)
+        return self._recent.get(place) or self._older.get(place)
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._older)

@@ -39,6 +39,7 @@ from genesis_flow.areas.traces.shared import (
     move_children,
     refuse_erased,
     refuse_foreign_trace,
+    refuse_traces_of_others,
     refuse_unknown_trace,
 )
 from genesis_flow.areas.traces.stated import may_be_null, put, stated_fields
@@ -67,14 +68,14 @@ class TraceStart(TraceMemory, Area):
         start = milliseconds("request_time", trace_info.request_time)
         own: Document = {"trace_id": trace_id}
         named = [{"_id": each.assessment_id} for each in trace_info.assessments if each.assessment_id]
-        experiment, found = await experiment_and(
+        experiment, assessments_before = await experiment_and(
             self.database, number, AssessmentFields, {"$or": [own, *named]} if named else own
         )
         if experiment is None:
             refuse_unknown_experiment(number)
         check_experiment_active(experiment)
         check_new_id(trace_id)
-        _refuse_foreign_assessments(found, trace_id)
+        _refuse_foreign_assessments(assessments_before, trace_id)
         stated: Document = {
             "experiment_id": number,
             "request_time": start,
@@ -96,15 +97,15 @@ class TraceStart(TraceMemory, Area):
             documents = [
                 assessment_document(assessment, trace_id, trace) for assessment in trace_info.assessments
             ]
-            # What is written over may have been a reference to another issue.
-            async with changing_references(self.database, issues_in([*documents, *found])):
+            # An assessment that is written over may have been a reference to another issue.
+            async with changing_references(self.database, issues_in([*documents, *assessments_before])):
                 await self._write_assessments(documents)
                 _, by_trace = await asyncio.gather(
                     self._take_back_if_erased(trace_id, documents), assessments_of(self.database, [trace_id])
                 )
             assessments = by_trace.get(trace_id, [])
         else:
-            assessments = sorted(found, key=lambda each: (each["created_time"], each["_id"]))
+            assessments = sorted(assessments_before, key=lambda each: (each["created_time"], each["_id"]))
         if before is not None and not _has_fresh_children(before, trace, assessments):
             await move_children(self.database, trace_id, number, trace["request_time"])
         return trace_info_entity(trace, assessments)
@@ -149,11 +150,13 @@ class TraceStart(TraceMemory, Area):
                     )
                 return before
             # It is elsewhere, or another client made it at the same moment, or its spans are in an archive.
-            found = await traces.find_one(scoped({"_id": trace_id, **HERE, **KNOWN}), _PLACE)
-            if found is not None:
-                if TRACES_KEEP_THEIR_EXPERIMENT and found["experiment_id"] != stated["experiment_id"]:
+            trace = await traces.find_one(scoped({"_id": trace_id, **HERE, **KNOWN}), _PLACE)
+            if trace is None:
+                await refuse_traces_of_others(self.database, [trace_id])
+            else:
+                if TRACES_KEEP_THEIR_EXPERIMENT and trace["experiment_id"] != stated["experiment_id"]:
                     refuse_foreign_trace(trace_id)
-                place, is_where = place_of(found), {name: found[name] for name in _PLACE}
+                place, is_where = place_of(trace), {name: trace[name] for name in _PLACE}
         there = await traces.find_one(scoped({"_id": trace_id}), {"erasing": 1})
         if there is None or "erasing" in there or await traces.find_one(scoped({"_id": trace_id, **HERE})):
             refuse_erased(trace_id)  # or was deleted, or made, between the looks: the call is made again
@@ -217,8 +220,10 @@ class TraceStart(TraceMemory, Area):
         return TraceInfoV2.from_v3(trace_info_entity(trace, assessments.get(request_id, [])))
 
 
-def _refuse_foreign_assessments(found: list[Document], trace_id: str, cause: Exception | None = None) -> None:
-    for assessment in found:
+def _refuse_foreign_assessments(
+    assessments: list[Document], trace_id: str, cause: Exception | None = None
+) -> None:
+    for assessment in assessments:
         if assessment["trace_id"] != trace_id:
             raise MlflowException.invalid_parameter_value(
                 f"Assessment with ID '{assessment['_id']}' belongs to another trace."

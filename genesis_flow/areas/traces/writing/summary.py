@@ -1,4 +1,4 @@
-"""What a batch of spans says about their trace, as MLflow reads it. Nothing here talks to the database."""
+"""A summary of a batch of spans for their trace, as MLflow reads it. Nothing here talks to the database."""
 
 import json
 import logging

@@ -1,0 +1,1 @@
+"""Users of MLflow's login, their roles, and what these may."""
