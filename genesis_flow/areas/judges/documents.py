@@ -43,7 +43,7 @@ class ScorerFields(Declared):
     binding: dict[str, Any] | None = Field(
         default=None,
         description=(
-            "`{endpoint_id, time, updated}`: the endpoint that the last version with one was registered with; "
+            "`{endpoint_id, time, updated}`: the endpoint of the last version that was registered with one; "
             "`updated` only where it was imported with a time of its own."
         ),
     )
