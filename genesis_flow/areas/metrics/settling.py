@@ -1,0 +1,186 @@
+"""Settling: open blocks become numbered ones of equal size, the curve itself, in which a point is found by
+its place.
+
+Points settle if they continue what is settled both by time and by step. All others (late ones, and what a
+resumed training repeats) stay in open blocks, and readers lay them over the settled ones.
+
+Everything moves upwards in the order of the ids: from the head's tail to an open block, from there to a
+settled one, and what is below is removed last. Whoever reads in this order sees each point at least once,
+and a set of points has it once. Settled blocks are only ever added behind the last one. The insertion
+decides who does it: of two who settle at once, one finds the number taken, and stops.
+"""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import le, lt
+from typing import Any
+
+from pymongo import DESCENDING
+from pymongo.errors import BulkWriteError
+from pymongo.read_concern import ReadConcern
+
+from genesis_flow.areas.metrics.documents import MOST_OPEN, SETTLED_POINTS
+from genesis_flow.areas.metrics.packing import Columns
+from genesis_flow.areas.metrics.points import (
+    Point,
+    columns_of,
+    distinct,
+    history_order,
+    identities,
+    joined,
+    packed_fields,
+    step_order,
+    unpack,
+)
+from genesis_flow.documents.keys import (
+    open_block_ids,
+    settled_block_id,
+    settled_block_ids,
+    settled_number,
+)
+from genesis_flow.documents.plain import Document
+from genesis_flow.mongo.binding import Collection
+from genesis_flow.mongo.writes import only_duplicates
+
+# So many of the last settled blocks are compared with late points, to find open blocks that have settled.
+_COMPARED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What was, or would be, written and removed."""
+
+    written: list[Document] = field(default_factory=list)
+    removed: list[Document] = field(default_factory=list)
+
+
+async def settle(blocks: Collection, head: str) -> Settlement:
+    """Settle what can be of the open blocks of a metric, unless they are too many for a call that logs.
+
+    A repetition goes on where a killed call stopped.
+    """
+    opened = await blocks.find(
+        {"_id": open_block_ids(head)}, sort=[("_id", 1)], limit=MOST_OPEN + 1
+    ).to_list()
+    if not opened or len(opened) > MOST_OPEN:
+        return Settlement()
+    return await settle_blocks(blocks, head, opened)
+
+
+async def settle_blocks(
+    blocks: Collection, head: str, opened: Sequence[Document], *, dry_run: bool = False
+) -> Settlement:
+    """Settle what can be of these open blocks, which are in the order of their ids."""
+    last = await last_settled(blocks, head)
+    plan = _Plan(head, opened, last)
+    written = plan.new
+    if written and not dry_run:
+        written = await _inserted(blocks, written)
+    removed = plan.settled_with(written)
+    others = [block for block in opened if block not in removed]
+    if last is not None and others and plan.has_late:
+        known = await _points_of_last(blocks, head, settled_number(last["_id"]), written)
+        removed += [block for block in others if identities(unpack(block)) <= known]
+    if removed and not dry_run:
+        await blocks.delete_many({"_id": {"$in": [block["_id"] for block in removed]}})
+    return Settlement(written, removed)
+
+
+async def last_settled(blocks: Collection, head: str) -> Document | None:
+    """The last settled block, as no failover can take it away: the next one is put behind it."""
+    durable = blocks.with_options(read_concern=ReadConcern("majority"))
+    return await durable.find_one({"_id": settled_block_ids(head)}, sort=[("_id", DESCENDING)])
+
+
+async def _inserted(blocks: Collection, new: list[Document]) -> list[Document]:
+    """Those that this call has inserted; others may have taken the numbers meanwhile."""
+    try:
+        await blocks.insert_many(new, ordered=True)
+    except BulkWriteError as error:
+        if not only_duplicates(error):
+            raise
+        return new[: error.details["nInserted"]]
+    return new
+
+
+async def _points_of_last(blocks: Collection, head: str, number: int, written: list[Document]) -> set[Any]:
+    first = max(0, number + 1 - _COMPARED)
+    ids = [settled_block_id(head, each) for each in range(first, number + 1)]
+    found = await blocks.find({"_id": {"$in": ids}}).to_list()
+    return {point for block in [*found, *written] for point in identities(unpack(block))}
+
+
+class _Plan:
+    """Which points of open blocks continue what is settled, and the blocks that are made of them."""
+
+    def __init__(self, head: str, opened: Sequence[Document], last: Document | None) -> None:
+        self._opened = opened
+        self.has_late = False
+        columns = joined(columns_of(block) for block in opened)
+        self._is_plain = _continues(columns, last)
+        if not self._is_plain:
+            columns = self._continuing(columns, last)
+        first = 0 if last is None else settled_number(last["_id"]) + 1
+        self.new = [
+            _settled_block(head, first + number, columns, number * SETTLED_POINTS)
+            for number in range(len(columns[0]) // SETTLED_POINTS)
+        ]
+
+    def settled_with(self, written: list[Document]) -> list[Document]:
+        """The open blocks all of whose points are in these new ones."""
+        if not self._is_plain:
+            points = {point for block in written for point in identities(unpack(block))}
+            return [block for block in self._opened if points and identities(unpack(block)) <= points]
+        left, removed = len(written) * SETTLED_POINTS, []
+        for block in self._opened:
+            left -= block["n"]
+            if left < 0:
+                break
+            removed.append(block)
+        return removed
+
+    def _continuing(self, columns: Columns, last: Document | None) -> Columns:
+        """The points behind the settled ones than which no later point has a lower step."""
+        points = distinct(zip(*columns, strict=True))
+        end = None if last is None else unpack(last)[-1]
+        chosen: list[Point] = []
+        lowest = None
+        for point in reversed(points):
+            if end is not None and not _follows(point, end):
+                self.has_late = True
+            elif lowest is None or step_order(point) < step_order(lowest):
+                chosen.append(point)
+                lowest = point
+        chosen.reverse()
+        return (
+            array("q", [point[0] for point in chosen]),
+            array("q", [point[1] for point in chosen]),
+            array("d", [point[2] for point in chosen]),
+        )
+
+
+def _follows(point: Point, end: Point) -> bool:
+    return history_order(point) > history_order(end) and step_order(point) > step_order(end)
+
+
+def _continues(columns: Columns, last: Document | None) -> bool:
+    """Whether all points are in order and behind the settled ones; quick, for what most trainings log."""
+    timestamps, steps, _ = columns
+    if last is not None and (last["last_step"] >= steps[0] or last["last_timestamp"] > timestamps[0]):
+        return False
+    return all(map(lt, steps, islice(steps, 1, None))) and all(
+        map(le, timestamps, islice(timestamps, 1, None))
+    )
+
+
+def _settled_block(head: str, number: int, columns: Columns, start: int) -> Document:
+    timestamps, steps, values = columns
+    end = start + SETTLED_POINTS
+    return {
+        "_id": settled_block_id(head, number),
+        **packed_fields(timestamps[start:end], steps[start:end], values[start:end]),
+        "first_step": steps[start],
+        "last_step": steps[end - 1],
+    }
