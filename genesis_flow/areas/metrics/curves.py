@@ -2,7 +2,7 @@
 
 A settled block is found by the number of a point, so what is read of a curve of any length is bounded: its
 open blocks (MOST_OPEN at most), its last settled block, the ends of settled blocks where steps are looked for
-(PROBES in a round; rounds grow as the logarithm of the length), the settled blocks into which late points fall
+(PROBES in a round; rounds grow as the logarithm of the length), the settled blocks that late points fall into
 (MOST_OVERLAID at most), and one block for each point asked for. A history that was not settled, or has more
 late points, is read as a whole.
 """
@@ -55,7 +55,7 @@ async def read_curve(blocks: Blocks, head: str, tail: list[Point]) -> "WholeCurv
         last = await blocks.find_one({"_id": settled_block_ids(head)}, sort=[("_id", -1)])
         if last is not None:
             curve = SettledCurve(blocks, head, last)
-            if await curve.lay_over([point for block in opened for point in unpack(block)] + tail):
+            if await curve.lay_over(Curve(opened, tail)):
                 return curve
     every = await blocks.find({"_id": children_of(head)}, sort=[("_id", 1)], batch_size=BATCH).to_list()
     return WholeCurve(Curve(every, tail))
@@ -110,26 +110,27 @@ class SettledCurve:
         # Instead of the blocks from the one up to the other there are these points.
         self._from = self._to = self._count
         self._overlaid: list[Point] = []
-        self._rest: list[Point] = []
+        self._rest = Curve([], [])
 
     def __len__(self) -> int:
         return self._before(self._count) + len(self._rest)
 
-    async def lay_over(self, points: list[Point]) -> bool:
+    async def lay_over(self, others: Curve) -> bool:
         """Add the points that are not settled; False if they lie over too many blocks."""
-        points = sorted(distinct(points), key=step_order)
         end = step_order(unpack(self._last)[-1])
-        late = bisect_right(points, end, key=step_order)
-        self._rest = points[late:]
+        late = 0
+        if len(others) and step_order(others[0]) <= end:
+            late = bisect_right(others, end, key=step_order)
+        self._rest = others.behind(late)
         if not late:
             return True
-        first, last = points[0][1], points[late - 1][1]
+        first, last = others[0][1], others[late - 1][1]
         self._from, self._to = await self._counts([_ends_below(first), _begins_by(last)])
         if self._to - self._from > MOST_OVERLAID:
             return False
         await self._fetch(range(self._from, self._to))
         settled = [point for number in range(self._from, self._to) for point in self._points_of(number)]
-        self._overlaid = sorted(distinct(settled + points[:late]), key=step_order)
+        self._overlaid = sorted(distinct(settled + others[:late]), key=step_order)
         return True
 
     async def between(self, wanted: Sequence[Steps]) -> list[range]:
@@ -183,7 +184,7 @@ class SettledCurve:
         else:
             settled = block * SETTLED_POINTS + bisect(self._packed[block].steps(), step)
         before = min(settled, self._from * SETTLED_POINTS) + max(0, settled - self._to * SETTLED_POINTS)
-        return before + sum(bisect(some, step, key=_step) for some in (self._overlaid, self._rest))
+        return before + bisect(self._overlaid, step, key=_step) + bisect(self._rest.steps, step)
 
     async def _counts(self, are_below: list[Callable[[Steps], bool]]) -> list[int]:
         """How many of the settled blocks are below, for each question; they are below in a row."""

@@ -12,7 +12,7 @@ TAIL_LIMIT = 128
 # From this many points of one metric in one batch on, a block of their own is the better place.
 BLOCK_FROM = 64
 # Points of a settled block. Never changed: the place of a point is computed from it.
-SETTLED_POINTS = 1_024
+SETTLED_POINTS = 1024
 # When points have gone to blocks so many times, it is tried to settle them.
 SETTLE_EVERY = 8
 # With more open blocks a history is left to `genesis-migrate repack`, and its curve is read as a whole.

@@ -32,7 +32,6 @@ _DOUBLE = struct.Struct("<d")
 _LEVEL = 1
 # Planes are short: a small window and small tables are made in a fraction of the time of zlib's usual ones.
 _WINDOW, _MEMORY = -11, 6
-_ANY_WINDOW = -15
 
 
 def encode(timestamps: "array[int]", steps: "array[int]", values: "array[float]") -> bytes:
@@ -120,8 +119,7 @@ class _Column:
 
     def all(self) -> "array[Any]":
         stored = bytearray(_WIDTH * self._length)
-        for place in range(_WIDTH):
-            plane = self._plane(place)
+        for place, plane in enumerate(self._inflated()):
             stored[place::_WIDTH] = plane if len(plane) == self._length else plane * self._length
         column = from_little_endian(self._kind, bytes(stored))
         if self._first is None:
@@ -131,27 +129,27 @@ class _Column:
     def whole(self, index: int) -> int:
         """An integer. Sums of the planes are that of the differences, but for what 64 bits do not hold."""
         if self._first is None:
-            return _signed(sum(self._byte(place, index) << 8 * place for place in range(_WIDTH)))
+            return int.from_bytes(self._bytes(index), "little", signed=True)
         total = self._first
-        for place in range(_WIDTH):
-            plane = self._plane(place)
+        for place, plane in enumerate(self._inflated()):
             if plane != b"\0":
                 total += (plane[0] * index if len(plane) == 1 else sum(plane[:index])) << 8 * place
         return _signed(total)
 
     def real(self, index: int) -> float:
-        number: float = _DOUBLE.unpack(bytes([self._byte(place, index) for place in range(_WIDTH)]))[0]
+        number: float = _DOUBLE.unpack(self._bytes(index))[0]
         return number
 
-    def _byte(self, place: int, index: int) -> int:
-        plane = self._plane(place)
-        return plane[0] if len(plane) == 1 else plane[index]
+    def _bytes(self, index: int) -> bytes:
+        return bytes([plane[0] if len(plane) == 1 else plane[index] for plane in self._inflated()])
 
-    def _plane(self, place: int) -> bytes:
-        if self._deflated >> place & 1:
-            self._planes[place] = _inflated(self._planes[place], self._length)
-            self._deflated &= ~(1 << place)
-        return self._planes[place]
+    def _inflated(self) -> list[bytes]:
+        if self._deflated:
+            for place, plane in enumerate(self._planes):
+                if self._deflated >> place & 1:
+                    self._planes[place] = _inflated(plane, self._length)
+            self._deflated = 0
+        return self._planes
 
 
 def _signed(number: int) -> int:
@@ -170,13 +168,12 @@ def _shortest(plane: bytes) -> tuple[int, bytes]:
 
 
 def _inflated(deflated: bytes, length: int) -> bytes:
-    inflater = zlib.decompressobj(_ANY_WINDOW)
     try:
-        plane = inflater.decompress(deflated, length + 1)
+        plane = zlib.decompress(deflated, _WINDOW, length)
     except zlib.error as error:
         raise ValueError(f"a plane of it cannot be inflated: {error}") from error
-    if len(plane) != length or not inflater.eof or inflater.unused_data:
-        raise ValueError(f"a plane of it does not hold {length} bytes")
+    if len(plane) != length:
+        raise ValueError(f"a plane of it holds {len(plane)} bytes, not {length}")
     return plane
 
 

@@ -172,6 +172,18 @@ class Curve(Sequence[Point]):
             return [self[each] for each in range(*index.indices(len(self)))]
         return self._timestamps[index], self._steps[index], self._values[index]
 
+    @property
+    def steps(self) -> Sequence[int]:
+        return self._steps
+
+    def behind(self, count: int) -> "Curve":
+        """The curve without its first points."""
+        rest = Curve([], [])
+        rest._timestamps = self._timestamps[count:]
+        rest._steps = self._steps[count:]
+        rest._values = self._values[count:]
+        return rest
+
     def between(self, first_step: int, last_step: int) -> range:
         """The indexes of the points of these steps and those between them."""
         return range(bisect_left(self._steps, first_step), bisect_right(self._steps, last_step))
