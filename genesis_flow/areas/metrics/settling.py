@@ -50,7 +50,7 @@ _COMPARED = 8
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What was, or would be, written and removed."""
+    """What was written and removed."""
 
     written: list[Document] = field(default_factory=list)
     removed: list[Document] = field(default_factory=list)
@@ -69,21 +69,17 @@ async def settle(blocks: Collection, head: str) -> Settlement:
     return await settle_blocks(blocks, head, opened)
 
 
-async def settle_blocks(
-    blocks: Collection, head: str, opened: Sequence[Document], *, dry_run: bool = False
-) -> Settlement:
+async def settle_blocks(blocks: Collection, head: str, opened: Sequence[Document]) -> Settlement:
     """Settle what can be of these open blocks, which are in the order of their ids."""
     last = await last_settled(blocks, head)
-    plan = _Plan(head, opened, last)
-    written = plan.new
-    if written and not dry_run:
-        written = await _inserted(blocks, written)
+    plan = Plan(head, opened, last)
+    written = await _inserted(blocks, plan.new) if plan.new else []
     removed = plan.settled_with(written)
     others = [block for block in opened if block not in removed]
     if last is not None and others and plan.has_late:
         known = await _points_of_last(blocks, head, settled_number(last["_id"]), written)
         removed += [block for block in others if identities(unpack(block)) <= known]
-    if removed and not dry_run:
+    if removed:
         await blocks.delete_many({"_id": {"$in": [block["_id"] for block in removed]}})
     return Settlement(written, removed)
 
@@ -112,7 +108,7 @@ async def _points_of_last(blocks: Collection, head: str, number: int, written: l
     return {point for block in [*found, *written] for point in identities(unpack(block))}
 
 
-class _Plan:
+class Plan:
     """Which points of open blocks continue what is settled, and the blocks that are made of them."""
 
     def __init__(self, head: str, opened: Sequence[Document], last: Document | None) -> None:
