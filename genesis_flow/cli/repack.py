@@ -153,7 +153,7 @@ async def repack_all(
     while head is not None:
         done.histories += 1
         if await repacker.needs_it(head):
-            done.rewritten += 1
+            before = done.blocks_before
             walk = _Walk(head)
             while found := await repacker.next_blocks(walk):
                 work = repacker.pretend if dry_run else repacker.rewrite
@@ -162,6 +162,7 @@ async def repack_all(
                 report(done)
                 if blocks_a_second is not None:
                     await asyncio.sleep(len(found) / blocks_a_second)
+            done.rewritten += done.blocks_before > before
         head = await repacker.next_history(head)
     return done
 

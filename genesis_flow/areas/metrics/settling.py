@@ -11,6 +11,7 @@ decides who does it: of two who settle at once, one finds the number taken, and 
 """
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -138,23 +139,42 @@ class Plan:
         return removed
 
     def _continuing(self, columns: Columns, last: Document | None) -> Columns:
-        """The points behind the settled ones than which no later point has a lower step."""
+        """As many as possible of the points behind the settled ones that rise by time and by step."""
         points = distinct(zip(*columns, strict=True))
-        end = None if last is None else unpack(last)[-1]
-        chosen: list[Point] = []
-        lowest = None
-        for point in reversed(points):
-            if end is not None and not _follows(point, end):
-                self.has_late = True
-            elif lowest is None or step_order(point) < step_order(lowest):
-                chosen.append(point)
-                lowest = point
-        chosen.reverse()
+        if last is not None:
+            end, count = unpack(last)[-1], len(points)
+            points = [point for point in points if _follows(point, end)]
+            self.has_late = len(points) < count
+        chosen = rising(points)
         return (
             array("q", [point[0] for point in chosen]),
             array("q", [point[1] for point in chosen]),
             array("d", [point[2] for point in chosen]),
         )
+
+
+def rising(points: Sequence[Point]) -> list[Point]:
+    """As many as possible of the points, in their order, each with a later step than the one before.
+
+    One point out of place costs one point: the longest rising sequence, by the method of patience sorting.
+    """
+    # Of the rising sequences of each length the one with the lowest end: that end, and where it is.
+    ends: list[Any] = []
+    places: list[int] = []
+    before: list[int] = []
+    for place, point in enumerate(points):
+        order = step_order(point)
+        length = bisect_left(ends, order)
+        before.append(places[length - 1] if length else -1)
+        ends[length : length + 1] = [order]
+        places[length : length + 1] = [place]
+    chosen: list[Point] = []
+    place = places[-1] if places else -1
+    while place >= 0:
+        chosen.append(points[place])
+        place = before[place]
+    chosen.reverse()
+    return chosen
 
 
 def _follows(point: Point, end: Point) -> bool:

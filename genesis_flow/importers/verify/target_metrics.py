@@ -97,7 +97,8 @@ def _block(run_id: str, key: str, block: Document) -> bytes:
         if len(times) != SETTLED_POINTS or [block[name] for name in _STEPS] != [steps[0], steps[-1]]:
             raise ValueError("it is settled, and has not the points that it says")
         return rows
-    digest = hashlib.blake2b(b"".join(map(little_endian, columns)), digest_size=8).hexdigest()
+    content = little_endian(times) + little_endian(steps) + little_endian(columns[2])
+    digest = hashlib.blake2b(content, digest_size=8).hexdigest()
     if block["_id"] != (name := f"{run_id}{SEPARATOR}{key}{SEPARATOR}{times[0]:016x}-{digest}"):
         raise ValueError(f"its name should be {name}, after its content")
     return rows
