@@ -13,10 +13,13 @@ import bson
 
 from genesis_flow.areas.metrics.documents import SETTLED_POINTS, MetricBlockFields
 from genesis_flow.areas.metrics.points import columns_of, packed_fields
-from genesis_flow.areas.metrics.settling import Plan, last_settled, settle_blocks
+from genesis_flow.areas.metrics.settling import Plan, doubles, last_settled, settle_blocks
 from genesis_flow.core.settings import Settings
+from genesis_flow.documents.imports import ImportItemFields, ImportJournalFields
 from genesis_flow.documents.keys import SEPARATOR, children_of, open_block_ids
 from genesis_flow.documents.plain import Document
+from genesis_flow.importers.changes import hashed, told
+from genesis_flow.importers.roots import item_key
 from genesis_flow.mongo.operation import operation
 from genesis_flow.stores.joined import AsyncTrackingStore
 
@@ -97,10 +100,12 @@ class Repacker(AsyncTrackingStore):
     async def rewrite(self, walk: _Walk, found: list[Document], done: Repacked) -> None:
         """Settle what can be, and replace what is of the first format and stays open."""
         group = [*walk.carried, *found]
-        settlement = await settle_blocks(self._everywhere, walk.head, group)
+        settlement = await settle_blocks(self._everywhere, walk.head, group, is_thorough=True)
         written = [block["_id"] for block in settlement.written]
+        run_id = walk.head.partition(SEPARATOR)[0]
         if written:
-            await self._take_back_from_erased(walk.head.partition(SEPARATOR)[0], [], written)
+            await self._take_back_from_erased(run_id, [], written)
+        await self._tell_imports(run_id, written, [block["_id"] for block in settlement.removed])
         left = [block for block in group if block not in settlement.removed]
         old = [block for block in left if "format" not in block]
         new = [in_newest_format(block) for block in old]
@@ -121,11 +126,28 @@ class Repacker(AsyncTrackingStore):
         group = [*walk.carried, *found]
         plan = Plan(walk.head, group, walk.last)
         removed = plan.settled_with(plan.new)
+        removed += await doubles(self._everywhere, plan, removed, plan.new, is_thorough=True)
         left = [block for block in group if block not in removed]
         old = [block for block in left if "format" not in block]
         done.count([*removed, *old], [*plan.new, *map(in_newest_format, old)])
         walk.last = plan.new[-1] if plan.new else walk.last
         self._carry(walk, [in_newest_format(block) for block in left], walk.last)
+
+    async def _tell_imports(self, run_id: str, written: list[str], removed: list[str]) -> None:
+        """An import knows a run that nobody has changed by a sum over the names of its blocks, too: to keep
+        them in other blocks is no change."""
+        if not (written or removed):
+            return
+        name = MetricBlockFields.Settings.name
+        more = sum(hashed(name, key, b"") for key in written) - sum(hashed(name, key, b"") for key in removed)
+        items = self.database.everywhere(ImportItemFields)
+        keys = [
+            item_key(journal["_id"], ("runs", run_id))
+            async for journal in self.database.everywhere(ImportJournalFields).find({}, {"_id": 1})
+        ]
+        async for item in items.find({"_id": {"$in": keys}, "state": {"$ne": None}}, {"state": 1}):
+            state = told(int(item["state"], 16) + more)
+            await items.update_one({"_id": item["_id"], "state": item["state"]}, {"$set": {"state": state}})
 
     def _carry(self, walk: _Walk, left: list[Document], last: Document | None) -> None:
         """Keep the blocks that reach behind what is settled for the next window."""

@@ -109,6 +109,21 @@ def test_old_blocks_settle_and_stay_the_same_points(old: str) -> None:
     assert blocks(old) == after
 
 
+def test_what_has_settled_and_is_there_once_more_is_removed(old: str) -> None:
+    """As when an import brings once more what was repacked."""
+    points, before = histories(old), blocks(old)
+    repacked(old)
+    after = blocks(old)
+    with database(old) as db:
+        for block in before:
+            db.metrics.replace_one({"_id": block["_id"]}, block, upsert=True)
+    assert histories(old) == points
+    dry = CliRunner().invoke(cli, ["--uri", old, "repack", "--dry-run", "--json"])
+    assert json.loads(dry.stdout)["blocks_before"] == repacked(old).blocks_before
+    assert histories(old) == points
+    assert [block["_id"] for block in blocks(old)] == [block["_id"] for block in after]
+
+
 def test_a_dry_run_says_what_a_run_does_and_writes_nothing(old: str) -> None:
     before = blocks(old)
     runner = CliRunner()

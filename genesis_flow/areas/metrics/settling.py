@@ -42,7 +42,7 @@ from genesis_flow.documents.keys import (
     settled_number,
 )
 from genesis_flow.documents.plain import Document
-from genesis_flow.mongo.binding import Collection
+from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.writes import only_duplicates
 
 # So many of the last settled blocks are compared with late points, to find open blocks that have settled.
@@ -70,19 +70,51 @@ async def settle(blocks: Collection, head: str) -> Settlement:
     return await settle_blocks(blocks, head, opened)
 
 
-async def settle_blocks(blocks: Collection, head: str, opened: Sequence[Document]) -> Settlement:
-    """Settle what can be of these open blocks, which are in the order of their ids."""
+async def settle_blocks(
+    blocks: Collection, head: str, opened: Sequence[Document], *, is_thorough: bool = False
+) -> Settlement:
+    """Settle what can be of these open blocks, which are in the order of their ids.
+
+    ``is_thorough`` looks at all settled blocks of their time for what is there twice.
+    """
     last = await last_settled(blocks, head)
     plan = Plan(head, opened, last)
     written = await _inserted(blocks, plan.new) if plan.new else []
     removed = plan.settled_with(written)
-    others = [block for block in opened if block not in removed]
-    if last is not None and others and plan.has_late:
-        known = await _points_of_last(blocks, head, settled_number(last["_id"]), written)
-        removed += [block for block in others if identities(unpack(block)) <= known]
+    removed += await doubles(blocks, plan, removed, written, is_thorough=is_thorough)
     if removed:
         await blocks.delete_many({"_id": {"$in": [block["_id"] for block in removed]}})
     return Settlement(written, removed)
+
+
+async def doubles(
+    blocks: Collection,
+    plan: "Plan",
+    removed: list[Document],
+    written: list[Document],
+    *,
+    is_thorough: bool,
+) -> list[Document]:
+    """Those of the other open blocks of a plan all of whose points have settled."""
+    others = [block for block in plan.opened if block not in removed]
+    if plan.last is None or not plan.has_late or not others:
+        return []
+    if is_thorough:
+        query: Document = {
+            "_id": settled_block_ids(plan.head),
+            "first_timestamp": {"$lte": max(block["last_timestamp"] for block in others)},
+            "last_timestamp": {"$gte": min(block["first_timestamp"] for block in others)},
+        }
+    else:
+        number = settled_number(plan.last["_id"])
+        numbers = range(max(0, number + 1 - _COMPARED), number + 1)
+        query = {"_id": {"$in": [settled_block_id(plan.head, each) for each in numbers]}}
+    known: set[Any] = set()
+    for block in written:
+        known |= identities(unpack(block))
+    async for block in blocks.find(query, batch_size=BATCH):
+        known |= identities(unpack(block))
+    return [block for block in others if identities(unpack(block)) <= known]
 
 
 async def last_settled(blocks: Collection, head: str) -> Document | None:
@@ -102,18 +134,11 @@ async def _inserted(blocks: Collection, new: list[Document]) -> list[Document]:
     return new
 
 
-async def _points_of_last(blocks: Collection, head: str, number: int, written: list[Document]) -> set[Any]:
-    first = max(0, number + 1 - _COMPARED)
-    ids = [settled_block_id(head, each) for each in range(first, number + 1)]
-    found = await blocks.find({"_id": {"$in": ids}}).to_list()
-    return {point for block in [*found, *written] for point in identities(unpack(block))}
-
-
 class Plan:
     """Which points of open blocks continue what is settled, and the blocks that are made of them."""
 
     def __init__(self, head: str, opened: Sequence[Document], last: Document | None) -> None:
-        self._opened = opened
+        self.head, self.opened, self.last = head, opened, last
         self.has_late = False
         columns = joined(columns_of(block) for block in opened)
         self._is_plain = _continues(columns, last)
@@ -129,9 +154,9 @@ class Plan:
         """The open blocks all of whose points are in these new ones."""
         if not self._is_plain:
             points = {point for block in written for point in identities(unpack(block))}
-            return [block for block in self._opened if points and identities(unpack(block)) <= points]
+            return [block for block in self.opened if points and identities(unpack(block)) <= points]
         left, removed = len(written) * SETTLED_POINTS, []
-        for block in self._opened:
+        for block in self.opened:
             left -= block["n"]
             if left < 0:
                 break
