@@ -125,12 +125,12 @@ class Repacker(AsyncTrackingStore):
             walk.last = await last_settled(self._everywhere, walk.head)
         group = [*walk.carried, *found]
         plan = Plan(walk.head, group, walk.last)
-        removed = plan.settled_with(plan.new)
-        removed += await doubles(self._everywhere, plan, removed, plan.new, is_thorough=True)
+        removed = plan.settled_with(plan.made)
+        removed += await doubles(self._everywhere, plan, removed, plan.made, is_thorough=True)
         left = [block for block in group if block not in removed]
         old = [block for block in left if "format" not in block]
-        done.count([*removed, *old], [*plan.new, *map(in_newest_format, old)])
-        walk.last = plan.new[-1] if plan.new else walk.last
+        done.count([*removed, *old], [*plan.made, *map(in_newest_format, old)])
+        walk.last = plan.made[-1] if plan.made else walk.last
         self._carry(walk, [in_newest_format(block) for block in left], walk.last)
 
     async def _tell_imports(self, run_id: str, written: list[str], removed: list[str]) -> None:

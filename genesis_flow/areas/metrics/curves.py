@@ -100,20 +100,20 @@ class SettledCurve:
     """
 
     def __init__(self, blocks: Blocks, head: str, last: Document) -> None:
-        self._blocks = blocks
+        self._collection = blocks
         self._head = head
-        self._count = settled_number(last["_id"]) + 1
+        self._settled = settled_number(last["_id"]) + 1
         self._last = last
-        self._packed: dict[int, Packed] = {}
+        self._held: dict[int, Packed] = {}
         self._keep(last)
-        self._ends: dict[int, Steps] = {self._count - 1: (last["first_step"], last["last_step"])}
+        self._ends: dict[int, Steps] = {self._settled - 1: (last["first_step"], last["last_step"])}
         # Instead of the blocks from the one up to the other there are these points.
-        self._from = self._to = self._count
+        self._from = self._to = self._settled
         self._overlaid: list[Point] = []
         self._rest = Curve([], [])
 
     def __len__(self) -> int:
-        return self._before(self._count) + len(self._rest)
+        return self._before(self._settled) + len(self._rest)
 
     async def lay_over(self, others: Curve) -> bool:
         """Add the points that are not settled; False if they lie over too many blocks."""
@@ -139,7 +139,7 @@ class SettledCurve:
         counts = iter(await self._counts(sides))
         ends = [(next(counts), next(counts)) for _ in wanted]
         needed = {number for low, high in ends for number in (low, high - 1)}
-        await self._fetch(number for number in needed if 0 <= number < self._count)
+        await self._fetch(number for number in needed if 0 <= number < self._settled)
         return [
             range(self._rank(low, first, bisect_left), self._rank(high - 1, last, bisect_right))
             for (low, high), (first, last) in zip(ends, wanted, strict=True)
@@ -155,7 +155,7 @@ class SettledCurve:
             if isinstance(place, int):
                 number, index = divmod(place, SETTLED_POINTS)
                 points = whole.get(number)
-                found.append(self._packed[number].point(index) if points is None else points[index])
+                found.append(self._held[number].point(index) if points is None else points[index])
             else:
                 found.append(place)
         return found
@@ -172,23 +172,23 @@ class SettledCurve:
         if number < len(self._overlaid):
             return self._overlaid[number]
         number += self._to * SETTLED_POINTS - len(self._overlaid)
-        behind = number - self._count * SETTLED_POINTS
+        behind = number - self._settled * SETTLED_POINTS
         return number if behind < 0 else self._rest[behind]
 
     def _rank(self, block: int, step: int, bisect: Callable[..., int]) -> int:
         """How many points are before a step, or up to it; its end is in the block."""
         if block < 0:
             settled = 0
-        elif block == self._count:
+        elif block == self._settled:
             settled = block * SETTLED_POINTS
         else:
-            settled = block * SETTLED_POINTS + bisect(self._packed[block].steps(), step)
+            settled = block * SETTLED_POINTS + bisect(self._held[block].steps(), step)
         before = min(settled, self._from * SETTLED_POINTS) + max(0, settled - self._to * SETTLED_POINTS)
         return before + bisect(self._overlaid, step, key=_step) + bisect(self._rest.steps, step)
 
     async def _counts(self, are_below: list[Callable[[Steps], bool]]) -> list[int]:
         """How many of the settled blocks are below, for each question; they are below in a row."""
-        searches = [_Search(is_below, 0, self._count) for is_below in are_below]
+        searches = [_Search(is_below, 0, self._settled) for is_below in are_below]
         for search in searches:
             for number, steps in self._ends.items():
                 search.learn(number, steps)
@@ -202,14 +202,14 @@ class SettledCurve:
         return [search.low for search in searches]
 
     async def _fetch(self, numbers: Iterable[int]) -> None:
-        missing = {number for number in numbers if number not in self._packed}
+        missing = {number for number in numbers if number not in self._held}
         for portion in portions(sorted(missing)):
             for block in (await self._read(portion, {"n": 1, "data": 1})).values():
                 self._keep(block)
 
     async def _read(self, numbers: Collection[int], fields: dict[str, int]) -> dict[int, Document]:
         query = {"_id": {"$in": [settled_block_id(self._head, number) for number in numbers]}}
-        found = await self._blocks.find(query, fields, batch_size=BATCH).to_list()
+        found = await self._collection.find(query, fields, batch_size=BATCH).to_list()
         if len(found) != len(numbers):
             run_id, _, key = self._head.partition(SEPARATOR)
             raise MlflowException(
@@ -220,10 +220,10 @@ class SettledCurve:
         return {settled_number(block["_id"]): block for block in found}
 
     def _keep(self, block: Document) -> None:
-        self._packed[settled_number(block["_id"])] = Packed(block["data"], block["n"])
+        self._held[settled_number(block["_id"])] = Packed(block["data"], block["n"])
 
     def _points_of(self, number: int) -> list[Point]:
-        return list(zip(*self._packed[number].columns(), strict=True))
+        return list(zip(*self._held[number].columns(), strict=True))
 
 
 def _spread(low: int, high: int, count: int) -> Iterable[int]:

@@ -88,12 +88,11 @@ class Packed:
 class _Column:
     """Eight planes, and the number before the differences if they are of these. One byte may be a plane."""
 
-    __slots__ = ("_count", "_deflated", "_first", "_kind", "_length", "_planes")
+    __slots__ = ("_deflated", "_first", "_kind", "_length", "_planes")
 
     def __init__(self, kind: str, first: int | None, count: int) -> None:
         self._kind = kind
         self._first = first
-        self._count = count
         self._length = count if first is None else count - 1
         self._planes: list[bytes] = []
         self._deflated = 0

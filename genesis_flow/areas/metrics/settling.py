@@ -79,7 +79,7 @@ async def settle_blocks(
     """
     last = await last_settled(blocks, head)
     plan = Plan(head, opened, last)
-    written = await _inserted(blocks, plan.new) if plan.new else []
+    written = await _inserted(blocks, plan.made) if plan.made else []
     removed = plan.settled_with(written)
     removed += await doubles(blocks, plan, removed, written, is_thorough=is_thorough)
     if removed:
@@ -96,7 +96,7 @@ async def doubles(
     is_thorough: bool,
 ) -> list[Document]:
     """Those of the other open blocks of a plan all of whose points have settled."""
-    others = [block for block in plan.opened if block not in removed]
+    others = [block for block in plan.open_blocks if block not in removed]
     if plan.last is None or not plan.has_late or not others:
         return []
     if is_thorough:
@@ -138,25 +138,25 @@ class Plan:
     """Which points of open blocks continue what is settled, and the blocks that are made of them."""
 
     def __init__(self, head: str, opened: Sequence[Document], last: Document | None) -> None:
-        self.head, self.opened, self.last = head, opened, last
+        self.head, self.open_blocks, self.last = head, opened, last
         self.has_late = False
         columns = joined(columns_of(block) for block in opened)
-        self._is_plain = _continues(columns, last)
-        if not self._is_plain:
+        self._is_straight = _continues(columns, last)
+        if not self._is_straight:
             columns = self._continuing(columns, last)
         first = 0 if last is None else settled_number(last["_id"]) + 1
-        self.new = [
+        self.made = [
             _settled_block(head, first + number, columns, number * SETTLED_POINTS)
             for number in range(len(columns[0]) // SETTLED_POINTS)
         ]
 
     def settled_with(self, written: list[Document]) -> list[Document]:
         """The open blocks all of whose points are in these new ones."""
-        if not self._is_plain:
+        if not self._is_straight:
             points = {point for block in written for point in identities(unpack(block))}
-            return [block for block in self.opened if points and identities(unpack(block)) <= points]
+            return [block for block in self.open_blocks if points and identities(unpack(block)) <= points]
         left, removed = len(written) * SETTLED_POINTS, []
-        for block in self.opened:
+        for block in self.open_blocks:
             left -= block["n"]
             if left < 0:
                 break
