@@ -3,7 +3,7 @@ the processor time of packing, on the embedded MongoDB.
 
 python benchmarks/curves.py [--lengths 10000 100000 1000000] [--json]
 
-Values are as a training makes them: a float32 in a float64, steps that rise by one, timestamps nearly regular.
+Values are as a training makes them: float32 in float64, steps that rise by one, nearly regular timestamps.
 """
 
 import argparse

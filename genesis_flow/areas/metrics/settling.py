@@ -11,7 +11,7 @@ decides who does it: of two who settle at once, one finds the number taken, and 
 """
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -96,19 +96,24 @@ async def doubles(
     is_thorough: bool,
 ) -> list[Document]:
     """Those of the other open blocks of a plan all of whose points have settled."""
-    others = [block for block in plan.open_blocks if block not in removed]
-    if plan.last is None or not plan.has_late or not others:
+    if plan.last is None:
         return []
-    if is_thorough:
-        query: Document = {
-            "_id": settled_block_ids(plan.head),
-            "first_timestamp": {"$lte": max(block["last_timestamp"] for block in others)},
-            "last_timestamp": {"$gte": min(block["first_timestamp"] for block in others)},
-        }
-    else:
-        number = settled_number(plan.last["_id"])
-        numbers = range(max(0, number + 1 - _COMPARED), number + 1)
-        query = {"_id": {"$in": [settled_block_id(plan.head, each) for each in numbers]}}
+    end = [plan.last, *written][-1]["last_timestamp"]
+    names = {block["_id"] for block in removed}
+    others = [
+        block for block in plan.open_blocks if block["_id"] not in names and block["last_timestamp"] <= end
+    ]
+    if not others:
+        return []
+    number = settled_number(plan.last["_id"])
+    numbers = range(max(0, number + 1 - _COMPARED), number + 1)
+    query: Document = {
+        "_id": settled_block_ids(plan.head)
+        if is_thorough
+        else {"$in": [settled_block_id(plan.head, each) for each in numbers]},
+        "first_timestamp": {"$lte": max(block["last_timestamp"] for block in others)},
+        "last_timestamp": {"$gte": min(block["first_timestamp"] for block in others)},
+    }
     known: set[Any] = set()
     for block in written:
         known |= identities(unpack(block))
@@ -137,39 +142,41 @@ async def _inserted(blocks: Collection, new: list[Document]) -> list[Document]:
 class Plan:
     """Which points of open blocks continue what is settled, and the blocks that are made of them."""
 
-    def __init__(self, head: str, opened: Sequence[Document], last: Document | None) -> None:
-        self.head, self.open_blocks, self.last = head, opened, last
-        self.has_late = False
-        columns = joined(columns_of(block) for block in opened)
-        self._is_straight = _continues(columns, last)
-        if not self._is_straight:
+    def __init__(self, head: str, open_blocks: Sequence[Document], last: Document | None) -> None:
+        self.head, self.open_blocks, self.last = head, open_blocks, last
+        columns = joined(columns_of(block) for block in open_blocks)
+        # Where the points begin that continue what is settled; None if they are not all behind it.
+        self._start = _begin(columns, last)
+        if self._start is None:
             columns = self._continuing(columns, last)
+        begin = self._start or 0
         first = 0 if last is None else settled_number(last["_id"]) + 1
         self.made = [
-            _settled_block(head, first + number, columns, number * SETTLED_POINTS)
-            for number in range(len(columns[0]) // SETTLED_POINTS)
+            _settled_block(head, first + number, columns, begin + number * SETTLED_POINTS)
+            for number in range((len(columns[0]) - begin) // SETTLED_POINTS)
         ]
 
     def settled_with(self, written: list[Document]) -> list[Document]:
         """The open blocks all of whose points are in these new ones."""
-        if not self._is_straight:
+        if not written:
+            return []
+        if self._start is None:
             points = {point for block in written for point in identities(unpack(block))}
-            return [block for block in self.open_blocks if points and identities(unpack(block)) <= points]
-        left, removed = len(written) * SETTLED_POINTS, []
+            return [block for block in self.open_blocks if identities(unpack(block)) <= points]
+        end, removed = 0, []
         for block in self.open_blocks:
-            left -= block["n"]
-            if left < 0:
-                break
-            removed.append(block)
+            begin, end = end, end + block["n"]
+            if self._start <= begin and end <= self._start + len(written) * SETTLED_POINTS:
+                removed.append(block)
         return removed
 
-    def _continuing(self, columns: Columns, last: Document | None) -> Columns:
+    @staticmethod
+    def _continuing(columns: Columns, last: Document | None) -> Columns:
         """As many as possible of the points behind the settled ones that rise by time and by step."""
         points = distinct(zip(*columns, strict=True))
         if last is not None:
-            end, count = unpack(last)[-1], len(points)
+            end = unpack(last)[-1]
             points = [point for point in points if _follows(point, end)]
-            self.has_late = len(points) < count
         chosen = rising(points)
         return (
             array("q", [point[0] for point in chosen]),
@@ -206,14 +213,20 @@ def _follows(point: Point, end: Point) -> bool:
     return history_order(point) > history_order(end) and step_order(point) > step_order(end)
 
 
-def _continues(columns: Columns, last: Document | None) -> bool:
-    """Whether all points are in order and behind the settled ones; quick, for what most trainings log."""
+def _begin(columns: Columns, last: Document | None) -> int | None:
+    """Where the points begin that are behind the settled ones, if all are in order; quick, for what most
+    trainings log."""
     timestamps, steps, _ = columns
-    if last is not None and (last["last_step"] >= steps[0] or last["last_timestamp"] > timestamps[0]):
-        return False
-    return all(map(lt, steps, islice(steps, 1, None))) and all(
+    if not all(map(lt, steps, islice(steps, 1, None))) or not all(
         map(le, timestamps, islice(timestamps, 1, None))
-    )
+    ):
+        return None
+    if last is None:
+        return 0
+    begin = bisect_right(steps, last["last_step"])
+    if begin < len(steps) and timestamps[begin] < last["last_timestamp"]:
+        return None
+    return begin
 
 
 def _settled_block(head: str, number: int, columns: Columns, start: int) -> Document:
