@@ -3,6 +3,7 @@
 import click
 
 from genesis_flow.cli.migrate_import import ConfiguredImports, import_command
+from genesis_flow.cli.migrate_repack import repack_command
 from genesis_flow.cli.migrate_shard import shard_command
 from genesis_flow.cli.migrate_shared import (
     EXIT_CODES,
@@ -330,6 +331,7 @@ def validate(context: click.Context, files_only: bool, as_json: bool) -> None:
 
 cli.add_command(import_command)
 cli.add_command(shard_command)
+cli.add_command(repack_command)
 cli.add_command(import_users_command)
 
 

@@ -12,6 +12,8 @@ from genesis_flow.core.errors import invalid
 
 SEPARATOR = "|"
 _AFTER_SEPARATOR = "}"  # the code point after "|", the open end of a prefix range
+# The ids of other blocks go on with hexadecimal digits, which come before it.
+_SETTLED = "s"
 # A field needs a name; no other key is escaped into this one.
 _EMPTY = "%"
 
@@ -52,6 +54,29 @@ def head_id(run_id: str, key: str) -> str:
 
 def block_id(run_id: str, key: str, suffix: str) -> str:
     return f"{run_id}{SEPARATOR}{key}{SEPARATOR}{suffix}"
+
+
+def open_block_ids(head: str) -> dict[str, str]:
+    """A condition on ``_id``: the blocks of a metric that are named after their content."""
+    return {"$gte": f"{head}{SEPARATOR}", "$lt": f"{head}{SEPARATOR}{_SETTLED}"}
+
+
+def settled_block_ids(head: str) -> dict[str, str]:
+    """A condition on ``_id``: the settled blocks of a metric, which sort behind all others."""
+    return {"$gte": f"{head}{SEPARATOR}{_SETTLED}", "$lt": f"{head}{_AFTER_SEPARATOR}"}
+
+
+def settled_block_id(head: str, number: int) -> str:
+    return f"{head}{SEPARATOR}{_SETTLED}{number:08x}"
+
+
+def settled_number(block_id: str) -> int:
+    return int(block_id.rpartition(SEPARATOR)[2].removeprefix(_SETTLED), 16)
+
+
+def is_open(block_id: str) -> bool:
+    """Whether a block is named after its content, rather than numbered."""
+    return not block_id.rpartition(SEPARATOR)[2].startswith(_SETTLED)
 
 
 def children_of(prefix: str) -> dict[str, str]:

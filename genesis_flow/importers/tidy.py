@@ -1,10 +1,8 @@
 """What an import leaves behind when it brings more points of a metric that it has imported before."""
 
-from typing import Any
-
 from genesis_flow.areas.metrics.documents import MetricBlockFields
-from genesis_flow.areas.metrics.points import Point, unpack
-from genesis_flow.documents.keys import SEPARATOR, children_of
+from genesis_flow.areas.metrics.points import identities, unpack
+from genesis_flow.documents.keys import SEPARATOR, children_of, is_open
 from genesis_flow.importers.target import ImportTarget, patiently
 
 
@@ -15,7 +13,8 @@ def drop_superseded_blocks(target: ImportTarget, run_id: str, written: set[str])
     """
     blocks = target.collection(MetricBlockFields)
     ids = patiently(lambda: [each["_id"] for each in blocks.find({"_id": children_of(run_id)}, {"_id": 1})])
-    others = [each for each in ids if each not in written]
+    # Settled blocks stay: they are numbered without a gap.
+    others = [each for each in ids if each not in written and is_open(each)]
     if not others:
         return
     for block in target.find_by_ids(MetricBlockFields, others):
@@ -25,9 +24,9 @@ def drop_superseded_blocks(target: ImportTarget, run_id: str, written: set[str])
             "first_timestamp": {"$lte": block["last_timestamp"]},
             "last_timestamp": {"$gte": block["first_timestamp"]},
         }
-        points = _identities(unpack(block))
+        points = identities(unpack(block))
         for other in blocks.find(same_time):
-            points -= _identities(unpack(other))
+            points -= identities(unpack(other))
         if not points:
             target.check()
             patiently(lambda key=block["_id"]: blocks.delete_one({"_id": key}))  # type: ignore[misc]
@@ -36,8 +35,3 @@ def drop_superseded_blocks(target: ImportTarget, run_id: str, written: set[str])
 def _metric(block_id: str) -> str:
     """The run and the key, which both are free of the separator."""
     return block_id.rpartition(SEPARATOR)[0]
-
-
-def _identities(points: list[Point]) -> set[Any]:
-    """NaN equals itself here."""
-    return {point if point[2] == point[2] else (point[0], point[1], None) for point in points}

@@ -109,6 +109,22 @@ def test_documents_that_contradict_each_other_are_named(database: str, root: str
     assert report.checks["agreement"]["advice"]
 
 
+def test_a_missing_piece_of_a_history_is_named(database: str, root: str) -> None:
+    store = MongoDBStore(database)
+    run = store.create_run("0", "me", 1, [], "a run").info.run_id
+    for start in range(0, 9 * 1000, 1000):
+        points = [Metric("loss", 1.0, step, step) for step in range(start, start + 1000)]
+        store.log_batch(run, points, [], [])
+    with Client(database) as client:
+        blocks = client.get_default_database()["metrics"]
+        assert examine("--artifact-root", root, "--deep", uri=database).verdict("agreement") == "ok"
+        assert blocks.delete_one({"_id": f"{run}|loss|s00000003"}).deleted_count == 1
+    report = examine("--artifact-root", root, "--deep", uri=database)
+    assert report.verdict("agreement") == "fail"
+    assert f"{run}|loss|s00000004" in report.told("agreement")
+    assert "the block before it is missing" in report.told("agreement")
+
+
 def test_people_get_a_table_and_programs_can_be_strict(database: str, root: str) -> None:
     arguments = ["doctor", "--uri", database, "--artifact-root", root]
     loose = CliRunner().invoke(cli, arguments)

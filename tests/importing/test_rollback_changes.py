@@ -82,6 +82,20 @@ def test_a_tree_goes_whole(job: Job, tmp_path: Path, again: bool) -> None:
     assert contents(job) == before
 
 
+def test_what_was_repacked_is_not_changed(job: Job, tmp_path: Path) -> None:
+    before = fresh(job)
+    tree = Tree(tmp_path / "mlruns")
+    tree.experiment()
+    tree.run(1, points=3000)
+    journal = job.run(tree.uri).journal
+    assert CliRunner().invoke(cli, ["--uri", job.uri, "repack"]).exit_code == 0
+    with job.database() as db:
+        assert db.metrics.count_documents({"_id": {"$regex": r"\|s0000000[01]$"}}) == 2
+    done = job.rollback(journal)
+    assert done.kept == []
+    assert contents(job) == before
+
+
 def change_everything(job: Job) -> list[tuple[str, str]]:
     """One change of a thing of each kind and way; what has to stay therefore."""
     tracking, registry = stores(job)

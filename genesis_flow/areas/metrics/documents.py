@@ -11,6 +11,12 @@ from genesis_flow.documents.sharding import ShardKey
 TAIL_LIMIT = 128
 # From this many points of one metric in one batch on, a block of their own is the better place.
 BLOCK_FROM = 64
+# Points of a settled block. Never changed: the place of a point is computed from it.
+SETTLED_POINTS = 1024
+# When points have gone to blocks so many times, it is tried to settle them.
+SETTLE_EVERY = 8
+# With more open blocks a history is left to `genesis-migrate repack`, and its curve is read as a whole.
+MOST_OPEN = 64
 
 
 class LatestPoint(BaseModel):
@@ -76,18 +82,30 @@ class MetricHeadFields(Declared):
 
 
 class MetricBlockFields(Declared):
-    """Packed points of one metric: parallel little-endian columns, 24 bytes a point before compression."""
+    """Packed points of one metric. Blocks are open, named after their content, or settled: numbered pieces of
+    equal size of the curve, so that the place of a point is known by its number."""
 
     id: str = Field(
         alias="_id",
-        description="`run|key|first timestamp-hash of the content`: packing twice makes one block.",
+        description=(
+            "Open: `run|key|first timestamp-hash of the points`, packing twice makes one block. Settled: "
+            "`run|key|s` and its number in eight hexadecimal digits."
+        ),
     )
-    n: int = Field(description="Number of points.")
+    n: int = Field(description="Number of points; 1,024 in a settled block.")
     first_timestamp: int = Field(description="Least timestamp.")
     last_timestamp: int = Field(description="Greatest timestamp.")
-    timestamps: bytes = Field(description="Timestamps, signed 64-bit.")
-    steps: bytes = Field(description="Steps, signed 64-bit.")
-    values: bytes = Field(description="Values, IEEE doubles.")
+    first_step: int | None = Field(default=None, description="Least step; of settled blocks.")
+    last_step: int | None = Field(default=None, description="Greatest step; of settled blocks.")
+    format: int | None = Field(default=None, description="2; absent in blocks of the first format.")
+    data: bytes | None = Field(
+        default=None, description="Points of format 2, see `areas/metrics/packing.py`."
+    )
+    timestamps: bytes | None = Field(
+        default=None, description="First format: timestamps, little-endian and signed, eight bytes each."
+    )
+    steps: bytes | None = Field(default=None, description="First format: steps, as the timestamps.")
+    values: bytes | None = Field(default=None, description="First format: values, IEEE doubles.")
 
     class Settings(CollectionSettings):
         name = "metrics"

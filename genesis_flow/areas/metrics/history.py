@@ -1,15 +1,16 @@
 """Reading metric histories.
 
-Round trips: one (the head) for a history that still fits its tail, two with blocks. A page reads only the
-blocks it needs: they are ordered by their first timestamp. Reading head before blocks matters: a point on
-its way from one to the other is then seen twice, which is once in a set, and never missed.
+Round trips: one (the head) for a history that still fits its tail, two or three with blocks, two more for a
+curve of settled ones; some more when steps are looked for in it. A page reads only the blocks it needs: they
+are ordered by their first timestamp. Reading head before blocks matters: a point on its way from one to the
+other is then seen twice, which is once in a set, and never missed.
 """
 
 import asyncio
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from mlflow.entities import Metric
@@ -18,12 +19,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 
 from genesis_flow.areas.experiments.guards import require_visible_runs
+from genesis_flow.areas.metrics.blocks import in_time
+from genesis_flow.areas.metrics.curves import SettledCurve, WholeCurve, read_curve
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
-from genesis_flow.areas.metrics.points import Curve, Point, distinct, history_order, merged, unpack
+from genesis_flow.areas.metrics.points import Curve, Point, distinct, history_order, merged
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.memory import collector_paused
-from genesis_flow.documents.keys import children_of, head_id
-from genesis_flow.mongo.binding import BATCH
+from genesis_flow.documents.keys import head_id
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.search.tokens import create_token, parse_token
 
@@ -82,8 +84,9 @@ class MetricHistory(Area):
         """The points of a metric of a run at given steps."""
         await require_visible_runs(self.database, run_id)
         curve = await self._curve(run_id, metric_key)
-        indexes = (index for step in sorted(set(steps)) for index in curve.between(step, step))
-        return [_with_run(run_id, metric_key, curve[index]) for index in islice(indexes, _limit(max_results))]
+        at_steps = await curve.between([(step, step) for step in sorted(set(steps))])
+        chosen = islice(chain.from_iterable(at_steps), _limit(max_results))
+        return [_with_run(run_id, metric_key, point) for point in await curve.points(chosen)]
 
     @operation
     async def get_metric_history_bulk_interval(
@@ -100,14 +103,19 @@ class MetricHistory(Area):
                 "Both start_step and end_step must be specified together, or neither may be specified."
             )
         await require_visible_runs(self.database, *run_ids)
-        history: list[MetricWithRunId] = []
-        async for run_id, curve in self._of_each(run_ids, metric_key, self._curve):
+
+        async def thinned(run_id: str, key: str) -> list[Point]:
+            curve = await self._curve(run_id, key)
             indexes = range(len(curve))
             if start_step is not None and end_step is not None:
-                indexes = curve.between(start_step, end_step)
-            chosen = evenly(indexes, max(1, max_results))
-            history += [_with_run(run_id, metric_key, curve[index]) for index in chosen]
-        return history
+                (indexes,) = await curve.between([(start_step, end_step)])
+            return await curve.points(evenly(indexes, max(1, max_results)))
+
+        return [
+            _with_run(run_id, metric_key, point)
+            async for run_id, points in self._of_each(run_ids, metric_key, thinned)
+            for point in points
+        ]
 
     async def _of_each(
         self, run_ids: list[str], metric_key: str, read: Callable[[str, str], Awaitable[T]]
@@ -123,10 +131,12 @@ class MetricHistory(Area):
     async def _history(self, run_id: str, metric_key: str) -> list[Point]:
         return [point async for batch in self._batches(run_id, metric_key, None) for point in batch]
 
-    async def _curve(self, run_id: str, metric_key: str) -> Curve:
+    async def _curve(self, run_id: str, metric_key: str) -> WholeCurve | SettledCurve:
         identity = head_id(run_id, metric_key)
         tail, has_blocks = await self._tail(identity)
-        return Curve(await self._blocks(identity).to_list() if has_blocks else [], tail)
+        if not has_blocks:
+            return WholeCurve(Curve([], tail))
+        return await read_curve(self.database.reading(MetricBlockFields), identity, tail)
 
     async def _batches(self, run_id: str, metric_key: str, after: Point | None) -> AsyncIterator[list[Point]]:
         """The history behind ``after`` in order, in pieces, each as soon as no block can add to it."""
@@ -134,11 +144,12 @@ class MetricHistory(Area):
         tail, has_blocks = await self._tail(identity)
         pending = distinct(tail)
         if has_blocks:
-            async for block in self._blocks(identity, after):
-                ready = bisect_left(pending, block["first_timestamp"], key=_time)
+            blocks = self.database.reading(MetricBlockFields)
+            async for begin, points in in_time(blocks, identity, None if after is None else after[0]):
+                ready = bisect_left(pending, begin, key=_time)
                 if ready:
                     yield _behind(pending[:ready], after)
-                pending = merged(pending[ready:], unpack(block))
+                pending = merged(pending[ready:], points)
         yield _behind(pending, after)
 
     async def _tail(self, identity: str) -> tuple[list[Point], bool]:
@@ -149,12 +160,6 @@ class MetricHistory(Area):
         if head is None:
             return [], False
         return [(int(time), int(step), value) for time, step, value in head["tail"]], bool(head["packed"])
-
-    def _blocks(self, identity: str, after: Point | None = None) -> Any:
-        query: dict[str, Any] = {"_id": children_of(identity)}
-        if after is not None:
-            query["last_timestamp"] = {"$gte": after[0]}
-        return self.database.reading(MetricBlockFields).find(query, sort=[("_id", 1)], batch_size=BATCH)
 
 
 def evenly(points: Sequence[T], count: int) -> Sequence[T]:

@@ -8,7 +8,8 @@ Metrics that name a logged model: two more, one before (is the model there) and 
 
 A point is appended to the tail of its metric's head, which also keeps the latest point and a copy of
 whether the run is active, so that one update checks and writes. A tail that has grown to TAIL_LIMIT points
-is packed into a block. Many points of one metric at once go to a block directly.
+is packed into a block. Many points of one metric at once go to a block directly. Each SETTLE_EVERY times that
+points of a metric went to blocks, its blocks are settled (settling.py).
 """
 
 import functools
@@ -22,9 +23,16 @@ from pymongo.errors import BulkWriteError
 
 from genesis_flow.areas.experiments.guards import CHILD_FIELDS, STAYS, active, find_active_run
 from genesis_flow.areas.logged_models.metrics import experiments_of_models, write_model_metrics
-from genesis_flow.areas.metrics.documents import BLOCK_FROM, TAIL_LIMIT, MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.metrics.documents import (
+    BLOCK_FROM,
+    SETTLE_EVERY,
+    TAIL_LIMIT,
+    MetricBlockFields,
+    MetricHeadFields,
+)
 from genesis_flow.areas.metrics.points import Point, distinct, latest, pack
 from genesis_flow.areas.metrics.remembered import MetricMemory
+from genesis_flow.areas.metrics.settling import settle
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.params_tags import param_update, refuse_changed_params, tag_update, within_limit
 from genesis_flow.compat.validation import (
@@ -181,7 +189,7 @@ class Metrics(MetricMemory, Area):
         if not points:
             await self._write_run(run_id, params, tags, new_metrics=0, session=None)
             return
-        full: list[str] | None = None
+        due: list[str] | None = None
         alone = False
 
         async def write(session: Session | None) -> list[str] | None:
@@ -192,9 +200,9 @@ class Metrics(MetricMemory, Area):
 
         async with self.database.lock(run_id):
             are_new = not is_repetition() and self._known_metrics.has_none(run_id, points)
-            while full is None:
+            while due is None:
                 try:
-                    full = await self.database.atomically(write)
+                    due = await self.database.atomically(write)
                 except BulkWriteError as error:
                     if not only_duplicates(error):
                         raise
@@ -206,8 +214,8 @@ class Metrics(MetricMemory, Area):
                         await self._take_back_from_erased(run_id, points, blocks)
                     raise
             self._known_metrics.add(run_id, points)
-        for key in full:
-            await self._pack_tail(run_id, key)
+        for key in due:
+            await self._tidy(run_id, key)
 
     async def _heads_of(
         self, run_id: str, keys: Iterable[str], session: Session | None
@@ -215,7 +223,7 @@ class Metrics(MetricMemory, Area):
         """The heads of metrics that are there, with a tail only where it is full."""
         return await self._metric_heads.find(
             {"_id": {"$in": [head_id(run_id, key) for key in keys]}},
-            {"key": 1, "active": 1, "tail": {"$slice": [TAIL_LIMIT - 1, 1]}},
+            {"key": 1, "active": 1, "packed": 1, "tail": {"$slice": [TAIL_LIMIT - 1, 1]}},
             session=session,
         ).to_list()
 
@@ -230,8 +238,9 @@ class Metrics(MetricMemory, Area):
     ) -> list[str] | None:
         """The steps of a batch, in the order in which a repetition finds them; its heads were read before.
 
-        Returns the metrics whose tails are full, or None if it must be repeated: without a transaction the
-        run may have been deleted or restored between reading the heads and writing them.
+        Returns the metrics with a full tail or with many blocks by now, or None if it must be repeated:
+        without a transaction the run may have been deleted or restored between reading the heads and writing
+        them.
         """
         known = {head["key"]: head["active"] for head in heads_before}
         new = [key for key in points if key not in known]
@@ -267,7 +276,12 @@ class Metrics(MetricMemory, Area):
             result = await self._metric_heads.bulk_write(updates, ordered=False, session=session)
             if result.matched_count < len(updates):
                 return None
-        return [head["key"] for head in heads_before if head["tail"]]
+        return [
+            head["key"]
+            for head in heads_before
+            if head["tail"]
+            or (len(points[head["key"]]) >= BLOCK_FROM and (head["packed"] + 1) % SETTLE_EVERY == 0)
+        ]
 
     async def _write_run(
         self,
@@ -310,16 +324,31 @@ class Metrics(MetricMemory, Area):
             await self._metric_heads.delete_many({"_id": {"$in": heads}})
             await self._metric_blocks.delete_many({"_id": {"$in": blocks}})
 
-    async def _pack_tail(self, run_id: str, key: str) -> None:
-        """Move a full tail into a block. First the block, then the tail: a crash between leaves both."""
-        query = {"_id": head_id(run_id, key)}
-        head = await self._metric_heads.find_one(query, {"tail": 1, "packed": 1})
-        if head is None or len(head["tail"]) < TAIL_LIMIT:
+    async def _tidy(self, run_id: str, key: str) -> None:
+        """Move a full tail into a block, and blocks that have become many to settled ones."""
+        identity = head_id(run_id, key)
+        head = await self._metric_heads.find_one({"_id": identity}, {"tail": 1, "packed": 1})
+        if head is None:
             return
+        packed = head["packed"]
+        if len(head["tail"]) >= TAIL_LIMIT:
+            await self._pack_tail(run_id, key, head)
+            packed += 1
+        if packed % SETTLE_EVERY == 0 and not self.settings.portable:
+            settled = await settle(self._metric_blocks, identity)
+            if settled.written:
+                await self._take_back_from_erased(run_id, [], [block["_id"] for block in settled.written])
+
+    async def _pack_tail(self, run_id: str, key: str, head: dict[str, Any]) -> None:
+        """Move a tail into a block. First the block, then the tail: a crash between leaves both."""
         block = pack(run_id, key, [(t, s, v) for t, s, v in head["tail"]])
         await self._metric_blocks.replace_one({"_id": block["_id"]}, block, upsert=True)
         # Tails only grow until they are packed: the same count of both is the tail that was read.
-        unchanged = {**query, "packed": head["packed"], "tail": {"$size": len(head["tail"])}}
+        unchanged = {
+            "_id": head["_id"],
+            "packed": head["packed"],
+            "tail": {"$size": len(head["tail"])},
+        }
         packed = await self._metric_heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
         if not packed.matched_count:  # another client was first, or there is no head any more
             await self._take_back_from_erased(run_id, [], [block["_id"]])

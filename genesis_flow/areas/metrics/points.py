@@ -5,7 +5,6 @@ therefore safe to repeat, and whatever was stored twice by a retry or a race is 
 """
 
 import hashlib
-import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
@@ -13,10 +12,14 @@ from itertools import islice
 from operator import lt
 from typing import Any, overload
 
-from genesis_flow.documents.keys import block_id
+from genesis_flow.areas.metrics.packing import Columns, Packed, encode, from_little_endian, little_endian
+from genesis_flow.documents.keys import block_id, is_open
 
 # (timestamp, step, value): the order in which MLflow returns a history.
 Point = tuple[int, int, float]
+
+# Of new blocks; blocks of the first format do not say theirs.
+FORMAT = 2
 
 
 def history_order(point: Point) -> tuple[int, int, bool, float]:
@@ -44,6 +47,11 @@ def distinct(points: Iterable[Point]) -> list[Point]:
             ordered.append(point)
         last = identity
     return ordered
+
+
+def identities(points: Iterable[Point]) -> set[Any]:
+    """What makes points one: NaN equals itself here."""
+    return {point if point[2] == point[2] else (point[0], point[1], None) for point in points}
 
 
 def merged(first: list[Point], second: list[Point]) -> list[Point]:
@@ -84,22 +92,50 @@ def pack_columns(
     run_id: str, key: str, timestamps: "array[int]", steps: "array[int]", values: "array[float]"
 ) -> dict[str, Any]:
     """A block of points in columns: distinct ones, in the order of a history."""
-    columns = [_bytes(timestamps), _bytes(steps), _bytes(values)]
-    digest = hashlib.blake2b(b"".join(columns), digest_size=8).hexdigest()
+    content = b"".join(little_endian(column) for column in (timestamps, steps, values))
+    digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+    # Ordered by first timestamp, so that a history can be read without sorting all of it. The digest is that
+    # of the points, not of the bytes: a block has the same name in every format.
+    suffix = f"{timestamps[0]:016x}-{digest}"
+    return {"_id": block_id(run_id, key, suffix), **packed_fields(timestamps, steps, values)}
+
+
+def packed_fields(timestamps: "array[int]", steps: "array[int]", values: "array[float]") -> dict[str, Any]:
+    """What a block has beside its name."""
     return {
-        # Ordered by first timestamp, so that a history can be read without sorting all of it.
-        "_id": block_id(run_id, key, f"{timestamps[0]:016x}-{digest}"),
         "n": len(timestamps),
         "first_timestamp": timestamps[0],
         "last_timestamp": timestamps[-1],
-        "timestamps": columns[0],
-        "steps": columns[1],
-        "values": columns[2],
+        "format": FORMAT,
+        "data": encode(timestamps, steps, values),
     }
 
 
 def unpack(block: dict[str, Any]) -> list[Point]:
-    return list(zip(*_columns([block]), strict=True))
+    return list(zip(*columns_of(block), strict=True))
+
+
+def columns_of(block: dict[str, Any]) -> Columns:
+    """The columns of a block of any format; ValueError if they are damaged."""
+    if "format" not in block:  # the first one: columns of eight bytes a number
+        return (
+            from_little_endian("q", block["timestamps"]),
+            from_little_endian("q", block["steps"]),
+            from_little_endian("d", block["values"]),
+        )
+    if block["format"] != FORMAT:
+        raise ValueError(f"it has the format {block['format']}, which this genesis_flow does not know")
+    return Packed(block["data"], block["n"]).columns()
+
+
+def joined(blocks: Iterable[Columns]) -> Columns:
+    """The columns of blocks, one behind the other."""
+    timestamps, steps, values = array("q"), array("q"), array("d")
+    for more in blocks:
+        timestamps.extend(more[0])
+        steps.extend(more[1])
+        values.extend(more[2])
+    return timestamps, steps, values
 
 
 class Curve(Sequence[Point]):
@@ -107,7 +143,9 @@ class Curve(Sequence[Point]):
 
     def __init__(self, blocks: Iterable[dict[str, Any]], tail: list[Point]) -> None:
         """``blocks`` in the order of their ids, and the points that are in none of them."""
-        timestamps, steps, values = _columns(blocks)
+        # Settled blocks are the beginning of a curve, though their ids come last.
+        ordered = sorted(blocks, key=lambda block: is_open(block["_id"]))
+        timestamps, steps, values = joined(columns_of(block) for block in ordered)
         for timestamp, step, value in sorted(tail, key=step_order):
             timestamps.append(timestamp)
             steps.append(step)
@@ -134,25 +172,18 @@ class Curve(Sequence[Point]):
             return [self[each] for each in range(*index.indices(len(self)))]
         return self._timestamps[index], self._steps[index], self._values[index]
 
+    @property
+    def steps(self) -> Sequence[int]:
+        return self._steps
+
+    def behind(self, count: int) -> "Curve":
+        """The curve without its first points."""
+        rest = Curve([], [])
+        rest._timestamps = self._timestamps[count:]
+        rest._steps = self._steps[count:]
+        rest._values = self._values[count:]
+        return rest
+
     def between(self, first_step: int, last_step: int) -> range:
         """The indexes of the points of these steps and those between them."""
         return range(bisect_left(self._steps, first_step), bisect_right(self._steps, last_step))
-
-
-def _columns(blocks: Iterable[dict[str, Any]]) -> "tuple[array[int], array[int], array[float]]":
-    timestamps, steps, values = array("q"), array("q"), array("d")
-    for block in blocks:
-        timestamps.frombytes(block["timestamps"])
-        steps.frombytes(block["steps"])
-        values.frombytes(block["values"])
-    if sys.byteorder == "big":
-        for column in (timestamps, steps, values):
-            column.byteswap()
-    return timestamps, steps, values
-
-
-def _bytes(column: "array[Any]") -> bytes:
-    if sys.byteorder == "big":
-        column = column[:]
-        column.byteswap()
-    return column.tobytes()

@@ -18,7 +18,7 @@ from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredMo
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
 from genesis_flow.documents.declared import Declared
-from genesis_flow.documents.keys import SEPARATOR
+from genesis_flow.documents.keys import SEPARATOR, is_open, settled_block_id, settled_number
 from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
@@ -103,9 +103,16 @@ async def _heads(database: Database) -> AsyncIterator[Inconsistency]:
 
 async def _blocks(database: Database) -> AsyncIterator[Inconsistency]:
     heads: set[str] = set()
-    run = None
+    run, name = None, MetricBlockFields.Settings.name
+    expected = ""  # the next settled block
     async for block in _by_id(database, MetricBlockFields, ()):
         head, _, _ = block["_id"].rpartition(SEPARATOR)
+        if not is_open(block["_id"]):
+            number = settled_number(block["_id"])
+            if number and block["_id"] != expected:
+                text = "is settled, and the block before it is missing"
+                yield Inconsistency(name, block["_id"], text, "Restore a backup.")
+            expected = settled_block_id(head, number + 1)
         run_id = head.partition(SEPARATOR)[0]
         if run_id != run:  # the metrics of one run are few enough to hold
             run = run_id
@@ -114,7 +121,7 @@ async def _blocks(database: Database) -> AsyncIterator[Inconsistency]:
             heads = {each["_id"] async for each in found}
         if head not in heads:
             text = "holds points of a metric that is not there"
-            yield Inconsistency(MetricBlockFields.Settings.name, block["_id"], text, _HARMLESS, visible=False)
+            yield Inconsistency(name, block["_id"], text, _HARMLESS, visible=False)
 
 
 async def _models(database: Database) -> AsyncIterator[Inconsistency]:

@@ -1,22 +1,20 @@
 """What the target holds of the metrics of a run: heads with their tails, and blocks."""
 
-import hashlib
 import struct
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from genesis_flow.documents.plain import Document
+from genesis_flow.importers.verify.blocks import SettledBlocks, rows_of
 from genesis_flow.importers.verify.documents import is_whole
 from genesis_flow.importers.verify.entities import Fields, canonical
-from genesis_flow.importers.verify.histories import POINT, Histories, packed
+from genesis_flow.importers.verify.histories import POINT, Histories
 from genesis_flow.importers.verify.stored import Stored
 from genesis_flow.importers.verify.target import AFTER_SEPARATOR, SEPARATOR, Target
 
 # The order counts: MongoDB compares these fields in turn to keep the latest.
 LATEST = ("step", "timestamp", "value")
-BLOCK = ("_id", "n", "first_timestamp", "last_timestamp", "timestamps", "steps", "values")
 
 
 @dataclass(slots=True)
@@ -40,10 +38,12 @@ def metrics_of(target: Target, run_id: str) -> RunMetrics:
             target.trouble("metric", head["_id"], f"a damaged tail: {exc}")
             rows = b""
         found.histories.add(key, rows)
-    for block in target.collection("metrics").find({"_id": ids}, batch_size=50):
+    settled = SettledBlocks()
+    for block in target.collection("metrics").find({"_id": ids}, sort=[("_id", 1)], batch_size=50):
         key = block["_id"].removeprefix(run_id + SEPARATOR).rpartition(SEPARATOR)[0]
         try:
-            found.histories.add(key, _block(run_id, key, block))
+            found.histories.add(key, rows_of(run_id, key, block))
+            settled.check(block)
         except ValueError as exc:
             target.trouble("metric", block["_id"], f"a damaged block: {exc}")
         found.packed.add(key)
@@ -71,30 +71,6 @@ def _tail(tail: Any) -> bytes:
 
 def _kind(value: Any) -> str:
     return "whole" if is_whole(value) else "number" if isinstance(value, float) else "nothing"
-
-
-def _block(run_id: str, key: str, block: Document) -> bytes:
-    if set(block) != set(BLOCK):
-        raise ValueError(f"its fields are {', '.join(sorted(block))}")
-    columns = [block[name] for name in BLOCK[-3:]]
-    bounds = [block[name] for name in BLOCK[1:4]]
-    if not all(isinstance(column, bytes) for column in columns) or not all(map(is_whole, bounds)):
-        raise ValueError("its columns are no bytes, or its bounds no whole numbers")
-    times, steps, values = array("q"), array("q"), array("d")
-    times.frombytes(columns[0])
-    steps.frombytes(columns[1])
-    values.frombytes(columns[2])
-    if not len(times) == len(steps) == len(values) == block["n"] or not times:
-        raise ValueError(f"it says {block['n']} points, its columns hold {len(times)}")
-    if bounds[1:] != [times[0], times[-1]]:
-        raise ValueError("its bounds are not those of its points")
-    digest = hashlib.blake2b(b"".join(columns), digest_size=8).hexdigest()
-    if block["_id"] != (name := f"{run_id}{SEPARATOR}{key}{SEPARATOR}{times[0]:016x}-{digest}"):
-        raise ValueError(f"its name should be {name}, after its content")
-    rows = packed(times, steps, values)
-    if len(set(struct.iter_unpack("24s", rows))) != len(times):
-        raise ValueError("points are in it twice")
-    return rows
 
 
 def head_fields(target: Target, run_id: str, key: str, head: Document) -> Fields:

@@ -1,0 +1,244 @@
+"""Curves: histories by step, timestamp and value, of which few points are asked for.
+
+A settled block is found by the number of a point, so what is read of a curve of any length is bounded: its
+open blocks (MOST_OPEN at most), its last settled block, the ends of settled blocks where steps are looked for
+(PROBES in a round; rounds grow as the logarithm of the length), the settled blocks that late points fall into
+(MOST_OVERLAID at most), and one block for each point asked for. A history that was not settled, or has more
+late points, is read as a whole.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
+
+from genesis_flow.areas.metrics.documents import MOST_OPEN, SETTLED_POINTS
+from genesis_flow.areas.metrics.packing import Packed
+from genesis_flow.areas.metrics.points import Curve, Point, distinct, step_order, unpack
+from genesis_flow.documents.keys import (
+    SEPARATOR,
+    children_of,
+    is_open,
+    open_block_ids,
+    settled_block_id,
+    settled_block_ids,
+    settled_number,
+)
+from genesis_flow.documents.plain import Document, portions
+from genesis_flow.mongo.binding import BATCH
+from genesis_flow.mongo.binding import Collection as Blocks
+
+# A history of so few blocks is read with one command.
+FEW = 16
+PROBES = 128
+MOST_OVERLAID = 64
+# From so many points of one block on, all of it is unpacked.
+_WHOLE_FROM = 8
+
+Steps = tuple[int, int]
+
+
+async def read_curve(blocks: Blocks, head: str, tail: list[Point]) -> "WholeCurve | SettledCurve":
+    """The curve of a metric that has blocks; ``tail`` was read before."""
+    found = await blocks.find({"_id": children_of(head)}, sort=[("_id", 1)], limit=FEW).to_list()
+    if len(found) < FEW:
+        return WholeCurve(Curve(found, tail))
+    opened = [block for block in found if is_open(block["_id"])]
+    if len(opened) == FEW:
+        behind = {**open_block_ids(head), "$gt": found[-1]["_id"]}
+        behind.pop("$gte")
+        opened += await blocks.find({"_id": behind}, sort=[("_id", 1)], limit=MOST_OPEN + 1 - FEW).to_list()
+    if len(opened) <= MOST_OPEN:
+        last = await blocks.find_one({"_id": settled_block_ids(head)}, sort=[("_id", -1)])
+        if last is not None:
+            curve = SettledCurve(blocks, head, last)
+            if await curve.lay_over(Curve(opened, tail)):
+                return curve
+    every = await blocks.find({"_id": children_of(head)}, sort=[("_id", 1)], batch_size=BATCH).to_list()
+    return WholeCurve(Curve(every, tail))
+
+
+class WholeCurve:
+    """A curve all of whose points were read."""
+
+    def __init__(self, curve: Curve) -> None:
+        self._curve = curve
+
+    def __len__(self) -> int:
+        return len(self._curve)
+
+    async def between(self, wanted: Sequence[Steps]) -> list[range]:
+        """The numbers of the points of these steps and those between them."""
+        return [self._curve.between(first, last) for first, last in wanted]
+
+    async def points(self, numbers: Iterable[int]) -> list[Point]:
+        return [self._curve[number] for number in numbers]
+
+
+@dataclass(slots=True)
+class _Search:
+    """How many settled blocks are below a step: from ``low`` to ``high``."""
+
+    is_below: Callable[[Steps], bool]
+    low: int
+    high: int
+
+    def learn(self, number: int, steps: Steps) -> None:
+        if self.is_below(steps):
+            self.low = max(self.low, number + 1)
+        else:
+            self.high = min(self.high, number)
+
+
+class SettledCurve:
+    """A curve that is read where it is asked for.
+
+    It is the settled blocks, and in memory the points that lie over some of them and those behind the last.
+    """
+
+    def __init__(self, blocks: Blocks, head: str, last: Document) -> None:
+        self._collection = blocks
+        self._head = head
+        self._settled = settled_number(last["_id"]) + 1
+        self._last = last
+        self._held: dict[int, Packed] = {}
+        self._keep(last)
+        self._ends: dict[int, Steps] = {self._settled - 1: (last["first_step"], last["last_step"])}
+        # Instead of the blocks from the one up to the other there are these points.
+        self._from = self._to = self._settled
+        self._overlaid: list[Point] = []
+        self._rest = Curve([], [])
+
+    def __len__(self) -> int:
+        return self._before(self._settled) + len(self._rest)
+
+    async def lay_over(self, others: Curve) -> bool:
+        """Add the points that are not settled; False if they lie over too many blocks."""
+        end = step_order(unpack(self._last)[-1])
+        late = 0
+        if len(others) and step_order(others[0]) <= end:
+            late = bisect_right(others, end, key=step_order)
+        self._rest = others.behind(late)
+        if not late:
+            return True
+        first, last = others[0][1], others[late - 1][1]
+        self._from, self._to = await self._counts([_ends_below(first), _begins_by(last)])
+        if self._to - self._from > MOST_OVERLAID:
+            return False
+        await self._fetch(range(self._from, self._to))
+        settled = [point for number in range(self._from, self._to) for point in self._points_of(number)]
+        self._overlaid = sorted(distinct(settled + others[:late]), key=step_order)
+        return True
+
+    async def between(self, wanted: Sequence[Steps]) -> list[range]:
+        """The numbers of the points of these steps and those between them."""
+        sides = [side for first, last in wanted for side in (_ends_below(first), _begins_by(last))]
+        counts = iter(await self._counts(sides))
+        ends = [(next(counts), next(counts)) for _ in wanted]
+        needed = {number for low, high in ends for number in (low, high - 1)}
+        await self._fetch(number for number in needed if 0 <= number < self._settled)
+        return [
+            range(self._rank(low, first, bisect_left), self._rank(high - 1, last, bisect_right))
+            for (low, high), (first, last) in zip(ends, wanted, strict=True)
+        ]
+
+    async def points(self, numbers: Iterable[int]) -> list[Point]:
+        places = [self._place(number) for number in numbers]
+        settled = Counter(place // SETTLED_POINTS for place in places if isinstance(place, int))
+        await self._fetch(settled)
+        whole = {number: self._points_of(number) for number, count in settled.items() if count >= _WHOLE_FROM}
+        found: list[Point] = []
+        for place in places:
+            if isinstance(place, int):
+                number, index = divmod(place, SETTLED_POINTS)
+                points = whole.get(number)
+                found.append(self._held[number].point(index) if points is None else points[index])
+            else:
+                found.append(place)
+        return found
+
+    def _before(self, block: int) -> int:
+        """How many points there are before a block that nothing lies over, or before the rest."""
+        return (block - self._to + self._from) * SETTLED_POINTS + len(self._overlaid)
+
+    def _place(self, number: int) -> int | Point:
+        """The point, or its place in the settled blocks."""
+        number -= (settled := self._from * SETTLED_POINTS)
+        if number < 0:
+            return settled + number
+        if number < len(self._overlaid):
+            return self._overlaid[number]
+        number += self._to * SETTLED_POINTS - len(self._overlaid)
+        behind = number - self._settled * SETTLED_POINTS
+        return number if behind < 0 else self._rest[behind]
+
+    def _rank(self, block: int, step: int, bisect: Callable[..., int]) -> int:
+        """How many points are before a step, or up to it; its end is in the block."""
+        if block < 0:
+            settled = 0
+        elif block == self._settled:
+            settled = block * SETTLED_POINTS
+        else:
+            settled = block * SETTLED_POINTS + bisect(self._held[block].steps(), step)
+        before = min(settled, self._from * SETTLED_POINTS) + max(0, settled - self._to * SETTLED_POINTS)
+        return before + bisect(self._overlaid, step, key=_step) + bisect(self._rest.steps, step)
+
+    async def _counts(self, are_below: list[Callable[[Steps], bool]]) -> list[int]:
+        """How many of the settled blocks are below, for each question; they are below in a row."""
+        searches = [_Search(is_below, 0, self._settled) for is_below in are_below]
+        for search in searches:
+            for number, steps in self._ends.items():
+                search.learn(number, steps)
+        while ranges := {(search.low, search.high) for search in searches if search.low < search.high}:
+            probes = {number for low, high in ranges for number in _spread(low, high, PROBES // len(ranges))}
+            learned = await self._read(probes, {"first_step": 1, "last_step": 1})
+            for number, block in learned.items():
+                self._ends[number] = block["first_step"], block["last_step"]
+                for search in searches:
+                    search.learn(number, self._ends[number])
+        return [search.low for search in searches]
+
+    async def _fetch(self, numbers: Iterable[int]) -> None:
+        missing = {number for number in numbers if number not in self._held}
+        for portion in portions(sorted(missing)):
+            for block in (await self._read(portion, {"n": 1, "data": 1})).values():
+                self._keep(block)
+
+    async def _read(self, numbers: Collection[int], fields: dict[str, int]) -> dict[int, Document]:
+        query = {"_id": {"$in": [settled_block_id(self._head, number) for number in numbers]}}
+        found = await self._collection.find(query, fields, batch_size=BATCH).to_list()
+        if len(found) != len(numbers):
+            run_id, _, key = self._head.partition(SEPARATOR)
+            raise MlflowException(
+                f"Points of metric '{key}' of run '{run_id}' are gone: the run is being deleted for good. If "
+                "it is not, restore a backup.",
+                INTERNAL_ERROR,
+            )
+        return {settled_number(block["_id"]): block for block in found}
+
+    def _keep(self, block: Document) -> None:
+        self._held[settled_number(block["_id"])] = Packed(block["data"], block["n"])
+
+    def _points_of(self, number: int) -> list[Point]:
+        return list(zip(*self._held[number].columns(), strict=True))
+
+
+def _spread(low: int, high: int, count: int) -> Iterable[int]:
+    """Numbers from ``low`` on and below ``high``, at most ``count`` but one at least, evenly spread."""
+    count = max(1, min(count, high - low))
+    return (low + (2 * each + 1) * (high - low) // (2 * count) for each in range(count))
+
+
+def _ends_below(step: int) -> Callable[[Steps], bool]:
+    return lambda steps: steps[1] < step
+
+
+def _begins_by(step: int) -> Callable[[Steps], bool]:
+    return lambda steps: steps[0] <= step
+
+
+def _step(point: Point) -> int:
+    return point[1]

@@ -1,0 +1,138 @@
+"""Curves of settled blocks: the points of a history read as a whole, in a bounded number of documents."""
+
+import math
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from genesis_flow.aio import MongoDBStore
+from genesis_flow.areas.metrics import curves, settling
+from genesis_flow.areas.metrics.documents import MetricBlockFields
+from genesis_flow.areas.metrics.history import evenly
+from genesis_flow.areas.metrics.points import Curve, Point, distinct, pack, step_order, unpack
+from genesis_flow.areas.metrics.settling import settle
+from genesis_flow.documents.keys import head_id, is_open
+
+RUN, KEY = "0" * 32, "loss"
+HEAD = head_id(RUN, KEY)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a few points, so that few points are a long history."""
+    for module in (settling, curves):
+        monkeypatch.setattr(module, "SETTLED_POINTS", 8)
+    monkeypatch.setattr(curves, "FEW", 3)
+    monkeypatch.setattr(curves, "PROBES", 3)
+    monkeypatch.setattr(curves, "_WHOLE_FROM", 3)
+
+
+def resumed(rng: random.Random, count: int) -> list[Point]:
+    """A training that now and then goes back to a checkpoint, and logs some points again."""
+    points: list[Point] = []
+    step = 0
+    for time in range(count):
+        step = max(0, step - rng.randrange(20)) if rng.random() < 0.02 else step + 1
+        points.append((time * 10, step, float(rng.randrange(3))))
+    return points
+
+
+def without_steps(rng: random.Random, count: int) -> list[Point]:
+    return [(time // 3, 0, rng.choice([math.nan, 0.0, -0.0, 1.5])) for time in range(count)]
+
+
+def in_order(rng: random.Random, count: int) -> list[Point]:
+    return [(1000 + step * 7 + rng.randrange(5), step * 10, rng.random()) for step in range(count)]
+
+
+def in_no_order(rng: random.Random, count: int) -> list[Point]:
+    return [
+        (rng.randrange(50), rng.randrange(-9, 50), float(rng.choice([0.0, 1.0, math.inf])))
+        for _ in range(count)
+    ]
+
+
+def with_late_ones(rng: random.Random, count: int) -> list[Point]:
+    points = in_order(rng, count)
+    late = points.pop(rng.randrange(count // 2))
+    return [*points, late, (rng.randrange(5000), rng.randrange(5 * count), 0.5), *points[:2]]
+
+
+KINDS: list[Callable[[random.Random, int], list[Point]]] = [
+    resumed,
+    without_steps,
+    in_order,
+    in_no_order,
+    with_late_ones,
+]
+
+
+def same(points: list[Point]) -> list[tuple[int, int, str]]:
+    return [(time, step, repr(value)) for time, step, value in points]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_settled_curve_is_the_curve(
+    store: MongoDBStore, kind: Callable[[random.Random, int], list[Point]], seed: int
+) -> None:
+    rng = random.Random(seed)
+    await store.search_experiments(max_results=1)
+    blocks = store.database.collection(MetricBlockFields)
+    await blocks.delete_many({})
+    points = kind(rng, 200)
+    written: list[Point] = []
+    tail: list[Point] = []
+    settled = 0
+    while points:
+        size = rng.randrange(1, 30)
+        piece, points = points[:size], points[size:]
+        written += piece
+        if rng.random() < 0.3:
+            tail = piece
+            if rng.random() < 0.5:
+                continue
+        block = pack(RUN, KEY, piece)
+        await blocks.replace_one({"_id": block["_id"]}, block, upsert=True)
+        if rng.random() < 0.4:
+            settled += len((await settle(blocks, HEAD)).written)
+        tail = tail if rng.random() < 0.5 else []
+        await compared(blocks, tail, rng)
+    if kind is in_order:
+        assert settled > 10
+
+
+async def compared(blocks: Any, tail: list[Point], rng: random.Random) -> None:
+    every = await blocks.find({}, sort=[("_id", 1)]).to_list()
+    settled = [unpack(block) for block in every if not is_open(block["_id"])]
+    assert all(len(points) == 8 for points in settled)
+    assert all(step_order(one[-1]) < step_order(next_one[0]) for one, next_one in pairwise(settled))
+    whole = Curve(every, tail)
+    expected = [whole[index] for index in range(len(whole))]
+    assert {p[:2] for p in expected} == {p[:2] for b in every for p in unpack(b)} | {p[:2] for p in tail}
+    assert same(expected) == same(
+        sorted(
+            distinct(
+                [p for s in settled for p in s]
+                + [p for block in every if is_open(block["_id"]) for p in unpack(block)]
+                + tail
+            ),
+            key=step_order,
+        )
+    )
+    curve = await curves.read_curve(blocks, HEAD, tail)
+    assert len(curve) == len(expected)
+    assert same(await curve.points(range(len(curve)))) == same(expected)
+    for _ in range(3):
+        first, last = sorted((rng.randrange(-20, 2100), rng.randrange(-20, 2100)))
+        steps = sorted({rng.randrange(-10, 60), rng.randrange(2000), first})
+        wanted = [(first, last), *((step, step) for step in steps)]
+        curve = await curves.read_curve(blocks, HEAD, tail)
+        found = await curve.between(wanted)
+        assert [*map(list, found)] == [list(whole.between(*each)) for each in wanted]
+        chosen = evenly(found[0], rng.randrange(1, 9))
+        assert same(await curve.points(chosen)) == same([whole[index] for index in chosen])
