@@ -1,8 +1,9 @@
 """Reading metric histories.
 
-Round trips: one (the head) for a history that still fits its tail, two with blocks. A page reads only the
-blocks it needs: they are ordered by their first timestamp. Reading head before blocks matters: a point on
-its way from one to the other is then seen twice, which is once in a set, and never missed.
+Round trips: one (the head, and what waits before it) for a history that still fits its tail, two with blocks.
+A page reads only the blocks it needs: they are ordered by their first timestamp. Reading what waits before
+the head and the head before blocks matters: a point on its way from one to the other is then seen twice,
+which is once in a set, and never missed.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from mlflow.store.entities.paged_list import PagedList
 
 from genesis_flow.areas.experiments.guards import require_visible_runs
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.metrics.places import PLACE, WAITING, places_of, waiting_points
 from genesis_flow.areas.metrics.points import Curve, Point, distinct, history_order, merged, unpack
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.memory import collector_paused
@@ -125,13 +127,13 @@ class MetricHistory(Area):
 
     async def _curve(self, run_id: str, metric_key: str) -> Curve:
         identity = head_id(run_id, metric_key)
-        tail, has_blocks = await self._tail(identity)
+        tail, has_blocks = await self._tail(run_id, metric_key)
         return Curve(await self._blocks(identity).to_list() if has_blocks else [], tail)
 
     async def _batches(self, run_id: str, metric_key: str, after: Point | None) -> AsyncIterator[list[Point]]:
         """The history behind ``after`` in order, in pieces, each as soon as no block can add to it."""
         identity = head_id(run_id, metric_key)
-        tail, has_blocks = await self._tail(identity)
+        tail, has_blocks = await self._tail(run_id, metric_key)
         pending = distinct(tail)
         if has_blocks:
             async for block in self._blocks(identity, after):
@@ -141,14 +143,24 @@ class MetricHistory(Area):
                 pending = merged(pending[ready:], unpack(block))
         yield _behind(pending, after)
 
-    async def _tail(self, identity: str) -> tuple[list[Point], bool]:
+    async def _tail(self, run_id: str, metric_key: str) -> tuple[list[Point], bool]:
         """The points that are not packed, and whether others are."""
-        head = await self.database.reading(MetricHeadFields).find_one(
-            {"_id": identity}, {"tail": 1, "packed": 1}
+        places = {"_id": places_of(run_id), "keys": metric_key}
+        found = self.database.reading(MetricHeadFields).find(
+            {"$or": [places, {"_id": head_id(run_id, metric_key)}]},
+            {"key": 1, "tail": 1, "packed": 1, **WAITING},
+            sort=[("_id", 1)],  # places first
+            batch_size=BATCH,
         )
-        if head is None:
-            return [], False
-        return [(int(time), int(step), value) for time, step, value in head["tail"]], bool(head["packed"])
+        points: list[Point] = []
+        has_blocks = False
+        for document in await found.to_list():
+            if document["key"] == PLACE:
+                points += waiting_points(document, metric_key)
+            else:
+                points += [(int(time), int(step), value) for time, step, value in document["tail"]]
+                has_blocks = bool(document["packed"])
+        return points, has_blocks
 
     def _blocks(self, identity: str, after: Point | None = None) -> Any:
         query: dict[str, Any] = {"_id": children_of(identity)}

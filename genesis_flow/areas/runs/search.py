@@ -13,6 +13,7 @@ from mlflow.entities import LifecycleStage, Run
 
 from genesis_flow.areas.experiments.guards import validate_max_results
 from genesis_flow.areas.metrics.documents import MetricHeadFields
+from genesis_flow.areas.metrics.places import WAITING, laid_over
 from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.filters import parse_filter
@@ -110,11 +111,13 @@ class RunSearch(Area):
             if not self.database.documents.portable:
                 # Not re.compile: its Unicode flag would make the server walk the whole index.
                 query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in portion]}}
-            projection = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1}
+            projection = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1, **WAITING}
+            # In the order of the index, which begins with what waits to become part of a run's other heads.
+            found = heads.find(query, projection, sort=[("_id", 1)], batch_size=BATCH)
             # Not one by one: there are some for each run, and each would be awaited.
-            for head in await heads.find(query, projection, batch_size=BATCH).to_list():
+            for head in await found.to_list():
                 by_run.setdefault(head["run_uuid"], []).append(head)
-        return by_run
+        return {run_id: laid_over(documents) for run_id, documents in by_run.items()}
 
     async def _datasets(self, runs: list[Document]) -> dict[str, Document]:
         used = {dataset["id"] for run in runs for dataset in run.get("inputs") or []}
