@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from genesis_flow.areas.experiments.guards import CHILD_FIELDS, active, find_active_run
+from genesis_flow.areas.experiments.guards import CHILD_FIELDS, active, find_active_run, find_run
 from genesis_flow.areas.logged_models.metrics import experiments_of_models, write_model_metrics
 from genesis_flow.areas.metrics.documents import BLOCK_FROM, TAIL_LIMIT, MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.metrics.heads import (
@@ -34,7 +34,7 @@ from genesis_flow.areas.metrics.heads import (
     take_back_from_erased,
 )
 from genesis_flow.areas.metrics.points import distinct
-from genesis_flow.areas.metrics.wide import WideSteps
+from genesis_flow.areas.metrics.wide import WideSteps, settle
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.params_tags import param_update, refuse_changed_params, tag_update, within_limit
 from genesis_flow.compat.validation import (
@@ -49,7 +49,7 @@ from genesis_flow.documents.keys import head_id
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.connection import Session
 from genesis_flow.mongo.direct import OneTransaction, OneUpdate, direct
-from genesis_flow.mongo.operation import Area, is_repetition, mutation
+from genesis_flow.mongo.operation import Area, is_repetition, long_mutation, mutation
 from genesis_flow.mongo.waiting import meanwhile
 from genesis_flow.mongo.writes import only_duplicates
 
@@ -172,6 +172,12 @@ class Metrics(WideSteps, Area):
         if not (likely_known and await self._append_to_known(run_id, points)):
             await self._log_batch(run_id, points, params, tags)
         await write_model_metrics(self.database, run_id, metrics, models)
+
+    @long_mutation
+    async def _fold_wide_steps(self, run_id: str) -> None:
+        """Make the wide steps of a run that wait part of its metrics, as the end of the run does."""
+        await find_run(self.database, run_id, {"_id": 1})
+        await settle(self.database, run_id)
 
     async def _append_to_known(self, run_id: str, points: Points) -> bool:
         """Append to heads that are believed to be there; False, and nothing written, if one is not."""
