@@ -108,7 +108,7 @@ class RunFinder:
         self._runs = runs
         self._heads = heads
         self._question = question
-        self._match = all_of(question.match, *question.filter.run_conditions)
+        self._match = self._match_of_all = all_of(question.match, *question.filter.run_conditions)
         # The latest waiting points of the metrics in question, by run; no index has them yet.
         self._waiting: dict[str, dict[str, Point]] = {}
         # Of a walk along a metric: the heads so far, and those whose runs match.
@@ -117,29 +117,37 @@ class RunFinder:
 
     async def first(self, after: Position | None, limit: int) -> list[Found]:
         """The first ``limit`` runs behind ``after``, in order."""
-        order = self._question.order
-        await self._find_waiting()
+        self._waiting, self._match = await self._find_waiting(), self._match_of_all
         if not self._waiting:
             return await self._first_settled(after, limit)
         rows = await self._keys_of(sorted(self._waiting))
         apart = await self._pick(rows, self._question.filter.metric_conditions, after, limit)
         self._match = all_of(self._match, {"_id": {"$nin": sorted(self._waiting)}})
         found = {each.run_id: each for each in [*apart, *await self._first_settled(after, limit)]}
-        positions = first_positions(order, [each.position for each in found.values()], None, limit)
+        positions = first_positions(
+            self._question.order, [each.position for each in found.values()], None, limit
+        )
         return [found[position[-1]] for position in positions]
 
-    async def _find_waiting(self) -> None:
+    async def _find_waiting(self) -> dict[str, dict[str, Point]]:
         metrics = {key.field for key in self._question.order if key.kind is Kind.METRIC}
-        if metrics := metrics | self._question.filter.metric_conditions.keys():
-            query = {**self._heads_with(PLACE), "keys": {"$in": sorted(metrics)}, "rows.0": {"$exists": True}}
-            places = self._heads.find(query, {"run_uuid": 1, **WAITING}, batch_size=BATCH)
-            for place in await places.to_list():
-                self._add_waiting(place["run_uuid"], waiting_latest(place), metrics)
-
-    def _add_waiting(self, run_id: str, points: dict[str, Point], metrics: set[str]) -> None:
-        for key in metrics & points.keys():
-            of_run = self._waiting.setdefault(run_id, {})
-            of_run[key] = max(of_run.get(key, points[key]), points[key], key=step_order)
+        metrics |= self._question.filter.metric_conditions.keys()
+        if not metrics:
+            return {}
+        waiting: dict[str, dict[str, Point]] = {}
+        query = {
+            "experiment_id": {"$in": self._question.experiment_ids},
+            "key": PLACE,
+            "keys": {"$in": sorted(metrics)},
+            "rows.0": {"$exists": True},
+        }
+        places = self._heads.find(query, {"run_uuid": 1, **WAITING}, batch_size=BATCH)
+        for place in await places.to_list():
+            points = waiting_latest(place)
+            of_run = waiting.setdefault(place["run_uuid"], {})
+            for key in metrics & points.keys():
+                of_run[key] = max(of_run.get(key, points[key]), points[key], key=step_order)
+        return waiting
 
     async def _first_settled(self, after: Position | None, limit: int) -> list[Found]:
         order = self._question.order
