@@ -256,7 +256,9 @@ async def test_searches_find_runs_with_waiting_steps_by_an_index(
     assert ([run.info.run_id for run in page], token) == (runs[4:2:-1], None)
     assert queries[0].documents == 4
     # Of numbers that are NaN as well the server reads nothing, by a plan that would sort it.
-    assert [query for query in queries if query.scans_collection or (query.blocking_sort and query.keys)] == []
+    assert [
+        query for query in queries if query.scans_collection or (query.blocking_sort and query.keys)
+    ] == []
     assert "experiment_id: 1, key: 1" in queries[0].plan
 
 
