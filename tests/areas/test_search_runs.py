@@ -254,7 +254,7 @@ async def test_a_walk_looks_for_few_runs_where_few_that_it_comes_by_match(
         with commands.recording() as sent:
             found = await ids(fresh, ["7"], **asked)
         (_, waiting), *others = sent
-        assert waiting["filter"]["key"] == PLACE
+        assert waiting["pipeline"][0]["$match"]["key"] == PLACE
         return found, [
             f"{command.get(name)} {'by id' if command.get('hint') == '_id_' else ''}".strip()
             for name, command in others

@@ -39,6 +39,34 @@ KEYS = 2_000
 # What a reader of heads projects besides, to lay the waiting rows over them.
 WAITING = {"keys": 1, "rows": 1}
 
+# An aggregation that is after latest points projects less: of the rows that have a point of each metric, all at
+# one time, only the latest. Mostly that is one row.
+_IS_COMPLETE: Document = {
+    "$and": [
+        {"$isNumber": "$$this.timestamps"},
+        {"$isNumber": "$$this.steps"},
+        {"$eq": [{"$type": "$$this.keys"}, "missing"]},
+        {"$eq": ["$$this.n", {"$size": "$keys"}]},
+    ]
+}
+_WHEN: Document = {"step": "$$this.steps", "timestamp": "$$this.timestamps"}
+_COMPLETE: Document = {"$filter": {"input": "$rows", "cond": _IS_COMPLETE}}
+_LATEST_ROWS: Document = {
+    "$let": {
+        "vars": {"top": {"$max": {"$map": {"input": _COMPLETE, "in": _WHEN}}}},
+        "in": {
+            "$filter": {
+                "input": "$rows",
+                "cond": {"$or": [{"$not": [_IS_COMPLETE]}, {"$gte": [_WHEN, "$$top"]}]},
+            }
+        },
+    }
+}
+LATEST_WAITING: Document = {
+    "keys": 1,
+    "rows": {"$cond": [{"$isArray": "$rows"}, _LATEST_ROWS, "$$REMOVE"]},
+}
+
 _NUMBER_BYTES = 8
 _INDEX = "I"
 

@@ -62,6 +62,7 @@ class RunFields(Declared):
 
     class Settings(CollectionSettings):
         name = "runs"
+        derived = ("places",)
         shard = ShardKey("_id", "A run is written by its id alone, in every call of a training.")
         refers = {
             "experiment_id": "experiments",

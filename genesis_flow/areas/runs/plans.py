@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from genesis_flow.areas.metrics.places import PLACE, WAITING, later, waiting_latest
+from genesis_flow.areas.metrics.places import LATEST_WAITING, PLACE, later, waiting_latest
 from genesis_flow.areas.metrics.points import Point, step_order
 from genesis_flow.areas.runs.filters import RunFilter
 from genesis_flow.areas.runs.order import NEWEST_FIRST
@@ -132,7 +132,7 @@ class RunFinder:
     async def _find_waiting(self) -> dict[str, dict[str, Point]]:
         metrics = {key.field for key in self._question.order if key.kind is Kind.METRIC}
         metrics |= self._question.filter.metric_conditions.keys()
-        if not metrics:
+        if not metrics or isinstance(self._heads, PortableCollection):  # whose stores have no places
             return {}
         waiting: dict[str, dict[str, Point]] = {}
         query = {
@@ -141,7 +141,8 @@ class RunFinder:
             "keys": {"$in": sorted(metrics)},
             "rows.0": {"$exists": True},
         }
-        places = self._heads.find(query, {"run_uuid": 1, **WAITING}, batch_size=BATCH)
+        fields = {"run_uuid": 1, **LATEST_WAITING}
+        places = await self._heads.aggregate([{"$match": query}, {"$project": fields}], batchSize=BATCH)
         for place in await places.to_list():
             points = waiting_latest(place)
             of_run = waiting.setdefault(place["run_uuid"], {})
