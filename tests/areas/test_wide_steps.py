@@ -93,9 +93,15 @@ async def test_few_metrics_and_params_go_the_old_way(store: MongoDBStore) -> Non
     assert await places(store) == []
 
 
-async def test_a_full_place_is_folded_into_blocks(store: MongoDBStore) -> None:
+async def test_a_full_place_is_folded_into_blocks(store: MongoDBStore, commands: CommandRecorder) -> None:
     run_id = await new_run(store)
-    await log(store, run_id, range(2 * ROWS + 3))
+    await log(store, run_id, range(ROWS + 1))
+    with commands.recording() as sent:
+        await log(store, run_id, range(ROWS + 1, ROWS + 2))
+    # It does not fit; then blocks before heads before the place is emptied, and it fits.
+    assert [name for name, _ in sent] == ["update", "update", "find", "insert", "update", "update", "update"]
+    assert [command.get("insert") for _, command in sent if "insert" in command] == ["metrics"]
+    await log(store, run_id, range(ROWS + 2, 2 * ROWS + 3))
     (place,) = await places(store)
     assert (len(place["rows"]), place["folded"]) == (2, 2)
     blocks = store.database.collection(MetricBlockFields)

@@ -39,8 +39,8 @@ KEYS = 2_000
 # What a reader of heads projects besides, to lay the waiting rows over them.
 WAITING = {"keys": 1, "rows": 1}
 
-# An aggregation that is after latest points projects less: of the rows that have a point of each metric, all at
-# one time, only the latest. Mostly that is one row.
+# An aggregation that is after latest points needs less: of the rows that have a point of each metric, all
+# at one time, only the latest. Mostly that is one row.
 _IS_COMPLETE: Document = {
     "$and": [
         {"$isNumber": "$$this.timestamps"},
