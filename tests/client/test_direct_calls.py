@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
+from genesis_flow.areas.metrics import wide
 from genesis_flow.areas.metrics.documents import TAIL_LIMIT
 from genesis_flow.areas.metrics.methods import Metrics
 from genesis_flow.areas.metrics.wide import WIDE_FROM
@@ -208,6 +209,22 @@ def test_a_wide_step_of_a_thread_is_a_command_and_needs_no_loop(
             store.log_batch(run_id, step(number), [], [])
     assert [name for name, _ in sent] == ["update"] * 10
     assert [point.step for point in store.get_metric_history(run_id, "m7")] == list(range(12))
+
+
+def test_wide_steps_of_threads_at_once(blocking_store: MongoDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wide, "ROWS", 5)
+    store, run_id = blocking_store, new_run(blocking_store)
+
+    def log(first: int) -> None:
+        for number in range(first, 40, 8):
+            metrics = [Metric(f"m{index}", number, number, number) for index in range(WIDE_FROM)]
+            store.log_batch(run_id, metrics, [], [])
+            store.log_metric(run_id, Metric("m7", number, number, number))
+
+    assert at_once(*(partial(log, first) for first in range(8))) == [None] * 8
+    for key in ("m0", "m7"):
+        assert [point.step for point in store.get_metric_history(run_id, key)] == list(range(40))
+    assert store.get_run(run_id).data.metrics == {f"m{index}": 39 for index in range(WIDE_FROM)}
 
 
 def test_a_lost_answer_of_a_wide_step_loses_and_doubles_nothing(

@@ -1,8 +1,8 @@
 """Steps of many metrics: one update of a place, in which they wait; see ADR 36.
 
 Round trips: one. Five the first time that metrics which are there come together (what places the run has,
-three for the transaction that makes one, the step), six if another store wrote them. Seven and more
-when the place is full (it is read, its rows go to blocks and heads, it is emptied).
+three for the transaction that makes one, the step), six if another store wrote them. Eight when the place
+is full (the step does not fit; the place is read, its rows go to blocks and heads, it is emptied; the step).
 
 A row is appended to a place with the update that checks whether the run is active, as a point is to a head.
 Rows become part of the blocks and heads of their metrics, in this order, before they leave the place:
@@ -84,8 +84,8 @@ class WideSteps(MetricMemory, Area):
                 if place is None:
                     if not await self._make_place(run_id, keys, places):
                         return False
-                elif len(place["rows"]) >= ROWS:
-                    await fold(self.database, place)
+                elif place["rows"]:
+                    await fold(self.database, place["_id"], at_least=ROWS)
             return True
 
     async def _is_appended(self, run_id: str, metrics: Sequence[Metric], keys: AbstractSet[str]) -> bool:
@@ -96,9 +96,11 @@ class WideSteps(MetricMemory, Area):
         return bool((await heads.update_one(update.query, update.change)).matched_count)
 
     async def _read_places(self, run_id: str) -> list[Document]:
-        """The places of an active run. They are remembered, and no others."""
+        """The places of an active run, with a row only where they are full. They alone are remembered."""
         query = {"_id": places_of(run_id), "active": True, "workspace": current_workspace()}
-        places = await self.database.collection(MetricHeadFields).find(query, batch_size=BATCH).to_list()
+        fields = {"keys": 1, "rows": {"$slice": [ROWS - 1, 1]}}
+        heads = self.database.collection(MetricHeadFields)
+        places = await heads.find(query, fields, batch_size=BATCH).to_list()
         self._remember(run_id, places)
         return places
 
@@ -144,10 +146,12 @@ class WideSteps(MetricMemory, Area):
 
         async def write(session: Session | None) -> Document:
             # The count makes this conflict with a deletion of the run, as new metrics do.
-            run = await runs.find_one_and_update(
-                active(run_id), {"$inc": {"places": 1}}, CHILD_FIELDS, session=session
-            )
-            run = run or await find_active_run(self.database, run_id, session=session)
+            count = {"$inc": {"places": 1}}
+            while not (
+                run := await runs.find_one_and_update(active(run_id), count, CHILD_FIELDS, session=session)
+            ):
+                # Says what is wrong, unless the run was restored just now.
+                await find_active_run(self.database, run_id, session=session)
             place = _new_place(run, keys)
             await heads.insert_one(place, session=session)
             if session is None:
@@ -161,8 +165,9 @@ class WideSteps(MetricMemory, Area):
         try:
             await find_active_run(self.database, run_id)
         except MlflowException:
-            # Nobody can have written to it who was not told so since: who restores the run opens another.
             heads = self.database.collection(MetricHeadFields)
+            await heads.update_one({"_id": place["_id"]}, {"$set": {"active": False}})
+            # Others may have found it, and written to it, in the moment that it was there.
             await heads.delete_one({"_id": place["_id"], "rows": {"$size": 0}})
             raise
 
@@ -183,20 +188,24 @@ def _new_place(run: Document, keys: AbstractSet[str]) -> Document:
     }
 
 
-async def fold(database: Database, place: Document) -> None:
-    """Make the rows of a place part of heads and blocks. Others may do the same, or add rows, meanwhile."""
+async def fold(database: Database, place: str, *, at_least: int = 1) -> None:
+    """Make the rows of a place part of heads and blocks, if it has so many.
+
+    Others may do the same, or add rows, meanwhile. What they add is folded, too; if they are first, all is done.
+    """
     heads = database.collection(MetricHeadFields)
-    this, moved = {"_id": place["_id"], "folded": place["folded"]}, 0
-    found: Document | None = place
+    this: Document = {"_id": place}
+    found, moved = await heads.find_one(this), 0
+    if found is None or len(found["rows"]) < at_least:
+        return
+    this["folded"] = found["folded"]
     while found is not None and len(found["rows"]) > moved:
         await _move(database, found["run_uuid"], found["keys"], found["rows"][moved:])
         moved = len(found["rows"])
         emptied = await heads.update_one(
             {**this, "rows": {"$size": moved}}, {"$set": {"rows": []}, "$inc": {"folded": 1}}
         )
-        if emptied.matched_count:
-            return
-        found = await heads.find_one(this)
+        found = None if emptied.matched_count else await heads.find_one(this)
 
 
 async def settle(database: Database, run_id: str) -> None:
@@ -204,10 +213,8 @@ async def settle(database: Database, run_id: str) -> None:
     heads = database.collection(MetricHeadFields)
     query = {"_id": places_of(run_id), "workspace": current_workspace()}
     async for place in heads.find(query, {"_id": 1}):
-        this = {"_id": place["_id"]}
-        if (found := await heads.find_one(this)) is not None:
-            await fold(database, found)
-        await heads.delete_one({**this, "rows": {"$size": 0}})
+        await fold(database, place["_id"])
+        await heads.delete_one({"_id": place["_id"], "rows": {"$size": 0}})
 
 
 async def _move(database: Database, run_id: str, keys: Sequence[str], rows: Sequence[Document]) -> None:
