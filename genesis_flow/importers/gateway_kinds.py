@@ -24,7 +24,7 @@ BINDING_OF_SCORER = Rows(
     "binding",
     "endpoint_bindings",
     ("resource_id",),
-    columns("endpoint_id T", "created_at I time"),
+    columns("endpoint_id T", "created_at I time", "last_updated_at I updated"),
     "one",
     # Only what registers scorers gives bindings a name.
     where=(("resource_type", "scorer"),),

@@ -136,14 +136,14 @@ def binding(document: Document, display_name: str | None = None) -> GatewayEndpo
 
 def binding_of_scorer(scorer: Document) -> GatewayEndpointBinding:
     """What a scorer says itself of its endpoint."""
-    time = scorer["binding"]["time"]
+    said = scorer["binding"]
     return binding(
         {
-            "endpoint_id": scorer["binding"]["endpoint_id"],
+            "endpoint_id": said["endpoint_id"],
             "resource_type": GatewayResourceType.SCORER.value,
             "resource_id": scorer["_id"],
-            "created_time": time,
-            "last_update_time": time,
+            "created_time": said["time"],
+            "last_update_time": said.get("updated", said["time"]),
         },
         scorer["name"],
     )

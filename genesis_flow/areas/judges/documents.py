@@ -42,7 +42,10 @@ class ScorerFields(Declared):
     versions: list[VersionOfScorer] = Field(description="Its versions, ascending.")
     binding: dict[str, Any] | None = Field(
         default=None,
-        description="`{endpoint_id, time}`: the endpoint that the last version with one was registered with.",
+        description=(
+            "`{endpoint_id, time, updated}`: the endpoint of the last version that was registered with one; "
+            "`updated` only where it was imported with a time of its own."
+        ),
     )
     online: dict[str, Any] | None = Field(
         default=None, description="`{id, sample_rate, filter_string}`: which new traces it scores by itself."
