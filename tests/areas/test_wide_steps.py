@@ -9,6 +9,7 @@ from mlflow.entities import Metric, Param, RunStatus, ViewType
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
+from genesis_flow.areas.metrics import places as metric_places
 from genesis_flow.areas.metrics import wide
 from genesis_flow.areas.metrics.documents import BLOCK_FROM, MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.metrics.places import PLACE, ROWS
@@ -161,6 +162,46 @@ async def test_folds_at_the_same_time_lose_and_double_nothing(store: MongoDBStor
             await check(other, run_id, range(first + 10))
 
 
+async def test_readers_miss_no_point_on_its_way(
+    store: MongoDBStore, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was acknowledged before a reader asks is in its answer, while places are folded and removed."""
+    monkeypatch.setattr(wide, "ROWS", 3)
+    monkeypatch.setattr(metric_places, "BLOCK_FROM", 3)
+    run_id = await new_run(store)
+    await store.log_batch(run_id, step(0), [], [])
+    acknowledged = 0
+
+    async def write(other: MongoDBStore) -> None:
+        nonlocal acknowledged
+        for number in range(1, 120):
+            await other.log_batch(run_id, step(number), [], [])
+            acknowledged = number
+            if number % 10 == 0:
+                await other.update_run_info(run_id, RunStatus.FINISHED, 9, None)
+        acknowledged = -1
+
+    async def read(reads: str) -> None:
+        while (before := acknowledged) >= 0:
+            match reads:
+                case "run":
+                    seen = (await store.get_run(run_id)).data.metrics["m0"]
+                case "history":
+                    steps = await steps_of(store, run_id)
+                    assert steps == list(range(len(steps)))
+                    seen = steps[-1]
+                case _:
+                    found, _ = await store._search_runs(
+                        ["0"], f"metrics.m0 >= {before}", ViewType.ALL, 5, ["metrics.m0"], None
+                    )
+                    seen = found[0].data.metrics["m0"]
+            assert seen >= before
+
+    async with MongoDBStore(store_uri) as other:
+        await asyncio.gather(write(other), *map(read, ("run", "history", "search")))
+    await check(store, run_id, range(120))
+
+
 async def test_writers_at_once_share_a_place(
     store: MongoDBStore, store_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +308,19 @@ async def test_searches_find_runs_with_waiting_steps_by_an_index(
         query for query in queries if query.scans_collection or (query.blocking_sort and query.keys)
     ] == []
     assert "experiment_id: 1, key: 1" in queries[0].plan
+
+
+async def test_places_come_first_by_an_index(store: MongoDBStore) -> None:
+    run_id = await new_run(store)
+    await log(store, run_id, range(3))
+    heads = store.database.everywhere(MetricHeadFields)
+    pipeline = store._with_heads(run_id)[1]["$unionWith"]["pipeline"]
+    assert [head["key"] async for head in await heads.aggregate(pipeline)] == [PLACE, *sorted(NAMES)]
+    async with profiled(store.database) as queries:
+        await (await heads.aggregate(pipeline)).to_list()
+        await store.get_metric_history(run_id, "m1")
+    assert [(query.plan, query.blocking_sort) for query in queries] == [("IXSCAN { _id: 1 }", False)] * 2
+    assert (queries[1].returned, queries[1].documents) == (2, 2)
 
 
 async def test_a_search_without_metrics_asks_for_no_places(

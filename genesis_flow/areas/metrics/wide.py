@@ -191,7 +191,7 @@ def _new_place(run: Document, keys: AbstractSet[str]) -> Document:
 async def fold(database: Database, place: str, *, at_least: int = 1) -> None:
     """Make the rows of a place part of heads and blocks, if it has so many.
 
-    Others may do the same, or add rows, meanwhile. What they add is folded, too; if they are first, all is done.
+    Others may do the same, or add rows, meanwhile: what they add is folded as well.
     """
     heads = database.collection(MetricHeadFields)
     this: Document = {"_id": place}
