@@ -17,10 +17,8 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
-from genesis_flow.areas.metrics import wide
 from genesis_flow.areas.metrics.documents import TAIL_LIMIT
 from genesis_flow.areas.metrics.methods import Metrics
-from genesis_flow.areas.metrics.wide import WIDE_FROM
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.methods import Runs
 from genesis_flow.mongo.clients import owner
@@ -190,58 +188,6 @@ def test_a_loop_that_was_not_told_is_told_by_the_next_thread(
         patched.setattr(store, "_in_portal", None)
         store.set_tag(run_id, RunTag("t", "2"))
     assert store.get_run(run_id).data.tags["t"] == "2"
-
-
-def test_a_wide_step_of_a_thread_is_a_command_and_needs_no_loop(
-    blocking_store: MongoDBStore, commands: CommandRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, run_id = blocking_store, new_run(blocking_store)
-
-    def step(number: int) -> list[Metric]:
-        return [Metric(f"m{index}", number, number, number) for index in range(WIDE_FROM)]
-
-    for number in range(2):
-        store.log_batch(run_id, step(number), [], [])
-
-    def of_loop(*_: Any, **__: Any) -> None:
-        raise AssertionError("the loop was asked")
-
-    with monkeypatch.context() as alone, commands.recording() as sent:
-        alone.setattr(store, "_in_portal", of_loop)
-        for number in range(2, 12):
-            store.log_batch(run_id, step(number), [], [])
-    assert [name for name, _ in sent] == ["update"] * 10
-    assert [point.step for point in store.get_metric_history(run_id, "m7")] == list(range(12))
-
-
-def test_wide_steps_of_threads_at_once(blocking_store: MongoDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wide, "ROWS", 5)
-    store, run_id = blocking_store, new_run(blocking_store)
-
-    def log(first: int) -> None:
-        for number in range(first, 40, 8):
-            metrics = [Metric(f"m{index}", number, number, number) for index in range(WIDE_FROM)]
-            store.log_batch(run_id, metrics, [], [])
-            store.log_metric(run_id, Metric("m7", number, number, number))
-
-    assert at_once(*(partial(log, first) for first in range(8))) == [None] * 8
-    for key in ("m0", "m7"):
-        assert [point.step for point in store.get_metric_history(run_id, key)] == list(range(40))
-    assert store.get_run(run_id).data.metrics == {f"m{index}": 39 for index in range(WIDE_FROM)}
-
-
-def test_a_lost_answer_of_a_wide_step_loses_and_doubles_nothing(
-    blocking_store: MongoDBStore, store_uri: str
-) -> None:
-    store, run_id = blocking_store, new_run(blocking_store)
-    for number in range(4):
-        metrics = [Metric(f"m{index}", number, number, number) for index in range(WIDE_FROM)]
-        if number < 2:
-            store.log_batch(run_id, metrics, [], [])
-        else:
-            with failing(store_uri, "update", times=number, closeConnection=True):
-                store.log_batch(run_id, metrics, [], [])
-    assert [point.step for point in store.get_metric_history(run_id, "m7")] == list(range(4))
 
 
 def test_first_points_of_a_thread_are_those_of_the_loop(
