@@ -12,6 +12,7 @@ from typing import Any
 import bson
 
 from genesis_flow.areas.metrics.documents import SETTLED_POINTS, MetricBlockFields
+from genesis_flow.areas.metrics.heads import take_back_from_erased
 from genesis_flow.areas.metrics.points import columns_of, packed_fields
 from genesis_flow.areas.metrics.settling import Plan, doubles, last_settled, settle_blocks
 from genesis_flow.core.settings import Settings
@@ -104,7 +105,7 @@ class Repacker(AsyncTrackingStore):
         written = [block["_id"] for block in settlement.written]
         run_id = walk.head.partition(SEPARATOR)[0]
         if written:
-            await self._take_back_from_erased(run_id, [], written)
+            await take_back_from_erased(self.database, run_id, [], written)
         await self._tell_imports(run_id, written, [block["_id"] for block in settlement.removed])
         left = [block for block in group if block not in settlement.removed]
         old = [block for block in left if "format" not in block]

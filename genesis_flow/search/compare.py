@@ -38,6 +38,29 @@ def condition(comparator: str, value: Any) -> Any:
     raise MlflowException.invalid_parameter_value(f"Invalid comparator '{comparator}'.")
 
 
+def holds(condition: Any, number: float) -> bool:
+    """Whether a number satisfies a condition, as MongoDB judges; NaN equals itself, and nothing else."""
+    if not isinstance(condition, dict):
+        return _equals(number, condition)
+    ((operator_name, operand),) = condition.items()
+    match operator_name:
+        case "$nin":
+            return not any(_equals(number, each) for each in operand)
+        case "$lt":
+            return bool(number < operand)
+        case "$lte":
+            return bool(number < operand) or _equals(number, operand)
+        case "$gt":
+            return bool(number > operand)
+        case "$gte":
+            return bool(number > operand) or _equals(number, operand)
+    raise ValueError(f"{operator_name} is no condition on a number")
+
+
+def _equals(number: float, other: float | None) -> bool:
+    return other is not None and (number == other or (number != number and other != other))
+
+
 def allow(comparator: str, allowed: Collection[str], what: str) -> None:
     """Refuse a comparator that MLflow has not for ``what``."""
     if comparator not in allowed:

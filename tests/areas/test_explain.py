@@ -148,11 +148,11 @@ async def test_behind_the_last_run_with_a_metric_heads_are_looked_for_and_not_re
 @pytest.mark.parametrize(
     ("asked", "round_trips"),
     [
-        # The last one reads datasets, where the page has any.
+        # The last one reads datasets, where the page has any; the first one steps that wait, of metrics.
         ({}, 3),
-        ({"order_by": ["metrics.accuracy DESC"]}, 4),
+        ({"order_by": ["metrics.accuracy DESC"]}, 5),
         ({"filter_string": "params.lr = '3'"}, 2),
-        ({"filter_string": "metrics.accuracy > 0.99"}, 4),
+        ({"filter_string": "metrics.accuracy > 0.99"}, 5),
     ],
 )
 async def test_round_trips(ours: RunSearch, asked: dict[str, Any], round_trips: int) -> None:

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from genesis_flow.areas.metrics.documents import MetricHeadFields
+from genesis_flow.areas.metrics.places import PLACE
 from genesis_flow.areas.runs import plans
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.filters import parse_filter
@@ -252,9 +253,11 @@ async def test_a_walk_looks_for_few_runs_where_few_that_it_comes_by_match(
         asked = {"filter_string": clause, "order_by": ["metrics.m DESC"], "max_results": size}
         with commands.recording() as sent:
             found = await ids(fresh, ["7"], **asked)
+        (_, waiting), *others = sent
+        assert waiting["pipeline"][0]["$match"]["key"] == PLACE
         return found, [
             f"{command.get(name)} {'by id' if command.get('hint') == '_id_' else ''}".strip()
-            for name, command in sent
+            for name, command in others
         ]
 
     walk = ["latest_metrics", "runs by id"]

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from mlflow.entities import Metric, Param, RunTag
 
 from genesis_flow import MongoDBStore
+from genesis_flow.areas.metrics.wide import WIDE_FROM
 from genesis_flow.cli.look import text
 from genesis_flow.cli.look.reader import Reader
 from genesis_flow.cli.main import cli
@@ -103,6 +104,18 @@ def test_a_run_is_shown(store_uri: str, runs: list[str]) -> None:
     told = run(store_uri, "show", "rate 0.03").stdout
     for part in (runs[1], "first steps", "█▇", "step 299, 300 points", "x?[31m y", "***@host"):
         assert part in told
+
+
+def test_a_run_is_shown_with_the_steps_that_wait(store_uri: str, tmp_path: Path) -> None:
+    store = MongoDBStore(store_uri, tmp_path.as_uri())
+    run_id = store.create_run("0", "me", 1, [], "wide").info.run_id
+    for step in range(5):
+        store.log_batch(run_id, [Metric(f"m{n}", step + n, step, step) for n in range(WIDE_FROM)], [], [])
+    store.log_metric(run_id, Metric("m1", 7.0, 9, 2))
+    store.close()
+    shown = answer(store_uri, "show", run_id)["metrics"]["m1"]
+    assert (shown["step"], shown["value"], shown["points"]) == (4, 5.0, 6)
+    assert [point[0] for point in shown["sample"]] == [0, 1, 2, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

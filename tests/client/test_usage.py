@@ -21,6 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from mlflow.utils.workspace_context import ServerWorkspaceContext
 
 from genesis_flow import MongoDBModelRegistryStore, MongoDBStore
+from genesis_flow.areas.metrics.wide import WIDE_FROM
 from genesis_flow.cli.main import cli
 from genesis_flow.cli.usage import points as points_module
 from genesis_flow.cli.usage.command import since_time
@@ -451,3 +452,14 @@ def test_the_page_of_the_docs_names_every_field(filled: Filled) -> None:
                     yield from fields(inner)
 
     assert set(fields(answer(filled.uri))) - named == set()
+
+
+def test_points_of_steps_that_wait_are_counted(store_uri: str, tmp_path: Path) -> None:
+    store = MongoDBStore(store_uri, tmp_path.as_uri())
+    run_id = store.create_run("0", "ann", MIDNIGHT, [], "wide").info.run_id
+    for step in range(5):
+        store.log_batch(run_id, [Metric(f"m{n}", 0.5, step, step) for n in range(WIDE_FROM)], [], [])
+    store.log_metric(run_id, Metric("m1", 7.0, 9, 2))
+    store.close()
+    totals = answer(store_uri)["totals"]
+    assert (totals["metrics"], totals["points"]) == (WIDE_FROM, 5 * WIDE_FROM + 1)

@@ -2,8 +2,10 @@
 
 import os
 import sqlite3
+import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pymongo
 import pytest
@@ -45,6 +47,23 @@ def test_the_latest_point_counts_where_its_history_was_pruned(store_uri: str, tm
     named = {each.field: (each.source, each.target) for each in found.outcome.differences}
     assert named["latest.value"] == ("0.25", "0.05")
     assert named["latest.step"] == ("500", "19")
+
+
+def test_points_that_wait_to_become_part_of_their_metric_are_compared(store_uri: str, tmp_path: Path) -> None:
+    source = unpack_sql("3.17.2", tmp_path)
+    bring(store_uri, source)
+    with pymongo.MongoClient[dict[str, Any]](store_uri) as client:
+        heads = client.get_default_database()["latest_metrics"]
+        head = next(each for each in heads.find() if len(each["tail"]) > 2)
+        *kept, (time, step, value) = sorted(head["tail"], key=lambda point: (point[1], point[0]))
+        latest = {"step": kept[-1][1], "timestamp": kept[-1][0], "value": kept[-1][2]}
+        heads.update_one({"_id": head["_id"]}, {"$set": {"tail": kept, "latest": latest}})
+        assert check(store_uri, source).exit_code == 1, "a point is missing"
+        row = {"n": 1, "timestamps": time, "steps": step, "values": struct.pack("<d", value)}
+        copied = {name: head[name] for name in ("workspace", "run_uuid", "experiment_id", "active")}
+        place = {"_id": f"{head['run_uuid']}|\t|one", "key": "\t", **copied}
+        heads.insert_one({**place, "keys": [head["key"]], "rows": [row], "folded": 0})
+    assert check(store_uri, source).outcome.differences == []
 
 
 @pytest.mark.parametrize(

@@ -226,3 +226,22 @@ def test_down_writes_the_first_format_and_up_goes_on(old: str) -> None:
 
 def has_step(config: Any, version: str) -> bool:
     return any(step.version == version for step in command.status(config).steps)
+
+
+def test_histories_of_all_workspaces_stay(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked for to take back blocks of a run that is gone is in any workspace."""
+    with closing(MongoDBStore(old, "/tmp/artifacts")) as store:
+        (run,) = store.search_runs(["0"], "", 1)
+        before = list(map(shown, store.get_metric_history(run.info.run_id, "loss")))
+    with database(old) as db:
+        for name in ("runs", "latest_metrics"):
+            db[name].update_many({}, {"$set": {"workspace": "team"}})
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
+    repack(Settings.resolve(old), dry_run=False, blocks_a_second=None, report=lambda done: None)
+    with database(old) as db:
+        assert any(not is_open(block["_id"]) for block in db.metrics.find())
+        for name in ("runs", "latest_metrics"):
+            db[name].update_many({}, {"$set": {"workspace": "default"}})
+    monkeypatch.delenv("MLFLOW_ENABLE_WORKSPACES")
+    with closing(MongoDBStore(old, "/tmp/artifacts")) as store:
+        assert list(map(shown, store.get_metric_history(run.info.run_id, "loss"))) == before

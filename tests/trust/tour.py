@@ -14,6 +14,7 @@ import pymongo
 from pymongo.database import Database
 
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
+from genesis_flow.areas.metrics.places import PLACE, laid_over, waiting_points
 from genesis_flow.areas.metrics.points import Point, distinct, unpack
 from genesis_flow.documents.keys import children_of
 from tests.mongod import unique
@@ -62,7 +63,7 @@ TRAINING = ("experiments", "runs", "metrics", "traces", "logged_models")
 
 # They count updates, and repetitions are updates.
 _COUNTS = dict.fromkeys(
-    ("generation", "tokens_of", "revision", "packed", "metric_keys", "tail", "additions"), 0
+    ("generation", "tokens_of", "revision", "packed", "metric_keys", "places", "tail", "additions"), 0
 )
 _RANDOM = re.compile(
     "|".join(
@@ -95,6 +96,20 @@ def history(database: Database[dict[str, Any]], head: dict[str, Any]) -> list[Po
     return distinct(points)
 
 
+def seen_heads(database: Database[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The heads as readers see them: what waits to become part of them is as good as in their tails."""
+    of_runs: dict[str, list[dict[str, Any]]] = {}
+    for document in database["latest_metrics"].find().sort("_id"):
+        of_runs.setdefault(document["run_uuid"], []).append(document)
+    heads = []
+    for documents in of_runs.values():
+        places = [document for document in documents if document["key"] == PLACE]
+        for head in laid_over(documents):
+            waiting = [point for place in places for point in waiting_points(place, head["key"])]
+            heads.append({**head, "tail": [*head["tail"], *waiting]})
+    return heads
+
+
 def _shown(value: Any) -> str:
     """Of what is encrypted, which is other bytes each time, only how much it is."""
     return f"{len(value)} bytes" if isinstance(value, bytes) else repr(value)
@@ -102,17 +117,18 @@ def _shown(value: Any) -> str:
 
 def contents(client: pymongo.MongoClient[dict[str, Any]], database: str) -> dict[str, list[str]]:
     """What a database holds, with random ids and the present time made the same."""
-    found = {}
+    found, heads = {}, seen_heads(client[database])
     for name in client[database].list_collection_names():
         if name not in ("schema_migrations", "counters", "system.views", "params", "tags", "metrics"):
             documents = client[database][name].find({}, _COUNTS)
+            if name == "latest_metrics":
+                documents = [{**head, **dict.fromkeys(_COUNTS)} for head in heads]
             found[name] = sorted(
                 _RANDOM.sub("*", json.dumps(document, default=_shown, sort_keys=True))
                 for document in documents
             )
     found["histories"] = sorted(
-        _RANDOM.sub("*", json.dumps([head["key"], history(client[database], head)]))
-        for head in client[database]["latest_metrics"].find()
+        _RANDOM.sub("*", json.dumps([head["key"], history(client[database], head)])) for head in heads
     )
     return found
 

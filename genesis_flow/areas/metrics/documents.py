@@ -1,5 +1,7 @@
 """Metrics: a small head for each run and key, packed blocks for the history behind it."""
 
+from datetime import datetime
+
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING
 
@@ -28,13 +30,31 @@ class LatestPoint(BaseModel):
     value: float = Field(description="Value; NaN and infinities as they are.")
 
 
-class MetricHeadFields(Declared):
-    """The latest point of one metric of one run, and the points not yet packed."""
+class WaitingRow(BaseModel):
+    """The points of one step of many metrics; `areas/metrics/places.py` reads it."""
 
-    id: str = Field(alias="_id", description="`run|key`.")
+    n: int = Field(description="Number of points.")
+    timestamps: int | bytes = Field(
+        description="Times, signed 64-bit and little-endian; one number if all are the same."
+    )
+    steps: int | bytes = Field(description="Steps, likewise.")
+    values: bytes = Field(description="Values, IEEE doubles.")
+    keys: bytes | None = Field(
+        default=None,
+        description="Positions in `keys`, unsigned 32-bit; absent if they are the first ones in their order.",
+    )
+
+
+class MetricHeadFields(Declared):
+    """The latest point of one metric of one run, and the points not yet packed.
+
+    Or a place, in which wide steps of a run wait until they become part of heads and blocks (ADR 36).
+    """
+
+    id: str = Field(alias="_id", description="`run|key`; of a place `run|` + tab + `|...`, before all heads.")
     workspace: str = Field(description="Workspace; every query names it.")
     run_uuid: str = Field(description="Its run.")
-    key: str = Field(description="Name of the metric, not escaped.")
+    key: str = Field(description="Name of the metric, not escaped; of a place a tab.")
     experiment_id: int = Field(description="Copy of the run's.")
     start_time: int | None = Field(
         default=None,
@@ -46,8 +66,9 @@ class MetricHeadFields(Declared):
     active: bool = Field(
         description="Copy of the run's lifecycle: one command both checks the run and writes the point."
     )
-    latest: LatestPoint = Field(
-        description="The point with the greatest step, then timestamp, then value; `$max` keeps it."
+    latest: LatestPoint | None = Field(
+        default=None,
+        description="The point with the greatest step, then timestamp, then value; `$max` keeps it.",
     )
     tail: list[tuple[int, int, float]] = Field(
         default_factory=list, description="Points not yet packed: `[timestamp, step, value]`, at most 128."
@@ -57,6 +78,25 @@ class MetricHeadFields(Declared):
         description=(
             "How many times points went to blocks; 0 tells a reader that the tail is the whole history."
         ),
+    )
+
+    keys: list[str] | None = Field(
+        default=None, description="Of a place: its metrics; only ever more, and all with a head."
+    )
+    rows: list[WaitingRow] | None = Field(
+        default=None, description="Of a place: the steps that wait, at most 128."
+    )
+    folded: int | None = Field(
+        default=None, description="Of a place: how many times its rows became part of heads and blocks."
+    )
+    folds: int | None = Field(
+        default=None,
+        description=(
+            "How many times points came to it from a place; such changes tell no new points to followers."
+        ),
+    )
+    written: datetime | None = Field(
+        default=None, description="Of a place: when its last row came, by the server's clock."
     )
 
     class Settings(CollectionSettings):
@@ -106,6 +146,9 @@ class MetricBlockFields(Declared):
     )
     steps: bytes | None = Field(default=None, description="First format: steps, as the timestamps.")
     values: bytes | None = Field(default=None, description="First format: values, IEEE doubles.")
+    folded: bool | None = Field(
+        default=None, description="Whether its points come from a place, where followers saw them first."
+    )
 
     class Settings(CollectionSettings):
         name = "metrics"

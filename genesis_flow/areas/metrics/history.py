@@ -1,18 +1,21 @@
 """Reading metric histories.
 
-Round trips: one (the head) for a history that still fits its tail, two or three with blocks, two more for a
-curve of settled ones; some more when steps are looked for in it. A page reads only the blocks it needs: they
-are ordered by their first timestamp. Reading head before blocks matters: a point on its way from one to the
-other is then seen twice, which is once in a set, and never missed.
+Round trips: one (the head, and what waits before it) for a history that still fits its tail, two or three
+with blocks, two more for a curve of settled ones; some more when steps are looked for in it. A page reads
+only the blocks it needs: they are ordered by their first timestamp. Reading what waits before the head and
+the head before blocks matters: a point on its way from one to the other is then seen twice, which is once in
+a set, and never missed.
 """
 
 import asyncio
+import re
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import chain, islice
 from typing import Any, TypeVar
 
+from bson.regex import Regex
 from mlflow.entities import Metric
 from mlflow.entities.metric import MetricWithRunId
 from mlflow.exceptions import MlflowException
@@ -22,10 +25,12 @@ from genesis_flow.areas.experiments.guards import require_visible_runs
 from genesis_flow.areas.metrics.blocks import in_time
 from genesis_flow.areas.metrics.curves import SettledCurve, WholeCurve, read_curve
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.metrics.places import PLACE, WAITING, place_id, waiting_points
 from genesis_flow.areas.metrics.points import Curve, Point, distinct, history_order, merged
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.memory import collector_paused
 from genesis_flow.documents.keys import head_id
+from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.search.tokens import create_token, parse_token
 
@@ -133,7 +138,7 @@ class MetricHistory(Area):
 
     async def _curve(self, run_id: str, metric_key: str) -> WholeCurve | SettledCurve:
         identity = head_id(run_id, metric_key)
-        tail, has_blocks = await self._tail(identity)
+        tail, has_blocks = await self._tail(run_id, metric_key)
         if not has_blocks:
             return WholeCurve(Curve([], tail))
         return await read_curve(self.database.reading(MetricBlockFields), identity, tail)
@@ -141,7 +146,7 @@ class MetricHistory(Area):
     async def _batches(self, run_id: str, metric_key: str, after: Point | None) -> AsyncIterator[list[Point]]:
         """The history behind ``after`` in order, in pieces, each as soon as no block can add to it."""
         identity = head_id(run_id, metric_key)
-        tail, has_blocks = await self._tail(identity)
+        tail, has_blocks = await self._tail(run_id, metric_key)
         pending = distinct(tail)
         if has_blocks:
             blocks = self.database.reading(MetricBlockFields)
@@ -152,14 +157,27 @@ class MetricHistory(Area):
                 pending = merged(pending[ready:], points)
         yield _behind(pending, after)
 
-    async def _tail(self, identity: str) -> tuple[list[Point], bool]:
+    async def _tail(self, run_id: str, metric_key: str) -> tuple[list[Point], bool]:
         """The points that are not packed, and whether others are."""
-        head = await self.database.reading(MetricHeadFields).find_one(
-            {"_id": identity}, {"tail": 1, "packed": 1}
+        query: dict[str, Any] = {"_id": head_id(run_id, metric_key)}
+        if not self.database.documents.portable:
+            # One walk along the index, which comes by places first: branches of an $or have no order.
+            query = {
+                "_id": {"$in": [Regex("^" + re.escape(place_id(run_id, ""))), query["_id"]]},
+                "$or": [{"key": metric_key}, {"keys": metric_key}],
+            }
+        found = self.database.reading(MetricHeadFields).find(
+            query, {"key": 1, "tail": 1, "packed": 1, **WAITING}, sort=[("_id", 1)], batch_size=BATCH
         )
-        if head is None:
-            return [], False
-        return [(int(time), int(step), value) for time, step, value in head["tail"]], bool(head["packed"])
+        points: list[Point] = []
+        has_blocks = False
+        for document in await found.to_list():
+            if document["key"] == PLACE:
+                points += waiting_points(document, metric_key)
+            else:
+                points += [(int(time), int(step), value) for time, step, value in document["tail"]]
+                has_blocks = bool(document["packed"])
+        return points, has_blocks
 
 
 def evenly(points: Sequence[T], count: int) -> Sequence[T]:

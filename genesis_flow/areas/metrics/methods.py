@@ -1,9 +1,9 @@
 """Logging metrics, and batches of metrics, params and tags.
 
 Round trips: log_metric one. log_batch with params and tags alone, or with points of one known metric: one;
-with more metrics two (the points and the commit). The first time that metrics of a run appear three (the run,
-the heads, the commit), if this store has made the run and written none of them; else four to six. Blocking
-callers send the ways of one command and of three themselves.
+with more metrics two (the points and the commit), with many and nothing else one (``wide.py``). The first
+time that metrics of a run appear three (the run, the heads, the commit), if this store has made the run and
+written none of them; else four to six. Blocking callers send the ways of one command and of three themselves.
 Metrics that name a logged model: two more, one before (is the model there) and one behind (its points).
 
 A point is appended to the tail of its metric's head, which also keeps the latest point and a copy of
@@ -21,18 +21,27 @@ from mlflow.exceptions import MlflowException
 from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from genesis_flow.areas.experiments.guards import CHILD_FIELDS, STAYS, active, find_active_run
+from genesis_flow.areas.experiments.guards import CHILD_FIELDS, active, find_active_run, find_run
 from genesis_flow.areas.logged_models.metrics import experiments_of_models, write_model_metrics
 from genesis_flow.areas.metrics.documents import (
     BLOCK_FROM,
-    SETTLE_EVERY,
-    TAIL_LIMIT,
     MetricBlockFields,
     MetricHeadFields,
 )
-from genesis_flow.areas.metrics.points import Point, distinct, latest, pack
-from genesis_flow.areas.metrics.remembered import MetricMemory
-from genesis_flow.areas.metrics.settling import settle
+from genesis_flow.areas.metrics.heads import (
+    LAST_OF_TAIL,
+    Points,
+    append,
+    appends,
+    blocks_of,
+    may_settle,
+    new_heads,
+    of_run,
+    take_back_from_erased,
+    tidy,
+)
+from genesis_flow.areas.metrics.points import distinct
+from genesis_flow.areas.metrics.wide import WideSteps, fold_all
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.params_tags import param_update, refuse_changed_params, tag_update, within_limit
 from genesis_flow.compat.validation import (
@@ -47,17 +56,12 @@ from genesis_flow.documents.keys import head_id
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.connection import Session
 from genesis_flow.mongo.direct import OneTransaction, OneUpdate, direct
-from genesis_flow.mongo.operation import Area, is_repetition, mutation
-from genesis_flow.mongo.scoping import current_workspace
+from genesis_flow.mongo.operation import Area, is_repetition, long_mutation, mutation
 from genesis_flow.mongo.waiting import meanwhile
 from genesis_flow.mongo.writes import only_duplicates
 
-_FULL = f"tail.{TAIL_LIMIT - 1}"
 
-Points = dict[str, list[Point]]
-
-
-class Metrics(MetricMemory, Area):
+class Metrics(WideSteps, Area):
     @property
     def _metric_heads(self) -> Collection:
         return self.database.collection(MetricHeadFields)
@@ -74,7 +78,7 @@ class Metrics(MetricMemory, Area):
             return None
         if self._known_metrics.has_none(run_id, points):
             return self._first_points(run_id, points, [], [])
-        ((query, change),) = _appends(run_id, points)
+        ((query, change),) = appends(run_id, points)
         return OneUpdate(MetricHeadFields, query, change)
 
     def _first_points(
@@ -82,15 +86,15 @@ class Metrics(MetricMemory, Area):
     ) -> OneTransaction | None:
         """What logs the first points of metrics of a run that this store has made."""
         database = self.last_opened
-        if database is None or not database.has_transactions or _blocks(run_id, points):
+        if database is None or not database.has_transactions or blocks_of(run_id, points):
             return None
         conditions, change = _run_change(params, tags, new_metrics=len(points))
-        heads = _new_heads(run_id, points, points)
+        heads = new_heads(run_id, points, points)
         return OneTransaction(
             OneUpdate(RunFields, {**active(run_id), **conditions}, change),
             CHILD_FIELDS,
             MetricHeadFields,
-            lambda run: _of_run(heads, run),
+            lambda run: of_run(heads, run),
             lambda: self._known_metrics.add(run_id, points),
         )
 
@@ -106,7 +110,7 @@ class Metrics(MetricMemory, Area):
             raise
         models = await experiments_of_models(self.database, [metric])
         points = _by_key([metric])
-        (update,) = _appends(run_id, points)
+        (update,) = appends(run_id, points)
         if self._known_metrics.has_none(run_id, points) or not (
             await self.database.joined(MetricHeadFields).update_one(*update)
         ):
@@ -121,14 +125,19 @@ class Metrics(MetricMemory, Area):
         params: Sequence[Param] = (),
         tags: Sequence[RunTag] = (),
     ) -> OneUpdate | OneTransaction | None:
-        """What logs a batch, if it is of params and tags alone or has first points and no others."""
+        """What logs a batch of params and tags alone, of first points and no others, or a wide step."""
         # Before all is validated, which is done anew for what is left to the loop.
-        keys = {metric.key for metric in metrics}
-        if keys and not self._known_metrics.has_none(run_id, keys):
+        keys = dict.fromkeys(metric.key for metric in metrics).keys()
+        is_wide = not params and not tags and self._is_wide(run_id, keys, len(metrics))
+        if keys and not is_wide and not self._known_metrics.has_none(run_id, keys):
             return None
         if any(metric.model_id is not None for metric in metrics):
             return None
+        if is_wide and self._known_places.having(run_id, keys) is None:
+            return None
         metrics, params, tags = self._valid_batch(run_id, metrics, params, tags)
+        if is_wide:
+            return self._append_to_place(run_id, metrics, keys)
         if points := _by_key(metrics):
             return self._first_points(run_id, points, params, tags)
         conditions, change = _run_change(params, tags, new_metrics=0)
@@ -159,6 +168,10 @@ class Metrics(MetricMemory, Area):
         """Log metrics, params and tags of a run at once: all or, where there are transactions, none."""
         metrics, params, tags = self._valid_batch(run_id, metrics, params, tags)
         models = await experiments_of_models(self.database, metrics)
+        keys = dict.fromkeys(metric.key for metric in metrics).keys()
+        is_wide = not (models or params or tags) and self._is_wide(run_id, keys, len(metrics))
+        if is_wide and await self._log_step(run_id, metrics, keys):
+            return
         points = _by_key(metrics)
         small = all(len(each) < BLOCK_FROM for each in points.values())
         known = self._known_metrics.has_all(run_id, points)
@@ -167,9 +180,15 @@ class Metrics(MetricMemory, Area):
             await self._log_batch(run_id, points, params, tags)
         await write_model_metrics(self.database, run_id, metrics, models)
 
+    @long_mutation
+    async def _fold_wide_steps(self, run_id: str) -> None:
+        """Make the wide steps of a run that wait part of its metrics, as the end of the run does."""
+        await find_run(self.database, run_id, {"_id": 1})
+        await fold_all(self.database, run_id)
+
     async def _append_to_known(self, run_id: str, points: Points) -> bool:
         """Append to heads that are believed to be there; False, and nothing written, if one is not."""
-        updates = [UpdateOne(query, change) for query, change in _appends(run_id, points)]
+        updates = [UpdateOne(query, change) for query, change in appends(run_id, points)]
 
         async def write(session: Session | None) -> bool:
             result = await self._metric_heads.bulk_write(updates, ordered=False, session=session)
@@ -210,12 +229,12 @@ class Metrics(MetricMemory, Area):
                     are_new = False
                 except MlflowException:
                     if alone:
-                        blocks = [block["_id"] for block in _blocks(run_id, points)]
-                        await self._take_back_from_erased(run_id, points, blocks)
+                        blocks = [block["_id"] for block in blocks_of(run_id, points)]
+                        await take_back_from_erased(self.database, run_id, points, blocks)
                     raise
             self._known_metrics.add(run_id, points)
         for key in due:
-            await self._tidy(run_id, key)
+            await tidy(self.database, run_id, key)
 
     async def _heads_of(
         self, run_id: str, keys: Iterable[str], session: Session | None
@@ -223,7 +242,7 @@ class Metrics(MetricMemory, Area):
         """The heads of metrics that are there, with a tail only where it is full."""
         return await self._metric_heads.find(
             {"_id": {"$in": [head_id(run_id, key) for key in keys]}},
-            {"key": 1, "active": 1, "packed": 1, "tail": {"$slice": [TAIL_LIMIT - 1, 1]}},
+            {"key": 1, "active": 1, "packed": 1, "tail": LAST_OF_TAIL},
             session=session,
         ).to_list()
 
@@ -248,11 +267,11 @@ class Metrics(MetricMemory, Area):
         if params or tags or new:
             run, heads = await meanwhile(
                 self._write_run(run_id, params, tags, new_metrics=len(new), session=session),
-                lambda: _new_heads(run_id, points, new),
+                lambda: new_heads(run_id, points, new),
             )
         elif not all(known.values()):
             run = await find_active_run(self.database, run_id, session=session)
-        if blocks := _blocks(run_id, points):
+        if blocks := blocks_of(run_id, points):
             await self._metric_blocks.bulk_write(
                 [ReplaceOne({"_id": block["_id"]}, block, upsert=True) for block in blocks],
                 ordered=False,
@@ -260,7 +279,7 @@ class Metrics(MetricMemory, Area):
             )
         if new:
             try:
-                await self._metric_heads.insert_many(_of_run(heads, run), ordered=False, session=session)
+                await self._metric_heads.insert_many(of_run(heads, run), ordered=False, session=session)
             finally:
                 # Without a transaction the run may have been deleted meanwhile, and its heads with it.
                 if session is None:
@@ -269,7 +288,7 @@ class Metrics(MetricMemory, Area):
             updates = [
                 UpdateOne(
                     {"_id": head_id(run_id, key), "active": is_active},
-                    _append(points[key], heal=not is_active),
+                    append(points[key], heal=not is_active),
                 )
                 for key, is_active in known.items()
             ]
@@ -280,7 +299,7 @@ class Metrics(MetricMemory, Area):
             head["key"]
             for head in heads_before
             if head["tail"]
-            or (len(points[head["key"]]) >= BLOCK_FROM and (head["packed"] + 1) % SETTLE_EVERY == 0)
+            or (len(points[head["key"]]) >= BLOCK_FROM and may_settle(head["key"], head["packed"] + 1))
         ]
 
     async def _write_run(
@@ -315,43 +334,6 @@ class Metrics(MetricMemory, Area):
             ids = [head_id(run_id, key) for key in keys]
             await self._metric_heads.update_many({"_id": {"$in": ids}}, {"$set": {"active": False}})
             raise
-
-    async def _take_back_from_erased(self, run_id: str, keys: Iterable[str], blocks: list[str]) -> None:
-        """Remove what was written to a run that was deleted for good meanwhile, or is being deleted so."""
-        stays = await self.database.collection(RunFields).find_one({"_id": run_id, **STAYS}, {"_id": 1})
-        if stays is None:
-            heads = [head_id(run_id, key) for key in keys]
-            await self._metric_heads.delete_many({"_id": {"$in": heads}})
-            await self._metric_blocks.delete_many({"_id": {"$in": blocks}})
-
-    async def _tidy(self, run_id: str, key: str) -> None:
-        """Move a full tail into a block, and blocks that have become many to settled ones."""
-        identity = head_id(run_id, key)
-        head = await self._metric_heads.find_one({"_id": identity}, {"tail": 1, "packed": 1})
-        if head is None:
-            return
-        packed = head["packed"]
-        if len(head["tail"]) >= TAIL_LIMIT:
-            await self._pack_tail(run_id, key, head)
-            packed += 1
-        if packed % SETTLE_EVERY == 0 and not self.settings.portable:
-            settled = await settle(self._metric_blocks, identity)
-            if settled.written:
-                await self._take_back_from_erased(run_id, [], [block["_id"] for block in settled.written])
-
-    async def _pack_tail(self, run_id: str, key: str, head: dict[str, Any]) -> None:
-        """Move a tail into a block. First the block, then the tail: a crash between leaves both."""
-        block = pack(run_id, key, [(t, s, v) for t, s, v in head["tail"]])
-        await self._metric_blocks.replace_one({"_id": block["_id"]}, block, upsert=True)
-        # Tails only grow until they are packed: the same count of both is the tail that was read.
-        unchanged = {
-            "_id": head["_id"],
-            "packed": head["packed"],
-            "tail": {"$size": len(head["tail"])},
-        }
-        packed = await self._metric_heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
-        if not packed.matched_count:  # another client was first, or there is no head any more
-            await self._take_back_from_erased(run_id, [], [block["_id"]])
 
 
 def _run_change(
@@ -416,67 +398,3 @@ def _by_key(metrics: list[Metric]) -> Points:
         else:
             known.append(point)
     return {key: distinct(each) if len(each) > 1 else each for key, each in points.items()}
-
-
-def _appends(run_id: str, points: Points) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Updates that match only heads of an active run whose tails have room."""
-    return [
-        (
-            {
-                "_id": head_id(run_id, key),
-                "active": True,
-                "workspace": current_workspace(),
-                _FULL: {"$exists": False},
-            },
-            _append(each),
-        )
-        for key, each in points.items()
-    ]
-
-
-def _append(points: list[Point], *, heal: bool = False) -> dict[str, Any]:
-    """Add points to a head; ``heal`` when the run was found active, whatever its head says."""
-    change: dict[str, Any] = {"$max": {"latest": latest(points)}}
-    if len(points) >= BLOCK_FROM:
-        change["$inc"] = {"packed": 1}
-    else:
-        change["$addToSet"] = {"tail": {"$each": [list(point) for point in points]}}
-    if heal:
-        change["$set"] = {"active": True}
-    return change
-
-
-def _blocks(run_id: str, points: Points) -> list[dict[str, Any]]:
-    """The blocks of a batch: metrics with so many points that they do not go to a tail."""
-    return [pack(run_id, key, each) for key, each in points.items() if len(each) >= BLOCK_FROM]
-
-
-def _new_heads(run_id: str, points: Points, keys: Iterable[str]) -> list[dict[str, Any]]:
-    """Heads of new metrics, but for what they copy from their run."""
-    workspace = current_workspace()
-    heads = []
-    for key in keys:
-        each = points[key]
-        packed = len(each) >= BLOCK_FROM
-        heads.append(
-            {
-                "_id": head_id(run_id, key),
-                "workspace": workspace,
-                "run_uuid": run_id,
-                "key": key,
-                "experiment_id": None,
-                "start_time": None,
-                "active": True,
-                "latest": latest(each),
-                "tail": [] if packed else [list(point) for point in each],
-                "packed": int(packed),
-            }
-        )
-    return heads
-
-
-def _of_run(heads: list[dict[str, Any]], run: dict[str, Any]) -> list[dict[str, Any]]:
-    """New heads with what they copy from their run."""
-    for head in heads:
-        head |= {"experiment_id": run["experiment_id"], "start_time": run.get("start_time")}
-    return heads

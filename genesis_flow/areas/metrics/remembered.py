@@ -1,4 +1,4 @@
-"""Which metrics of a run a store has written, so that the next points take fewer commands.
+"""What a store has written of a run, and where its wide steps wait, so that the next take fewer commands.
 
 Other clients write runs and delete them, too, so it is only ever a guess, which the commands that rely on it
 check.
@@ -6,8 +6,10 @@ check.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from genesis_flow.core.settings import Settings
 from genesis_flow.mongo.operation import Area
@@ -75,9 +77,58 @@ class KnownMetrics:
                 self._remembered -= self._runs.popitem(last=False)[1].size
 
 
+class KnownPlace(NamedTuple):
+    """A place for wide steps, and which position there each of its metrics has."""
+
+    id: str
+    indexes: dict[str, int]
+
+
+class KnownPlaces:
+    """The places of the runs that were written last, by workspace.
+
+    A place only gets more metrics, and its id is given once: a position that is known stays right.
+    """
+
+    def __init__(self, size: int = _REMEMBERED) -> None:
+        self._size = size
+        self._runs: OrderedDict[tuple[str, str], tuple[KnownPlace, ...]] = OrderedDict()
+        self._remembered = 0
+        self._lock = threading.Lock()
+
+    def having(self, run_id: str, keys: AbstractSet[str]) -> KnownPlace | None:
+        """A place of the run that has all of these metrics."""
+        for place in self._runs.get((current_workspace(), run_id), ()):
+            if place.indexes.keys() >= keys:
+                return place
+        return None
+
+    def replace(self, run_id: str, places: Iterable[KnownPlace]) -> None:
+        """These are the places of the run now, as far as they are known."""
+        of_run = (current_workspace(), run_id)
+        with self._lock:
+            self._remembered -= _size_of(self._runs.pop(of_run, ()))
+            self._runs[of_run] = tuple(places)
+            self._remembered += _size_of(self._runs[of_run])
+            while self._remembered > self._size and len(self._runs) > 1:
+                self._remembered -= _size_of(self._runs.popitem(last=False)[1])
+
+    def forget(self, run_id: str) -> None:
+        with self._lock:
+            self._remembered -= _size_of(self._runs.pop((current_workspace(), run_id), ()))
+
+    def __len__(self) -> int:
+        return self._remembered
+
+
+def _size_of(places: tuple[KnownPlace, ...]) -> int:
+    return sum(len(place.indexes) + 1 for place in places)
+
+
 class MetricMemory(Area):
     """The base of areas that write metrics or make runs: one store is all of them, and remembers for all."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._known_metrics = KnownMetrics()
+        self._known_places = KnownPlaces()

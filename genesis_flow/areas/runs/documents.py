@@ -52,12 +52,17 @@ class RunFields(Declared):
         default=0,
         description="How many metrics it has; `areas/metrics/methods.py` says why it is counted.",
     )
+    places: int | None = Field(
+        default=None,
+        description="How many places its wide steps got; without any, its end has nothing to fold; ADR 36.",
+    )
     erasing: bool | None = Field(
         default=None, description="Set while it is deleted for good: it cannot be restored any more; ADR 18."
     )
 
     class Settings(CollectionSettings):
         name = "runs"
+        derived = ("places",)
         shard = ShardKey("_id", "A run is written by its id alone, in every call of a training.")
         refers = {
             "experiment_id": "experiments",

@@ -1,8 +1,8 @@
 """Runs: create, read, update, delete, restore.
 
 Round trips: create two (the insert, the experiment), the first in an experiment three; get one (the run and
-its metric heads), another only if the run has dataset inputs; update one. Delete and restore change the run
-and its metric heads together.
+its metric heads), another only if the run has dataset inputs; update one, and more at the end of a run with
+wide steps, which are folded then. Delete and restore change the run and its metric heads together.
 
 A run is there before its experiment is looked at, and goes again if that is not active: so either the
 deletion of an experiment finds the run, or the run finds the deletion.
@@ -35,7 +35,9 @@ from genesis_flow.areas.experiments.guards import (
     refuse_unknown_run,
 )
 from genesis_flow.areas.metrics.documents import MetricHeadFields
+from genesis_flow.areas.metrics.places import WAITING, laid_over
 from genesis_flow.areas.metrics.remembered import MetricMemory
+from genesis_flow.areas.metrics.wide import fold_all
 from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.writing.closure import erase_assessments_of_runs
@@ -57,7 +59,7 @@ ARTIFACTS_FOLDER = "artifacts"
 # More experiments than this are not remembered.
 _EXPERIMENTS = 10_000
 _EXPERIMENT = {"lifecycle_stage": 1, "artifact_location": 1}
-_LATEST = {"key": 1, "latest": 1}
+_LATEST = {"key": 1, "latest": 1, **WAITING}
 
 
 class Runs(MetricMemory, Area):
@@ -173,7 +175,7 @@ class Runs(MetricMemory, Area):
             heads = self.database.collection(MetricHeadFields)
             cursor = heads.find({"_id": children_of(run_id)}, _LATEST, batch_size=BATCH)
             run, metrics = await asyncio.gather(find_run(self.database, run_id), cursor.to_list())
-            return run, metrics
+            return run, laid_over(metrics)
         rows = await self._runs.aggregate(self._with_heads(run_id), batchSize=BATCH)
         run, metrics = _apart(run_id, await rows.to_list())
         if run is None:
@@ -186,7 +188,12 @@ class Runs(MetricMemory, Area):
         No $lookup: its result is one document, which must not be larger than 16 MB.
         """
         heads = self.database.collection(MetricHeadFields).name
-        of_run = [{"$match": {"_id": children_of(run_id)}}, {"$project": _LATEST}]
+        # In the order of the index, which begins with what waits to become part of the others.
+        of_run: list[dict[str, Any]] = [
+            {"$match": {"_id": children_of(run_id)}},
+            {"$sort": {"_id": 1}},
+            {"$project": _LATEST},
+        ]
         return [
             {"$match": scoped({"_id": run_id})},
             {"$unionWith": {"coll": heads, "pipeline": of_run}},
@@ -214,7 +221,11 @@ class Runs(MetricMemory, Area):
             active(run_id), {"$set": change}, _INFO, return_document=ReturnDocument.AFTER
         )
         # Not matched: not there or not active, and the read says which.
-        return run_info_entity(run or await find_active_run(self.database, run_id, _INFO))
+        run = run or await find_active_run(self.database, run_id, _INFO)
+        if run.get("places") and RunStatus.is_terminated(RunStatus.from_string(run["status"])):
+            await fold_all(self.database, run_id)
+            self._known_places.forget(run_id)
+        return run_info_entity(run)
 
     @mutation
     async def delete_run(self, run_id: str) -> None:
@@ -262,7 +273,7 @@ def _apart(
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """A run and its heads, which come in one list; the run first by MongoDB's habit, not by its word."""
     run = next((each for each in documents if each["_id"] == run_id), None)
-    return run, [each for each in documents if each["_id"] != run_id]
+    return run, laid_over(each for each in documents if each["_id"] != run_id)
 
 
 def _with_name(tags: list[RunTag] | None, run_name: str | None) -> list[RunTag]:

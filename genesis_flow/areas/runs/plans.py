@@ -12,6 +12,9 @@ satisfy it, D among those is cheapest whatever the order is. When many do, A and
 check each chunk, one read for each metric. Likewise B asks whether no more runs than a page has satisfy the
 conditions on params, tags and attributes; and whether few do, once few of those that it came by did, or its
 walk has become a long one.
+
+A search that names metrics first asks which runs have points of them that wait to become part of their heads
+(ADR 36): one read along the index of the heads. Those are few, left out of the plan, and judged apart.
 """
 
 import asyncio
@@ -20,12 +23,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from genesis_flow.areas.metrics.places import LATEST_WAITING, PLACE, later, waiting_latest
+from genesis_flow.areas.metrics.points import Point, step_order
 from genesis_flow.areas.runs.filters import RunFilter
 from genesis_flow.areas.runs.order import NEWEST_FIRST
 from genesis_flow.documents.keys import head_id
-from genesis_flow.documents.plain import Document, value_at
+from genesis_flow.documents.plain import Document, portions, value_at
 from genesis_flow.documents.portable import PortableCollection
 from genesis_flow.mongo.binding import BATCH, Collection
+from genesis_flow.search.compare import holds
 from genesis_flow.search.memory import LONGEST_PIPELINE_ORDER, Position, first_positions, top_pipeline
 from genesis_flow.search.order import (
     MISSING_RANK,
@@ -102,13 +108,49 @@ class RunFinder:
         self._runs = runs
         self._heads = heads
         self._question = question
-        self._match = all_of(question.match, *question.filter.run_conditions)
+        self._match = self._match_of_all = all_of(question.match, *question.filter.run_conditions)
+        # The latest waiting points of the metrics in question, by run; no index has them yet.
+        self._waiting: dict[str, dict[str, Point]] = {}
         # Of a walk along a metric: the heads so far, and those whose runs match.
         self._walked = self._matching = 0
         self._has_looked_for_few = not question.filter.run_conditions
 
     async def first(self, after: Position | None, limit: int) -> list[Found]:
         """The first ``limit`` runs behind ``after``, in order."""
+        self._waiting, self._match = await self._find_waiting(), self._match_of_all
+        if not self._waiting:
+            return await self._first_settled(after, limit)
+        rows = await self._keys_of(sorted(self._waiting))
+        apart = await self._pick(rows, self._question.filter.metric_conditions, after, limit)
+        self._match = all_of(self._match, {"_id": {"$nin": sorted(self._waiting)}})
+        found = {each.run_id: each for each in [*apart, *await self._first_settled(after, limit)]}
+        positions = first_positions(
+            self._question.order, [each.position for each in found.values()], None, limit
+        )
+        return [found[position[-1]] for position in positions]
+
+    async def _find_waiting(self) -> dict[str, dict[str, Point]]:
+        metrics = {key.field for key in self._question.order if key.kind is Kind.METRIC}
+        metrics |= self._question.filter.metric_conditions.keys()
+        if not metrics or isinstance(self._heads, PortableCollection):  # whose stores have no places
+            return {}
+        waiting: dict[str, dict[str, Point]] = {}
+        query = {
+            "experiment_id": {"$in": self._question.experiment_ids},
+            "key": PLACE,
+            "keys": {"$in": sorted(metrics)},
+            "rows.0": {"$exists": True},
+        }
+        fields = {"run_uuid": 1, **LATEST_WAITING}
+        places = await self._heads.aggregate([{"$match": query}, {"$project": fields}], batchSize=BATCH)
+        for place in await places.to_list():
+            points = waiting_latest(place)
+            of_run = waiting.setdefault(place["run_uuid"], {})
+            for key in metrics & points.keys():
+                of_run[key] = max(of_run.get(key, points[key]), points[key], key=step_order)
+        return waiting
+
+    async def _first_settled(self, after: Position | None, limit: int) -> list[Found]:
         order = self._question.order
         by_metric = order[0] if order[0].kind is Kind.METRIC and list(order[1:]) == [NEWEST_FIRST] else None
         candidates, conditions = await self._candidates(by_metric)
@@ -184,10 +226,13 @@ class RunFinder:
         return {"_id": 1, **dict.fromkeys(fields, 1)}
 
     def _heads_with(self, key: str) -> Document:
-        return {"experiment_id": {"$in": self._question.experiment_ids}, "key": key}
+        others = {"run_uuid": {"$nin": sorted(self._waiting)}} if self._waiting else {}
+        return {"experiment_id": {"$in": self._question.experiment_ids}, "key": key, **others}
 
     async def _values(self, key: str, conditions: list[Document], run_ids: list[str]) -> dict[str, float]:
         """The latest values of a metric that satisfy ``conditions``, by run."""
+        if self._waiting.keys() & run_ids:
+            return await self._values_of_waiting(key, conditions, run_ids)
         if not run_ids:
             return {}
         which = self._heads_with(key)
@@ -197,6 +242,25 @@ class RunFinder:
             all_of(which, *conditions), {"_id": 0, "run_uuid": 1, VALUE: 1}, batch_size=BATCH
         )
         return {head["run_uuid"]: head["latest"]["value"] for head in await heads.to_list()}
+
+    async def _values_of_waiting(
+        self, key: str, conditions: list[Document], run_ids: list[str]
+    ) -> dict[str, float]:
+        """As ``_values``, of runs some of whose points no head has yet."""
+        values: dict[str, float] = {}
+        for portion in portions(run_ids):
+            which = {"_id": {"$in": [head_id(run_id, key) for run_id in portion]}}
+            heads = self._heads.find(which, {"_id": 0, "run_uuid": 1, "latest": 1}, batch_size=BATCH)
+            for head in await heads.to_list():
+                run_id, top = head["run_uuid"], head["latest"]
+                if (point := self._waiting[run_id].get(key)) is not None:
+                    top = later(top, point)
+                values[run_id] = top["value"]
+        return {
+            run_id: value
+            for run_id, value in values.items()
+            if all(holds(condition[VALUE], value) for condition in conditions)
+        }
 
     async def _satisfying(self, run_ids: list[str], conditions: Conditions) -> list[str]:
         """The runs among ``run_ids`` that satisfy all metric conditions, in the same order."""

@@ -7,12 +7,14 @@ for their datasets if any has inputs.
 
 import asyncio
 import re
+from typing import Any
 
 from bson.regex import Regex
 from mlflow.entities import LifecycleStage, Run
 
 from genesis_flow.areas.experiments.guards import validate_max_results
 from genesis_flow.areas.metrics.documents import MetricHeadFields
+from genesis_flow.areas.metrics.places import LATEST_WAITING, PLACE, laid_over
 from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.filters import parse_filter
@@ -98,23 +100,31 @@ class RunSearch(Area):
         self, runs: dict[str, Document]
     ) -> tuple[dict[str, list[Document]], dict[str, Document]]:
         if not any(run.get("inputs") for run in runs.values()):
-            return await self._heads(list(runs)), {}
-        return await asyncio.gather(self._heads(list(runs)), self._datasets(list(runs.values())))
+            return await self._heads(runs), {}
+        return await asyncio.gather(self._heads(runs), self._datasets(list(runs.values())))
 
-    async def _heads(self, run_ids: list[str]) -> dict[str, list[Document]]:
+    async def _heads(self, runs: dict[str, Document]) -> dict[str, list[Document]]:
         """The metric heads of runs. A prefix of ``_id`` is a range of its index, however many runs."""
         heads = self.database.reading(MetricHeadFields)
         by_run: dict[str, list[Document]] = {}
-        for portion in portions(run_ids):
+        for portion in portions(list(runs)):
             query: Document = {"run_uuid": {"$in": portion}}
             if not self.database.documents.portable:
                 # Not re.compile: its Unicode flag would make the server walk the whole index.
                 query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in portion]}}
-            projection = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1}
+            projection: Document = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1}
+            if not any(runs[run_id].get("places") for run_id in portion):
+                query = {**query, "key": {"$ne": PLACE}}  # one that is made only now
+                found: Any = heads.find(query, projection, batch_size=BATCH)
+            else:
+                # In the order of the index, which begins with what waits to become part of the other heads.
+                ordered = [{"$match": query}, {"$sort": {"_id": 1}}]
+                waiting = {"$project": {**projection, **LATEST_WAITING}}
+                found = await heads.aggregate([*ordered, waiting], batchSize=BATCH)
             # Not one by one: there are some for each run, and each would be awaited.
-            for head in await heads.find(query, projection, batch_size=BATCH).to_list():
+            for head in await found.to_list():
                 by_run.setdefault(head["run_uuid"], []).append(head)
-        return by_run
+        return {run_id: laid_over(documents) for run_id, documents in by_run.items()}
 
     async def _datasets(self, runs: list[Document]) -> dict[str, Document]:
         used = {dataset["id"] for run in runs for dataset in run.get("inputs") or []}

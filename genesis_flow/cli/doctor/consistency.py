@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from genesis_flow.areas.evaluation.documents import DatasetRecordFields, EvaluationDatasetFields
 from genesis_flow.areas.logged_models.documents import LoggedModelFields, ModelMetricFields
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.metrics.places import PLACE
 from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields, version_id
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, SpanPayloadFields, TraceFields
@@ -90,11 +91,13 @@ def _key(identity: str) -> str:
 async def _heads(database: Database) -> AsyncIterator[Inconsistency]:
     runs = _Parents(_by_id(database, RunFields, ()))
     name = MetricHeadFields.Settings.name
-    async for head in _by_id(database, MetricHeadFields, ("run_uuid", "latest", "tail")):
+    async for head in _by_id(database, MetricHeadFields, ("run_uuid", "key", "latest", "tail")):
         if await runs.of(head["run_uuid"]) is None:
             yield Inconsistency(
                 name, head["_id"], "belongs to a run that is not there", _REMOVABLE, visible=False
             )
+            continue
+        if head["key"] == PLACE:
             continue
         latest = head["latest"]
         if any((step, time) > (latest["step"], latest["timestamp"]) for time, step, _ in head["tail"]):

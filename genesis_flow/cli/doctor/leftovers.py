@@ -6,6 +6,7 @@ again; nothing is guessed. Versions of a model that is gone cannot be reached an
 
 import dataclasses
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -18,6 +19,7 @@ from genesis_flow.areas.experiments.guards import ACTIVE, DELETED, ERASED
 from genesis_flow.areas.issues.counts import COUNT_ANEW, KIND, TRACES_BY_ISSUE
 from genesis_flow.areas.issues.documents import IssueFields
 from genesis_flow.areas.metrics.documents import MetricHeadFields
+from genesis_flow.areas.metrics.places import PLACE
 from genesis_flow.areas.models.documents import ModelVersionFields, RegisteredModelFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.documents import ERASING, AssessmentFields, TraceFields
@@ -25,6 +27,10 @@ from genesis_flow.cli.doctor.finding import Finding, ok, warn
 from genesis_flow.cli.doctor.patient import Leftover, Patient
 from genesis_flow.core.settings import Settings
 from genesis_flow.documents.keys import children_of
+
+# A writer that has not written a wide step for so long is taken for one that does not go on.
+_IDLE = timedelta(hours=1)
+_ENDED = ["FINISHED", "FAILED", "KILLED"]
 
 
 def look(patient: Patient, *, everything: bool) -> Finding:
@@ -76,6 +82,7 @@ def _kinds(patient: Patient) -> Iterator[Leftover]:
     yield _runs_of_deleted_experiments(experiments, runs, patient.for_stores)
     yield _unfinished_runs(runs, patient.for_stores)
     yield _unfinished_traces(db[_name(prefix, TraceFields)], patient.for_stores)
+    yield _waiting_steps(experiments, db[_name(prefix, MetricHeadFields)], runs, patient.for_stores)
 
 
 def _kinds_without_transactions(patient: Patient) -> Iterator[Leftover]:
@@ -134,6 +141,24 @@ def _unfinished_traces(traces: Any, settings: Settings) -> Leftover:
         delete = _tracking_store(settings)._delete_traces
         experiment_id = str(trace["erasing"]["experiment_id"])
         leftover.add(trace["_id"], partial(delete, experiment_id, trace_ids=[trace["_id"]]))
+    return leftover
+
+
+def _waiting_steps(experiments: Any, heads: Any, runs: Any, settings: Settings) -> Leftover:
+    """Wide steps of a program that ended before they became part of their metrics.
+
+    They can be read, but each search by a metric reads them one by one.
+    """
+    leftover = Leftover("runs whose last wide steps nobody made part of their metrics")
+    numbers = [each["_id"] for each in experiments.find({}, {"_id": 1})]
+    query = {"experiment_id": {"$in": numbers}, "key": PLACE, "active": True}
+    places = list(heads.find(query, {"run_uuid": 1, "written": 1}))
+    since = heads.database.command("hello")["localTime"] - _IDLE
+    idle = {place["run_uuid"] for place in places if place["written"] < since}
+    ids = sorted({place["run_uuid"] for place in places} - idle)
+    ended = {run["_id"] for run in runs.find({"_id": {"$in": ids}, "status": {"$in": _ENDED}}, {"_id": 1})}
+    for run_id in sorted(idle | ended):
+        leftover.add(run_id, partial(_tracking_store(settings)._fold_wide_steps, run_id))
     return leftover
 
 

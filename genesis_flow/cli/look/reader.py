@@ -15,6 +15,7 @@ from mlflow.entities import Run, ViewType
 from genesis_flow.areas.experiments.documents import ExperimentFields
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.metrics.history import evenly
+from genesis_flow.areas.metrics.places import PLACE, WAITING, laid_over, points_of
 from genesis_flow.areas.metrics.points import Curve
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.methods import RUN_NAME_FIELD
@@ -143,10 +144,14 @@ class Reader(AsyncTrackingStore):
     async def _histories_of(self, run_id: str) -> dict[str, History]:
         heads = self.database.collection(MetricHeadFields)
         query = {"_id": children_of(run_id)}
-        fields = {"key": 1, "latest": 1, "tail": 1, "packed": 1}
-        heads_by_key = {
-            head["key"]: head for head in await heads.find(query, fields, batch_size=BATCH).to_list()
-        }
+        fields = {"key": 1, "latest": 1, "tail": 1, "packed": 1, **WAITING}
+        # By id, so that places come first.
+        found = await heads.find(query, fields, sort=[("_id", 1)], batch_size=BATCH).to_list()
+        heads_by_key = {head["key"]: head for head in laid_over(found)}
+        for place in found:
+            if place["key"] == PLACE:
+                for key, point in (pair for row in place["rows"] for pair in points_of(place["keys"], row)):
+                    heads_by_key[key]["tail"].append(point)
         histories: dict[str, History] = {}
         if any(head["packed"] for head in heads_by_key.values()):
             # A metric at a time: only one history is in memory as a whole.

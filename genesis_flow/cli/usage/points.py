@@ -33,6 +33,7 @@ _AT_ONCE = 3
 _PORTION, _PORTABLE_PORTION = 500, 50
 _FIELDS = {"workspace": 1, "experiment_id": 1, "user_id": 1, "start_time": 1, "name": 1}
 _TAIL: Document = {"$size": {"$ifNull": ["$tail", []]}}
+_WAITING: Document = {"$sum": {"$ifNull": ["$rows.n", []]}}
 _RUN_OF_BLOCK: Document = {"$arrayElemAt": [{"$split": ["$_id", SEPARATOR]}, 0]}
 
 Counted = Iterable[tuple[Document, int]]
@@ -125,12 +126,16 @@ def _counted(source: Source, runs: Iterable[Document], total: int) -> Iterator[t
 
 
 def _points_of(source: Source, run_ids: list[str]) -> dict[str, int]:
-    """Points by run: those in the tails of heads, and those of blocks if any were packed."""
+    """Points by run: those in tails of heads and in waiting steps, and those of blocks if any were packed."""
     counts: Counter[str] = Counter()
     packed: set[str] = set()
     portable = source.settings.portable
     heads = {"run_uuid": {"$in": run_ids}} if portable else _beginning_with(run_ids)
-    group = {"_id": "$run_uuid", "points": {"$sum": _TAIL}, "packed": {"$sum": "$packed"}}
+    group = {
+        "_id": "$run_uuid",
+        "points": {"$sum": {"$add": [_TAIL, _WAITING]}},
+        "packed": {"$sum": "$packed"},
+    }
     for row in source.rows(MetricHeadFields, [{"$match": heads}, {"$group": group}]):
         counts[row["_id"]] += row["points"]
         if row["packed"]:

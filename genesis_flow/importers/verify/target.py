@@ -201,6 +201,7 @@ class Target:
         for name, fields, document in self._by_id("run", wanted):
             # Compared where the metrics are.
             fields.pop("metric_keys", None)
+            fields.pop("places", None)
             inputs = document.get("inputs")
             for one in inputs if isinstance(inputs, list) else ():
                 if isinstance(one, dict):

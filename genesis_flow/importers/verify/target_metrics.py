@@ -1,4 +1,4 @@
-"""What the target holds of the metrics of a run: heads with their tails, and blocks."""
+"""What the target holds of the metrics of a run: heads with their tails, steps that wait, and blocks."""
 
 import struct
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ from genesis_flow.importers.verify.histories import POINT, Histories
 from genesis_flow.importers.verify.stored import Stored
 from genesis_flow.importers.verify.target import AFTER_SEPARATOR, SEPARATOR, Target
 
+# The key of a place, in which wide steps wait to become part of the heads.
+PLACE = "\t"
 # The order counts: MongoDB compares these fields in turn to keep the latest.
 LATEST = ("step", "timestamp", "value")
 
@@ -29,9 +31,14 @@ def metrics_of(target: Target, run_id: str) -> RunMetrics:
     """All heads and blocks of a run; what contradicts itself is named."""
     ids = {"$gte": run_id + SEPARATOR, "$lt": run_id + AFTER_SEPARATOR}
     found = RunMetrics()
-    for head in target.collection("latest_metrics").find({"_id": ids}, batch_size=1000):
+    waiting: dict[str, tuple[int, int, float]] = {}
+    # By id, so that places come before heads and a point on its way is not missed.
+    for head in target.collection("latest_metrics").find({"_id": ids}, batch_size=1000).sort("_id", 1):
         key = head["_id"].removeprefix(run_id + SEPARATOR)
-        found.heads[key] = head
+        if key.startswith(PLACE):
+            _add_place(target, found, waiting, head)
+            continue
+        found.heads[key] = _with_waiting(head, waiting.get(key))
         try:
             rows = _tail(head.get("tail"))
         except (ValueError, struct.error) as exc:
@@ -53,6 +60,48 @@ def metrics_of(target: Target, run_id: str) -> RunMetrics:
         if not is_whole(said) or said < 0 or bool(said) != (key in found.packed):
             target.trouble("metric", head["_id"], f"it says {canonical(said)} blocks, wrongly")
     return found
+
+
+def _add_place(
+    target: Target, found: RunMetrics, waiting: dict[str, tuple[int, int, float]], place: Document
+) -> None:
+    """Add the points that wait in a place, and note the latest of each metric: step, time, value."""
+    for row in place["rows"]:
+        try:
+            points = list(_waiting(place["keys"], row))
+        except (IndexError, KeyError, ValueError, struct.error) as exc:
+            target.trouble("metric", place["_id"], f"a damaged row: {exc}")
+            continue
+        for key, time, step, value in points:
+            found.histories.add(key, POINT.pack(time, step, value))
+            point = (step, time, value)
+            waiting[key] = max(waiting.get(key, point), point, key=_rank)
+
+
+def _waiting(keys: list[str], row: Document) -> Iterator[tuple[str, int, int, float]]:
+    count = row["n"]
+    indexes = struct.unpack(f"<{count}I", row["keys"]) if "keys" in row else range(count)
+    times, steps = (
+        struct.unpack(f"<{count}q", row[name]) if isinstance(row[name], bytes) else [row[name]] * count
+        for name in ("timestamps", "steps")
+    )
+    values = struct.unpack(f"<{count}d", row["values"])
+    for index, time, step, value in zip(indexes, times, steps, values, strict=True):
+        yield keys[index], time, step, value
+
+
+def _with_waiting(head: Document, point: tuple[int, int, float] | None) -> Document:
+    own = head.get("latest")
+    if point is None or not isinstance(own, dict) or tuple(own) != LATEST:
+        return head
+    if _rank(point) <= _rank((own["step"], own["timestamp"], own["value"])):
+        return head
+    return {**head, "latest": dict(zip(LATEST, point, strict=True))}
+
+
+def _rank(point: tuple[int, int, float]) -> tuple[int, int, bool, float]:
+    step, time, value = point
+    return step, time, value == value, value
 
 
 def _tail(tail: Any) -> bytes:
