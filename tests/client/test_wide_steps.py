@@ -1,4 +1,4 @@
-"""Wide steps of blocking callers: a command of their own thread, also at once, also when answers are lost."""
+"""Wide steps of blocking callers: one command of their own thread, at once, and when answers are lost."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

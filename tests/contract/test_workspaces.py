@@ -59,6 +59,7 @@ OURS_ALONE: dict[str, Any] = {
     "_hard_delete_logged_model": "RESOURCE_DOES_NOT_EXIST",
     "list_scorers_across_experiments": [],
     "unlink_traces_from_run": None,
+    "_fold_wide_steps": "RESOURCE_DOES_NOT_EXIST",
     "lock_job_key": "RESOURCE_DOES_NOT_EXIST",
     "unlock_job_key": None,
     "list_lost_jobs": [],

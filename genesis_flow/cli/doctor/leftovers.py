@@ -30,7 +30,6 @@ from genesis_flow.documents.keys import children_of
 
 # A writer that has not written a wide step for so long is taken for one that does not go on.
 _IDLE = timedelta(hours=1)
-_ENDED = ["FINISHED", "FAILED", "KILLED"]
 
 
 def look(patient: Patient, *, everything: bool) -> Finding:
@@ -82,7 +81,7 @@ def _kinds(patient: Patient) -> Iterator[Leftover]:
     yield _runs_of_deleted_experiments(experiments, runs, patient.for_stores)
     yield _unfinished_runs(runs, patient.for_stores)
     yield _unfinished_traces(db[_name(prefix, TraceFields)], patient.for_stores)
-    yield _waiting_steps(experiments, db[_name(prefix, MetricHeadFields)], runs, patient.for_stores)
+    yield _waiting_steps(experiments, db[_name(prefix, MetricHeadFields)], patient.for_stores)
 
 
 def _kinds_without_transactions(patient: Patient) -> Iterator[Leftover]:
@@ -144,7 +143,7 @@ def _unfinished_traces(traces: Any, settings: Settings) -> Leftover:
     return leftover
 
 
-def _waiting_steps(experiments: Any, heads: Any, runs: Any, settings: Settings) -> Leftover:
+def _waiting_steps(experiments: Any, heads: Any, settings: Settings) -> Leftover:
     """Wide steps of a program that ended before they became part of their metrics.
 
     They can be read, but each search by a metric reads them one by one.
@@ -152,12 +151,9 @@ def _waiting_steps(experiments: Any, heads: Any, runs: Any, settings: Settings) 
     leftover = Leftover("runs whose last wide steps nobody made part of their metrics")
     numbers = [each["_id"] for each in experiments.find({}, {"_id": 1})]
     query = {"experiment_id": {"$in": numbers}, "key": PLACE, "active": True}
-    places = list(heads.find(query, {"run_uuid": 1, "written": 1}))
     since = heads.database.command("hello")["localTime"] - _IDLE
-    idle = {place["run_uuid"] for place in places if place["written"] < since}
-    ids = sorted({place["run_uuid"] for place in places} - idle)
-    ended = {run["_id"] for run in runs.find({"_id": {"$in": ids}, "status": {"$in": _ENDED}}, {"_id": 1})}
-    for run_id in sorted(idle | ended):
+    places = heads.find({**query, "written": {"$lt": since}}, {"run_uuid": 1})
+    for run_id in sorted({place["run_uuid"] for place in places}):
         leftover.add(run_id, partial(_tracking_store(settings)._fold_wide_steps, run_id))
     return leftover
 
