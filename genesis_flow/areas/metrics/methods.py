@@ -13,6 +13,7 @@ points of a metric went to blocks, its blocks are settled (settling.py).
 """
 
 import functools
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -280,7 +281,7 @@ class Metrics(MetricMemory, Area):
             head["key"]
             for head in heads_before
             if head["tail"]
-            or (len(points[head["key"]]) >= BLOCK_FROM and (head["packed"] + 1) % SETTLE_EVERY == 0)
+            or (len(points[head["key"]]) >= BLOCK_FROM and _may_settle(head["key"], head["packed"] + 1))
         ]
 
     async def _write_run(
@@ -334,7 +335,7 @@ class Metrics(MetricMemory, Area):
         if len(head["tail"]) >= TAIL_LIMIT:
             await self._pack_tail(run_id, key, head)
             packed += 1
-        if packed % SETTLE_EVERY == 0 and not self.settings.portable:
+        if _may_settle(key, packed) and not self.settings.portable:
             settled = await settle(self._metric_blocks, identity)
             if settled.written:
                 await self._take_back_from_erased(run_id, [], [block["_id"] for block in settled.written])
@@ -352,6 +353,14 @@ class Metrics(MetricMemory, Area):
         packed = await self._metric_heads.update_one(unchanged, {"$set": {"tail": []}, "$inc": {"packed": 1}})
         if not packed.matched_count:  # another client was first, or there is no head any more
             await self._take_back_from_erased(run_id, [], [block["_id"]])
+
+
+def _may_settle(key: str, packed: int) -> bool:
+    """Whether a metric is to be settled when its points have gone to blocks so often.
+
+    The metrics of a wide step fill their tails together: they do not settle in one call, too.
+    """
+    return (packed + zlib.crc32(key.encode())) % SETTLE_EVERY == 0
 
 
 def _run_change(
