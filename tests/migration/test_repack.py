@@ -149,6 +149,14 @@ def test_an_older_schema_is_refused(store_uri: str) -> None:
     assert "genesis-migrate up" in result.stderr
 
 
+def test_the_portable_profile_is_refused(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command.up(make_config(store_uri))
+    monkeypatch.setenv("GENESIS_FLOW_PROFILE", "portable")
+    result = CliRunner().invoke(cli, ["--uri", store_uri, "repack"])
+    assert result.exit_code == errors.ERROR
+    assert "portable profile" in result.stderr
+
+
 class _KillAt(monitoring.CommandListener):
     def __init__(self, number: int) -> None:
         self.left = number
