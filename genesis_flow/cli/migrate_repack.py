@@ -44,6 +44,11 @@ def repack_command(
         raise MigrationError(
             f"The schema of {config.where} is not the newest: run `genesis-migrate up`, and repack then."
         )
+    if config.settings.portable:
+        raise MigrationError(
+            f"{config.where} is used by the portable profile, under which histories do not settle: leave it "
+            "as it is."
+        )
     reported = time.monotonic()
 
     def report(done: "Repacked") -> None:

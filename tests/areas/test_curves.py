@@ -10,6 +10,7 @@ import pytest
 
 from genesis_flow.aio import MongoDBStore
 from genesis_flow.areas.metrics import curves, settling
+from genesis_flow.areas.metrics.curves import SettledCurve
 from genesis_flow.areas.metrics.documents import MetricBlockFields
 from genesis_flow.areas.metrics.history import evenly
 from genesis_flow.areas.metrics.points import Curve, Point, distinct, pack, step_order, unpack
@@ -136,3 +137,19 @@ async def compared(blocks: Any, tail: list[Point], rng: random.Random) -> None:
         assert [*map(list, found)] == [list(whole.between(*each)) for each in wanted]
         chosen = evenly(found[0], rng.randrange(1, 9))
         assert same(await curve.points(chosen)) == same([whole[index] for index in chosen])
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_point_that_is_no_number_is_there_once(store: MongoDBStore) -> None:
+    """The last settled point logged again: NaN equals nothing, but as a point itself."""
+    await store.search_experiments(max_results=1)
+    blocks = store.database.collection(MetricBlockFields)
+    await blocks.delete_many({})
+    points = [(1000 + step, step, float("nan")) for step in range(4 * 8)]
+    await blocks.insert_one(pack(RUN, KEY, points))
+    assert len((await settle(blocks, HEAD)).written) == 4
+    again = [(time, step, float("nan")) for time, step, _ in points[-1:]]
+    await blocks.insert_one(pack(RUN, KEY, [*again, (2000, 2000, 1.0)]))
+    curve = await curves.read_curve(blocks, HEAD, again)
+    assert isinstance(curve, SettledCurve)
+    assert same(await curve.points(range(len(curve)))) == same([*points, (2000, 2000, 1.0)])

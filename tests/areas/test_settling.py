@@ -132,6 +132,26 @@ async def test_who_reads_while_blocks_settle_misses_nothing(
     assert await read(store, run) == expected
 
 
+async def test_metrics_that_are_packed_together_settle_one_after_the_other(store: MongoDBStore) -> None:
+    run = await new_run(store)
+    keys = [f"metric {number}" for number in range(40)]
+    settled_at: dict[int, int] = {}
+    before = 0
+    for batch in range(2 * SETTLE_EVERY):
+        for first in range(0, len(keys), 10):
+            points = [
+                Metric(key, 0.5, step, step)
+                for key in keys[first : first + 10]
+                for step in range(batch * BLOCK_FROM, (batch + 1) * BLOCK_FROM)
+            ]
+            await store.log_batch(run, points, [], [])
+        heads = {block["_id"].rpartition("|")[0] for block in await settled(store)}
+        settled_at[batch] = len(heads) - before
+        before = len(heads)
+    assert sum(settled_at.values()) == len(keys)
+    assert max(settled_at.values()) < len(keys) / 2
+
+
 async def test_what_a_killed_settler_left_is_removed_by_the_next(store: MongoDBStore) -> None:
     run = await new_run(store)
     points = straight((SETTLE_EVERY - 1) * BLOCK_FROM)

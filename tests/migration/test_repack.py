@@ -14,6 +14,7 @@ from mlflow.entities import Metric
 from pymongo import monitoring
 
 from genesis_flow import MongoDBStore
+from genesis_flow.areas.metrics import methods
 from genesis_flow.areas.metrics.documents import SETTLED_POINTS
 from genesis_flow.areas.metrics.points import columns_of, little_endian
 from genesis_flow.cli.migrate import cli
@@ -43,8 +44,9 @@ def make_old(uri: str) -> None:
 
 
 @pytest.fixture
-def old(store_uri: str) -> str:
+def old(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run with a history in order, one with late points and one of few, in blocks of the first format."""
+    monkeypatch.setattr(methods, "SETTLE_EVERY", 10**6)
     rng = random.Random(5)
     with closing(MongoDBStore(store_uri, "/tmp/artifacts")) as store:
         run = store.create_run("0", "me", 1, [], "run").info.run_id
@@ -145,6 +147,14 @@ def test_an_older_schema_is_refused(store_uri: str) -> None:
     result = CliRunner().invoke(cli, ["--uri", store_uri, "repack"])
     assert result.exit_code == errors.ERROR
     assert "genesis-migrate up" in result.stderr
+
+
+def test_the_portable_profile_is_refused(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command.up(make_config(store_uri))
+    monkeypatch.setenv("GENESIS_FLOW_PROFILE", "portable")
+    result = CliRunner().invoke(cli, ["--uri", store_uri, "repack"])
+    assert result.exit_code == errors.ERROR
+    assert "portable profile" in result.stderr
 
 
 class _KillAt(monitoring.CommandListener):

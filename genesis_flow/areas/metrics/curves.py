@@ -118,9 +118,7 @@ class SettledCurve:
     async def lay_over(self, others: Curve) -> bool:
         """Add the points that are not settled; False if they lie over too many blocks."""
         end = step_order(unpack(self._last)[-1])
-        late = 0
-        if len(others) and step_order(others[0]) <= end:
-            late = bisect_right(others, end, key=step_order)
+        late = bisect_right(others, end, key=step_order)
         self._rest = others.behind(late)
         if not late:
             return True

@@ -105,12 +105,10 @@ async def doubles(
     ]
     if not others:
         return []
-    number = settled_number(plan.last["_id"])
-    numbers = range(max(0, number + 1 - _COMPARED), number + 1)
+    first = 0 if is_thorough else max(0, settled_number(plan.last["_id"]) + 1 - _COMPARED)
     query: Document = {
-        "_id": settled_block_ids(plan.head)
-        if is_thorough
-        else {"$in": [settled_block_id(plan.head, each) for each in numbers]},
+        # None behind the last one: a failover could take that away, and what is removed for it would be lost.
+        "_id": {"$gte": settled_block_id(plan.head, first), "$lte": plan.last["_id"]},
         "first_timestamp": {"$lte": max(block["last_timestamp"] for block in others)},
         "last_timestamp": {"$gte": min(block["first_timestamp"] for block in others)},
     }
