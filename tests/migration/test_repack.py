@@ -14,7 +14,7 @@ from mlflow.entities import Metric
 from pymongo import monitoring
 
 from genesis_flow import MongoDBStore
-from genesis_flow.areas.metrics import methods
+from genesis_flow.areas.metrics import heads
 from genesis_flow.areas.metrics.documents import SETTLED_POINTS
 from genesis_flow.areas.metrics.points import columns_of, little_endian
 from genesis_flow.cli.migrate import cli
@@ -46,7 +46,7 @@ def make_old(uri: str) -> None:
 @pytest.fixture
 def old(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run with a history in order, one with late points and one of few, in blocks of the first format."""
-    monkeypatch.setattr(methods, "SETTLE_EVERY", 10**6)
+    monkeypatch.setattr(heads, "SETTLE_EVERY", 10**6)
     rng = random.Random(5)
     with closing(MongoDBStore(store_uri, "/tmp/artifacts")) as store:
         run = store.create_run("0", "me", 1, [], "run").info.run_id
