@@ -1,0 +1,337 @@
+"""Events from the change stream: first what there is, then each change that it does not have yet.
+
+The stream is opened before the state is read, so nothing is missed. Changes up to the moment at which the
+state was read may be in it already: of these only what it lacks is told (``_is_unsure``).
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from genesis_flow.areas.metrics.documents import MetricBlockFields
+from genesis_flow.areas.metrics.points import Point as Stored
+from genesis_flow.areas.metrics.points import distinct
+from genesis_flow.areas.runs.documents import RunFields
+from genesis_flow.documents.plain import Document
+from genesis_flow.mongo.connection import Database
+from genesis_flow.watching import heads
+from genesis_flow.watching.events import (
+    Event,
+    MetricLogged,
+    Point,
+    RunCreated,
+    RunDeleted,
+    RunFound,
+    changed,
+    flat,
+    whole,
+)
+from genesis_flow.watching.heads import Head, is_head, run_and_key
+from genesis_flow.watching.hub import Change, Stream, hub_of, present
+from genesis_flow.watching.place import Book, Moment, Place, resumed
+from genesis_flow.watching.state import AT_ONCE, Scope, State, patiently
+
+_ITSELF = ""
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """A change of which the database must say what of it is new."""
+
+    run_id: str
+    key: str = _ITSELF
+    tail: list[Stored] | None = None
+
+
+class Streamed:
+    def __init__(
+        self,
+        database: Database,
+        scope: Scope,
+        state: State,
+        name: str,
+        after: str | None,
+        tells_state: bool,
+    ) -> None:
+        self._database = database
+        self._hub = hub_of(database)
+        self._scope = scope
+        self._state = state
+        self._name = name
+        self._tells_state = tells_state
+        self._book = Book()
+        self._moment = Moment((0, 0))
+        self._unsure_until = (0, 0)
+        # The metrics of the runs that are watched, with what was told of them.
+        self._heads: dict[str, dict[str, Head]] = {}
+        # Of the state: runs that are not read, documents that are not told, points of the first of these.
+        self._unread: deque[str] = deque()
+        self._untold: deque[tuple[type, Document]] = deque()
+        self._packed: list[Stored] | None = None
+        # Runs as they were told, as long as changes may be older.
+        self._found: dict[str, Document] = {}
+        self._doubt: _Doubt | None = None
+        self._settled: Event | None = None
+        self._number: int | None = None
+        self._own: Stream | None = None
+        self._resumed = resumed(after, name) if after is not None else None
+
+    async def begin(self) -> None:
+        """Join the stream, and see what there is to tell before it."""
+        place = self._resumed
+        await self._hub.join(self, place.moment if place else None)
+        self._moment = place.moment if place else self._hub.tip
+        self._state.not_before = self._moment
+        if place is not None:
+            self._heads = place.heads
+            self._unsure_until = place.unsure_until
+            for run_id, known in place.heads.items():
+                for key, head in known.items():
+                    self._book.note(run_id, key, head)
+                known.pop(_ITSELF, None)
+        if place is None or place.is_partial:
+            self._unread.extend(await patiently(self._database, self._state.run_ids))
+        if place is None and not self._tells_state:
+            while self._unread:
+                await self._read_state()
+                while self._untold:
+                    self._pass_over(*self._untold.popleft())
+
+    def token(self) -> str:
+        return self._place().token()
+
+    async def close(self) -> None:
+        self._hub.leave(self)
+        await self._close_own()
+
+    def take(self) -> Event | None:
+        event, self._settled = self._settled, None
+        if event is not None:
+            return event
+        if self._doubt is not None:
+            return None
+        if self._untold:
+            return self._tell_state()
+        while not self._unread and self._number is not None and not self._hub.has_gone(self._number):
+            change = self._hub.change(self._number)
+            if change is None:
+                return None
+            self._number += 1
+            event = self._of(change)
+            if event is not None or self._doubt is not None:
+                return event
+        return None
+
+    async def work(self) -> None:
+        if self._doubt is not None:
+            await self._settle(self._doubt)
+        elif self._untold:
+            _, head = self._untold[0]
+            self._packed = await patiently(
+                self._database, lambda: self._state.packed(head["run_uuid"], head["key"])
+            )
+        elif self._unread:
+            await self._read_state()
+        elif self._number is None or self._hub.has_gone(self._number):
+            await self._catch_up()
+        else:
+            try:
+                await self._hub.wait(self._number)
+            except BaseException:
+                # Whoever asks again gets what came meanwhile from another stream.
+                self._number = None
+                raise
+
+    # What there is.
+
+    async def _read_state(self) -> None:
+        """Read some runs and their heads, which are told before others are read."""
+        run_ids = [self._unread[index] for index in range(min(AT_ONCE, len(self._unread)))]
+        runs = await patiently(self._database, lambda: self._state.runs(run_ids))
+        found = await patiently(self._database, lambda: self._state.heads(run_ids))
+        now = await patiently(self._database, lambda: present(self._database))
+        of_run: dict[str, list[Document]] = {}
+        for head in found:
+            of_run.setdefault(head["run_uuid"], []).append(head)
+        untold: list[tuple[type, Document]] = []
+        for run in runs:
+            told = self._heads.get(run["_id"])
+            if told is None:
+                untold.append((RunFields, run))
+            untold += [
+                (heads.Head, head) for head in of_run.get(run["_id"], ()) if head["key"] not in (told or ())
+            ]
+        # All at once: who gives up before reads the same again.
+        for _ in run_ids:
+            self._unread.popleft()
+        self._untold.extend(untold)
+        self._unsure_until = max(self._unsure_until, now.time)
+
+    def _tell_state(self) -> Event | None:
+        kind, document = self._untold[0]
+        if kind is RunFields:
+            self._untold.popleft()
+            self._pass_over(kind, document)
+            return whole(RunFound, document, self._token())
+        if document["packed"] and self._packed is None:
+            return None
+        self._untold.popleft()
+        packed, self._packed = self._packed or [], None
+        self._pass_over(kind, document)
+        points = distinct([*packed, *heads.of_tail(document["tail"])])
+        return self._logged(document["run_uuid"], document["key"], points)
+
+    def _pass_over(self, kind: type, document: Document) -> None:
+        """Note what the state has as told."""
+        if kind is RunFields:
+            self._watch_run(document)
+            return
+        head = Head(packed=int(document["packed"]))
+        head.has_told(heads.of_tail(document["tail"]))
+        self._heads.setdefault(document["run_uuid"], {})[document["key"]] = head
+        self._book.note(document["run_uuid"], document["key"], head)
+
+    def _watch_run(self, run: Document) -> None:
+        self._heads.setdefault(run["_id"], {})
+        self._found[run["_id"]] = flat(run)
+        self._book.note(run["_id"], _ITSELF, Head())
+
+    # Changes.
+
+    def _of(self, change: Change) -> Event | None:
+        """What a change tells; None if that is nothing, or in doubt."""
+        if change.moment <= self._moment:
+            return None
+        self._moment = change.moment
+        is_unsure = change.moment.time <= self._unsure_until
+        if not is_unsure and self._found:
+            self._found.clear()
+        if change.kind is RunFields:
+            return self._of_run(change, is_unsure=is_unsure)
+        run_id, key = run_and_key(change.identity)
+        known = self._heads.get(run_id)
+        if known is None:
+            return None
+        if change.kind is MetricBlockFields:
+            if change.document is not None:
+                heads.of_block(change.document, known.setdefault(key, Head(is_told=False)))
+            return None
+        return self._of_head(change, run_id, key, known, is_unsure=is_unsure)
+
+    def _of_run(self, change: Change, *, is_unsure: bool) -> Event | None:
+        run_id, fields, document = change.identity, change.fields, change.document
+        is_known = run_id in self._heads
+        if change.operation == "delete":
+            return self._forget(run_id) if is_known else None
+        if not is_known:
+            if document is not None and self._scope.has(document):
+                self._watch_run(document)
+                return whole(RunCreated, document, self._token())
+            if fields.get("workspace") == self._scope.workspace:
+                self._unread.append(run_id)  # it has come from another one
+            return None
+        if fields.get("workspace", self._scope.workspace) != self._scope.workspace:
+            return self._forget(run_id)
+        if is_unsure:
+            self._doubt = _Doubt(run_id)
+            return None
+        new = fields if document is None else flat(document)
+        return changed(run_id, new, list(change.removed), self._token())
+
+    def _forget(self, run_id: str) -> Event:
+        for key in (_ITSELF, *self._heads.pop(run_id)):
+            self._book.note(run_id, key, None)
+        self._found.pop(run_id, None)
+        return RunDeleted(run_id, _token=self._token())
+
+    def _of_head(
+        self, change: Change, run_id: str, key: str, known: dict[str, Head], *, is_unsure: bool
+    ) -> Event | None:
+        head = known.get(key)
+        if change.operation == "delete":
+            if known.pop(key, None) is not None:
+                self._book.note(run_id, key, None)
+            return None
+        if change.document is not None:
+            if not is_head(change.document) or (is_unsure and head is not None and head.is_told):
+                return None
+            head = known.setdefault(key, Head())
+            told = heads.of_new_head(change.document, head)
+        else:
+            head = known.setdefault(key, Head())
+            told = heads.of_head(change.fields, head, is_unsure=is_unsure)
+        if told.doubtful is not None:
+            self._doubt = _Doubt(run_id, key, told.doubtful)
+            return None
+        self._book.note(run_id, key, head)
+        return self._logged(run_id, key, told.points) if told.points else None
+
+    async def _settle(self, doubt: _Doubt) -> None:
+        """Ask the database what is new of a change that may be older than what was told."""
+        self._state.not_before = self._moment
+        event: Event | None = None
+        if doubt.tail is not None:
+            stored = await patiently(self._database, lambda: self._state.packed(doubt.run_id, doubt.key))
+            head = self._heads[doubt.run_id][doubt.key]
+            points = heads.settle(doubt.tail, stored, head)
+            self._book.note(doubt.run_id, doubt.key, head)
+            event = self._logged(doubt.run_id, doubt.key, points) if points else None
+        else:
+            runs = await patiently(self._database, lambda: self._state.runs([doubt.run_id]))
+            now = await patiently(self._database, lambda: present(self._database))
+            if runs:
+                old, new = self._found.get(doubt.run_id, {}), flat(runs[0])
+                fresh = {path: value for path, value in new.items() if path not in old or old[path] != value}
+                self._found[doubt.run_id] = new
+                # What was read may be newer than changes that are still to come.
+                self._unsure_until = max(self._unsure_until, now.time)
+                event = changed(doubt.run_id, fresh, [path for path in old if path not in new], self._token())
+        self._doubt, self._settled = None, event
+
+    # The stream.
+
+    async def _catch_up(self) -> None:
+        """Read what the stream of all no longer has from one of our own, until they meet."""
+        await self._hub.join(self, self._moment)
+        self._number = self._hub.number_behind(self._moment)
+        if self._number is None:
+            change = await patiently(self._database, self._next_of_own)
+            if change is not None:
+                self._settled = self._of(change)
+        else:
+            await self._close_own()
+
+    async def _next_of_own(self) -> Change | None:
+        try:
+            if self._own is None:
+                self._own = Stream(self._database)
+                await self._own.open(Moment(self._moment.time))
+            return await self._own.next()
+        except BaseException:
+            await self._close_own()
+            raise
+
+    async def _close_own(self) -> None:
+        own, self._own = self._own, None
+        if own is not None:
+            await own.close()
+
+    # Events.
+
+    def _logged(self, run_id: str, key: str, points: list[Stored]) -> Event:
+        return MetricLogged(run_id, key, tuple(Point(*point) for point in points), _token=self._token())
+
+    def _token(self) -> Callable[[], str]:
+        return self._place().token
+
+    def _place(self) -> Place:
+        book = self._book
+        return Place(
+            self._name,
+            self._moment,
+            self._unsure_until,
+            bool(self._unread or self._untold),
+            book.base,
+            book.notes,
+            len(book.notes),
+        )
