@@ -44,6 +44,8 @@ class Head:
     """Those of points that left the tail lately, which a repeated call may log again."""
     is_told: bool = True
     """Not while only a block of it was seen, which comes before the head."""
+    until: tuple[int, int] = (0, 0)
+    """What was told may be newer than changes up to this time."""
     held: list[Point] = field(default_factory=list)
     """Points of blocks whose head has not said yet whether they are new."""
 
@@ -61,9 +63,13 @@ class Head:
 
     def is_packed_now(self) -> None:
         if self.marks is not None:
-            self.before = self.marks
+            self.before = (self.before + self.marks)[-2 * TAIL_LIMIT :]
         self.count, self.last, self.marks = 0, 0, array("q")
         self.held = []
+
+    def remember(self, points: Iterable[Point]) -> None:
+        """Those of them that came last, at least, are not told again."""
+        self.before = (self.before + marks_of(points))[-2 * TAIL_LIMIT :]
 
     def unknown(self, points: Iterable[Point]) -> list[Point]:
         """Those that were not told lately."""
@@ -104,7 +110,7 @@ def of_new_head(document: Document, head: Head) -> Told:
 
 
 def of_head(fields: Document, head: Head, *, is_unsure: bool) -> Told:
-    """The updated fields of a head. ``is_unsure``: what was told may be newer than this change."""
+    """The updated fields of a head. ``is_unsure``: what was told of it may be newer."""
     packed = fields.get("packed")
     if packed is not None:
         if packed <= head.packed:
@@ -115,7 +121,7 @@ def of_head(fields: Document, head: Head, *, is_unsure: bool) -> Told:
             head.is_packed_now()
             return Told()
         points, head.held = head.unknown(head.held), []
-        head.before = (head.before + marks_of(points))[-2 * TAIL_LIMIT :]
+        head.remember(points)
         return Told(points)
     if "tail" in fields:
         return _of_longer_tail(of_tail(fields["tail"]), head, is_unsure=is_unsure)
@@ -142,9 +148,9 @@ def _of_longer_tail(tail: list[Point], head: Head, *, is_unsure: bool) -> Told:
     return Told(points)
 
 
-def settle(tail: list[Point], stored: Iterable[Point], head: Head) -> list[Point]:
-    """What is new of a doubtful tail, now that it is known which points lie in blocks."""
-    packed = set(marks_of(stored))
+def settle(tail: list[Point], told: Iterable[Point], head: Head) -> list[Point]:
+    """What is new of a doubtful tail, given the points of blocks that were told."""
+    packed = set(marks_of(told))
     points = [point for point in head.unknown(tail) if mark(point) not in packed]
     if points:
         head.has_told(tail)

@@ -19,7 +19,6 @@ from genesis_flow.areas.experiments.guards import (
     refuse_unknown_run,
 )
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
-from genesis_flow.areas.metrics.points import Point, unpack
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.declared import Declared
@@ -29,7 +28,7 @@ from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database, Session
 from genesis_flow.mongo.error_edge import retry_delay
 from genesis_flow.mongo.patience import for_seconds
-from genesis_flow.watching.heads import is_head
+from genesis_flow.watching.heads import is_head, run_and_key
 from genesis_flow.watching.hub import said
 from genesis_flow.watching.place import Moment
 
@@ -130,16 +129,47 @@ class State:
             return [head for head in await found.to_list() if is_head(head)]
 
     async def blocks(self, run_id: str, key: str) -> list[Document]:
-        """The blocks of a metric, which were there at the latest when its head was read."""
+        """The blocks of a metric."""
         query = {"_id": children_of(head_id(run_id, key))}
+        return await self._blocks(query)
+
+    async def those_blocks(self, ids: Iterable[str]) -> list[Document]:
+        return await self._blocks({"_id": {"$in": list(ids)}})
+
+    async def block_ids(self, run_ids: list[str]) -> dict[tuple[str, str], set[str]]:
+        """Of all metrics of these runs, by run and key."""
+        query = {"$or": [{"_id": children_of(run_id)} for run_id in run_ids]}
+        ids: dict[tuple[str, str], set[str]] = {}
+        for block in await self._blocks(query, {"_id": 1}):
+            ids.setdefault(run_and_key(block["_id"]), set()).add(block["_id"])
+        return ids
+
+    async def history(self, head: Document) -> tuple[Document, list[Document]] | None:
+        """A head as it is now, and the blocks that are not in its tail; None if it is gone."""
+        run_id, key = head["run_uuid"], head["key"]
+        while True:
+            blocks = await self.blocks(run_id, key)
+            now = await self.head(run_id, key)
+            if now is None:
+                return None
+            # Else a tail went to a block meanwhile: who reads both then may see points that neither has.
+            if now["packed"] == head["packed"]:
+                return now, blocks
+            head = now
+
+    async def head(self, run_id: str, key: str) -> Document | None:
+        query = {"_id": head_id(run_id, key), "workspace": self._scope.workspace}
         async with self._session() as session:
-            found = self._of(MetricBlockFields).find(query, sort=[("_id", 1)], **_within(session))
+            head: Document | None = await self._of(MetricHeadFields).find_one(
+                query, _HEAD, **_within(session)
+            )
+        return head
+
+    async def _blocks(self, query: Document, fields: Document | None = None) -> list[Document]:
+        async with self._session() as session:
+            found = self._of(MetricBlockFields).find(query, fields, sort=[("_id", 1)], **_within(session))
             blocks: list[Document] = await found.to_list()
         return blocks
-
-    async def packed(self, run_id: str, key: str) -> list[Point]:
-        """The points of a metric that lie in blocks."""
-        return [point for block in await self.blocks(run_id, key) for point in unpack(block)]
 
     async def _ids(self, declared: type[Declared], ids: list[Any], session: Session | None) -> set[Any]:
         query = {"_id": {"$in": ids}, "workspace": self._scope.workspace}

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from genesis_flow.areas.metrics.documents import MetricBlockFields
+from genesis_flow.areas.metrics.documents import TAIL_LIMIT, MetricHeadFields
 from genesis_flow.areas.metrics.points import Point as Stored
-from genesis_flow.areas.metrics.points import distinct
+from genesis_flow.areas.metrics.points import distinct, unpack
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database
@@ -32,6 +32,7 @@ from genesis_flow.watching.place import Book, Moment, Place, resumed
 from genesis_flow.watching.state import AT_ONCE, Scope, State, patiently
 
 _ITSELF = ""
+_Time = tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -64,12 +65,13 @@ class Streamed:
         self._unsure_until = (0, 0)
         # The metrics of the runs that are watched, with what was told of them.
         self._heads: dict[str, dict[str, Head]] = {}
-        # Of the state: runs that are not read, documents that are not told, points of the first of these.
+        # Of the state: runs that are not read, documents that are not told, blocks of the first of these.
         self._unread: deque[str] = deque()
         self._untold: deque[tuple[type, Document]] = deque()
-        self._packed: list[Stored] | None = None
-        # Runs as they were told, as long as changes may be older.
-        self._found: dict[str, Document] = {}
+        self._blocks: list[Document] | None = None
+        # As long as changes may be older: runs as they were told until a time, and the blocks that were told.
+        self._found: dict[str, tuple[_Time, Document]] = {}
+        self._told_blocks: dict[tuple[str, str], set[str]] = {}
         self._doubt: _Doubt | None = None
         self._settled: Event | None = None
         self._number: int | None = None
@@ -87,15 +89,15 @@ class Streamed:
             self._unsure_until = place.unsure_until
             for run_id, known in place.heads.items():
                 for key, head in known.items():
+                    head.until = place.unsure_until
                     self._book.note(run_id, key, head)
                 known.pop(_ITSELF, None)
+                self._found[run_id] = (place.unsure_until, {})
         if place is None or place.is_partial:
             self._unread.extend(await patiently(self._database, self._state.run_ids))
         if place is None and not self._tells_state:
             while self._unread:
-                await self._read_state()
-                while self._untold:
-                    self._pass_over(*self._untold.popleft())
+                await self._pass_state_over()
 
     def token(self) -> str:
         return self._place().token()
@@ -126,10 +128,7 @@ class Streamed:
         if self._doubt is not None:
             await self._settle(self._doubt)
         elif self._untold:
-            _, head = self._untold[0]
-            self._packed = await patiently(
-                self._database, lambda: self._state.packed(head["run_uuid"], head["key"])
-            )
+            await self._read_history()
         elif self._unread:
             await self._read_state()
         elif self._number is None or self._hub.has_gone(self._number):
@@ -146,10 +145,10 @@ class Streamed:
 
     async def _read_state(self) -> None:
         """Read some runs and their heads, which are told before others are read."""
-        run_ids = [self._unread[index] for index in range(min(AT_ONCE, len(self._unread)))]
+        run_ids = self._next_unread()
         runs = await patiently(self._database, lambda: self._state.runs(run_ids))
         found = await patiently(self._database, lambda: self._state.heads(run_ids))
-        now = await patiently(self._database, lambda: present(self._database))
+        await self._is_now()
         of_run: dict[str, list[Document]] = {}
         for head in found:
             of_run.setdefault(head["run_uuid"], []).append(head)
@@ -158,42 +157,83 @@ class Streamed:
             told = self._heads.get(run["_id"])
             if told is None:
                 untold.append((RunFields, run))
-            untold += [
-                (heads.Head, head) for head in of_run.get(run["_id"], ()) if head["key"] not in (told or ())
-            ]
+            untold += [(Head, head) for head in of_run.get(run["_id"], ()) if head["key"] not in (told or ())]
         # All at once: who gives up before reads the same again.
         for _ in run_ids:
             self._unread.popleft()
         self._untold.extend(untold)
+
+    async def _pass_state_over(self) -> None:
+        """Read some runs and their heads, of which only changes are told."""
+        run_ids = self._next_unread()
+        state = self._state
+        while True:
+            before = await patiently(self._database, lambda: state.heads(run_ids))
+            blocks = await patiently(self._database, lambda: state.block_ids(run_ids))
+            found = await patiently(self._database, lambda: state.heads(run_ids))
+            packed = {head["_id"]: head["packed"] for head in before}
+            # Else a tail went to a block while these were read.
+            if all(packed.get(head["_id"], 0) == head["packed"] for head in found):
+                break
+        runs = await patiently(self._database, lambda: state.runs(run_ids))
+        await self._is_now()
+        for run in runs:
+            self._watch_run(run)
+        for head in found:
+            self._watch_head(head, blocks.get((head["run_uuid"], head["key"]), set()))
+        for _ in run_ids:
+            self._unread.popleft()
+
+    async def _read_history(self) -> None:
+        """Read the blocks of the metric that is told next."""
+        _, head = self._untold[0]
+        read = await patiently(self._database, lambda: self._state.history(head))
+        await self._is_now()
+        if read is None:
+            self._untold.popleft()
+        else:
+            now, self._blocks = read
+            self._untold[0] = (Head, now)
+
+    def _next_unread(self) -> list[str]:
+        return [self._unread[index] for index in range(min(AT_ONCE, len(self._unread)))]
+
+    async def _is_now(self) -> None:
+        """What was read may be newer than changes that are still to come."""
+        now = await patiently(self._database, lambda: present(self._database))
         self._unsure_until = max(self._unsure_until, now.time)
 
     def _tell_state(self) -> Event | None:
         kind, document = self._untold[0]
         if kind is RunFields:
             self._untold.popleft()
-            self._pass_over(kind, document)
+            self._watch_run(document)
             return whole(RunFound, document, self._token())
-        if document["packed"] and self._packed is None:
+        if document["packed"] and self._blocks is None:
             return None
         self._untold.popleft()
-        packed, self._packed = self._packed or [], None
-        self._pass_over(kind, document)
+        blocks, self._blocks = self._blocks or [], None
+        packed = [point for block in blocks for point in unpack(block)]
+        head = self._watch_head(document, {block["_id"] for block in blocks})
+        head.remember(packed[-2 * TAIL_LIMIT :])
         points = distinct([*packed, *heads.of_tail(document["tail"])])
         return self._logged(document["run_uuid"], document["key"], points)
 
-    def _pass_over(self, kind: type, document: Document) -> None:
-        """Note what the state has as told."""
-        if kind is RunFields:
-            self._watch_run(document)
-            return
-        head = Head(packed=int(document["packed"]))
+    def _watch_head(self, document: Document, blocks: set[str]) -> Head:
+        """Note what the state has of a metric as told."""
+        run_id, key = document["run_uuid"], document["key"]
+        head = Head(packed=int(document["packed"]), until=self._unsure_until)
         head.has_told(heads.of_tail(document["tail"]))
-        self._heads.setdefault(document["run_uuid"], {})[document["key"]] = head
-        self._book.note(document["run_uuid"], document["key"], head)
+        self._heads.setdefault(run_id, {})[key] = head
+        if blocks:
+            self._told_blocks[run_id, key] = blocks
+        self._book.note(run_id, key, head)
+        return head
 
-    def _watch_run(self, run: Document) -> None:
+    def _watch_run(self, run: Document, *, is_new: bool = False) -> None:
         self._heads.setdefault(run["_id"], {})
-        self._found[run["_id"]] = flat(run)
+        if not is_new:
+            self._found[run["_id"]] = (self._unsure_until, flat(run))
         self._book.note(run["_id"], _ITSELF, Head())
 
     # Changes.
@@ -203,36 +243,38 @@ class Streamed:
         if change.moment <= self._moment:
             return None
         self._moment = change.moment
-        is_unsure = change.moment.time <= self._unsure_until
-        if not is_unsure and self._found:
+        time = change.moment.time
+        if time > self._unsure_until and (self._found or self._told_blocks):
             self._found.clear()
+            self._told_blocks.clear()
         if change.kind is RunFields:
-            return self._of_run(change, is_unsure=is_unsure)
+            return self._of_run(change)
         run_id, key = run_and_key(change.identity)
         known = self._heads.get(run_id)
         if known is None:
             return None
-        if change.kind is MetricBlockFields:
-            if change.document is not None:
-                heads.of_block(change.document, known.setdefault(key, Head(is_told=False)))
-            return None
-        return self._of_head(change, run_id, key, known, is_unsure=is_unsure)
+        if change.kind is MetricHeadFields:
+            return self._of_head(change, run_id, key, known)
+        is_told = change.identity in self._told_blocks.get((run_id, key), ())
+        if change.document is not None and not is_told:
+            heads.of_block(change.document, known.setdefault(key, Head(is_told=False)))
+        return None
 
-    def _of_run(self, change: Change, *, is_unsure: bool) -> Event | None:
+    def _of_run(self, change: Change) -> Event | None:
         run_id, fields, document = change.identity, change.fields, change.document
         is_known = run_id in self._heads
         if change.operation == "delete":
             return self._forget(run_id) if is_known else None
         if not is_known:
             if document is not None and self._scope.has(document):
-                self._watch_run(document)
+                self._watch_run(document, is_new=True)
                 return whole(RunCreated, document, self._token())
             if fields.get("workspace") == self._scope.workspace:
                 self._unread.append(run_id)  # it has come from another one
             return None
         if fields.get("workspace", self._scope.workspace) != self._scope.workspace:
             return self._forget(run_id)
-        if is_unsure:
+        if change.moment.time <= self._found.get(run_id, ((0, 0), {}))[0]:
             self._doubt = _Doubt(run_id)
             return None
         new = fields if document is None else flat(document)
@@ -244,16 +286,15 @@ class Streamed:
         self._found.pop(run_id, None)
         return RunDeleted(run_id, _token=self._token())
 
-    def _of_head(
-        self, change: Change, run_id: str, key: str, known: dict[str, Head], *, is_unsure: bool
-    ) -> Event | None:
+    def _of_head(self, change: Change, run_id: str, key: str, known: dict[str, Head]) -> Event | None:
         head = known.get(key)
+        is_unsure = head is not None and change.moment.time <= head.until
         if change.operation == "delete":
             if known.pop(key, None) is not None:
                 self._book.note(run_id, key, None)
             return None
         if change.document is not None:
-            if not is_head(change.document) or (is_unsure and head is not None and head.is_told):
+            if is_unsure or not is_head(change.document):
                 return None
             head = known.setdefault(key, Head())
             told = heads.of_new_head(change.document, head)
@@ -269,24 +310,37 @@ class Streamed:
     async def _settle(self, doubt: _Doubt) -> None:
         """Ask the database what is new of a change that may be older than what was told."""
         self._state.not_before = self._moment
-        event: Event | None = None
         if doubt.tail is not None:
-            stored = await patiently(self._database, lambda: self._state.packed(doubt.run_id, doubt.key))
-            head = self._heads[doubt.run_id][doubt.key]
-            points = heads.settle(doubt.tail, stored, head)
-            self._book.note(doubt.run_id, doubt.key, head)
-            event = self._logged(doubt.run_id, doubt.key, points) if points else None
+            event = await self._settle_head(doubt.run_id, doubt.key, doubt.tail)
         else:
-            runs = await patiently(self._database, lambda: self._state.runs([doubt.run_id]))
-            now = await patiently(self._database, lambda: present(self._database))
-            if runs:
-                old, new = self._found.get(doubt.run_id, {}), flat(runs[0])
-                fresh = {path: value for path, value in new.items() if path not in old or old[path] != value}
-                self._found[doubt.run_id] = new
-                # What was read may be newer than changes that are still to come.
-                self._unsure_until = max(self._unsure_until, now.time)
-                event = changed(doubt.run_id, fresh, [path for path in old if path not in new], self._token())
+            event = await self._settle_run(doubt.run_id)
         self._doubt, self._settled = None, event
+
+    async def _settle_head(self, run_id: str, key: str, tail: list[Stored]) -> Event | None:
+        head, state = self._heads[run_id][key], self._state
+        ids = self._told_blocks.get((run_id, key))
+        if ids is not None:
+            blocks = await patiently(self._database, lambda: state.those_blocks(ids))
+        else:
+            # Behind a token it is not known which blocks were told: all, unless others came since.
+            read = await patiently(
+                self._database, lambda: state.history({"run_uuid": run_id, "key": key, "packed": head.packed})
+            )
+            blocks = read[1] if read is not None and read[0]["packed"] == head.packed else []
+        points = heads.settle(tail, [point for block in blocks for point in unpack(block)], head)
+        self._book.note(run_id, key, head)
+        return self._logged(run_id, key, points) if points else None
+
+    async def _settle_run(self, run_id: str) -> Event | None:
+        runs = await patiently(self._database, lambda: self._state.runs([run_id]))
+        await self._is_now()
+        if not runs:
+            return None
+        _, old = self._found[run_id]
+        new = flat(runs[0])
+        self._found[run_id] = (self._unsure_until, new)
+        fresh = {path: value for path, value in new.items() if path not in old or old[path] != value}
+        return changed(run_id, fresh, [path for path in old if path not in new], self._token())
 
     # The stream.
 
