@@ -168,7 +168,7 @@ class Hub:
         """
         self._watchers.add(watcher)
         while True:
-            is_first = self._task is None or self._task.done()
+            is_first = self._task is None
             if is_first:
                 self._begin(begin)
             try:
@@ -181,7 +181,6 @@ class Hub:
 
     def leave(self, watcher: object) -> None:
         self._watchers.discard(watcher)
-        self._idle()
 
     def number_behind(self, moment: Moment) -> int | None:
         """The number of the first change behind ``moment``; None if some of these may be gone."""
@@ -225,7 +224,7 @@ class Hub:
         try:
             # Of a moment that is given, some changes may have been told: they are passed over.
             self.floor = Moment(begin.time) if begin else await present(self._database)
-            await follow(stream, self.floor, self._database, lambda: _succeed(opened), self._keep, self._idle)
+            await follow(stream, self.floor, self._database, lambda: _succeed(opened), self._keep, self._is_watched)
         except MlflowException as told:
             error = told
         except PyMongoError as broken:
@@ -244,18 +243,16 @@ class Hub:
             self.floor = gone.moment
         self._tell()
 
-    def _idle(self) -> None:
-        """End the stream with its last watcher; one that was dropped without being closed is gone, too."""
-        if not self._watchers and self._task is not None:
-            self._task.cancel()
-            self._task = None
+    def _is_watched(self) -> bool:
+        """Whether a watcher is left; one that was dropped without being closed is gone."""
+        return bool(self._watchers)
 
     def _fail(self, opened: "asyncio.Future[None]", error: MlflowException) -> None:
         if not opened.done():
             opened.set_exception(error)
-        if opened is self._opened:  # else there is another stream already
-            self._error = error
-            self._tell()
+        self._error = error
+        self._task = None  # who joins from now on opens another
+        self._tell()
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()
@@ -268,21 +265,20 @@ async def follow(
     database: Database,
     opened: Callable[[], None],
     keep: Callable[[Change], None],
-    idle: Callable[[], None],
+    goes_on: Callable[[], bool],
 ) -> None:
-    """Read a stream for ever; one that breaks off goes on where it was, if it can within a call's time."""
+    """Read a stream; one that breaks off is opened again where it was, if it can be within a call's time."""
     attempt, broken_since = 0, 0.0
     while True:
         try:
             await stream.open(begin)
             opened()
-            while True:
+            while goes_on():
                 change = await stream.next()
                 attempt = 0
-                if change is None:
-                    idle()
-                else:
+                if change is not None:
                     keep(change)
+            return
         except PyMongoError as error:
             await stream.close()
             delay = 0.0 if has_run_out(error) else retry_delay(error, attempt)
