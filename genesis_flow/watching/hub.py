@@ -224,7 +224,9 @@ class Hub:
         try:
             # Of a moment that is given, some changes may have been told: they are passed over.
             self.floor = Moment(begin.time) if begin else await present(self._database)
-            await follow(stream, self.floor, self._database, lambda: _succeed(opened), self._keep, self._is_watched)
+            await follow(
+                stream, self.floor, self._database, lambda: _succeed(opened), self._keep, self._is_watched
+            )
         except MlflowException as told:
             error = told
         except PyMongoError as broken:

@@ -65,6 +65,10 @@ class Polled:
     async def close(self) -> None:
         """Nothing is open between two looks."""
 
+    @property
+    def has_told_all(self) -> bool:
+        return not (self._is_first or self._left or self._ready)
+
     def take(self) -> Event | None:
         return self._ready.popleft() if self._ready else None
 

@@ -106,6 +106,11 @@ class Streamed:
         self._hub.leave(self)
         await self._close_own()
 
+    @property
+    def has_told_all(self) -> bool:
+        waits = self._unread or self._untold or self._doubt or self._settled or self._number is None
+        return not waits and self._number == self._hub.end
+
     def take(self) -> Event | None:
         event, self._settled = self._settled, None
         if event is not None:

@@ -34,6 +34,9 @@ class Source(Protocol):
 
     def token(self) -> str | None: ...
 
+    @property
+    def has_told_all(self) -> bool: ...
+
     async def close(self) -> None: ...
 
 
@@ -74,7 +77,7 @@ class Watch:
             event = self._source.take() if self._source is not None else None
             if event is not None:
                 return event
-            await self._unless_ended(self._work())
+            await self.wait()
         raise StopAsyncIteration
 
     def at_hand(self) -> list[Event]:
@@ -86,6 +89,15 @@ class Watch:
                 break
             events.append(event)
         return events
+
+    @property
+    def has_told_all(self) -> bool:
+        """Whether all was told that is known to this process by now."""
+        return self._source is not None and self._source.has_told_all
+
+    async def wait(self) -> None:
+        """Wait until there may be something at hand, or the watch has ended."""
+        await self._unless_ended(self._work())
 
     async def begin(self) -> None:
         """Connect, and see that what is watched is there and may be watched; else the first event does."""

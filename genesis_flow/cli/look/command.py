@@ -32,8 +32,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 _settings = {"max_content_width": 100}
 
 
-def _looking(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that all three have."""
+def looking(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that all commands have which look at runs."""
     return _uri(_json(command))
 
 
@@ -55,7 +55,7 @@ def _looking(command: Callable[..., None]) -> Callable[..., None]:
     help="How many runs to show at most.",
 )
 @click.option("--deleted", is_flag=True, help="Show deleted runs instead.")
-@_looking
+@looking
 def runs(
     uri: str | None,
     experiment: str | None,
@@ -91,7 +91,7 @@ def runs(
 
 @click.command(context_settings=_settings)
 @click.argument("run")
-@_looking
+@looking
 def show(uri: str | None, run: str, as_json: bool) -> None:
     """Show a run: params, metrics with their curves, tags, artifacts.
 
@@ -116,7 +116,7 @@ def show(uri: str | None, run: str, as_json: bool) -> None:
 @click.command(context_settings=_settings)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @click.option("--all", "with_equal", is_flag=True, help="Show params and tags that do not differ, too.")
-@_looking
+@looking
 def compare(uri: str | None, runs: tuple[str, ...], with_equal: bool, as_json: bool) -> None:
     """Compare runs: what differs in params and metrics.
 
