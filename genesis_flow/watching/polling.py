@@ -59,6 +59,11 @@ class Polled:
         self._begun = 0.0
         self._next_look = 0.0
 
+    async def begin(self) -> None:
+        """See what there is, if only changes are told."""
+        while self._is_first and not self._is_telling:
+            await self.work()
+
     def token(self) -> None:
         return None
 

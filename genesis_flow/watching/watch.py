@@ -147,7 +147,9 @@ class Watch:
         if not is_streamed:
             if self._after is not None:
                 raise invalid(NO_HISTORY.format(where=database.settings.store_uri))
-            return Polled(database, state, tells_state=self._start == "beginning")
+            polled = Polled(database, state, tells_state=self._start == "beginning")
+            await polled.begin()
+            return polled
         name = scope_name(
             database.settings.database,
             database.settings.prefix,

@@ -6,7 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -67,12 +67,21 @@ def test_it_ends_with_the_runs(
     store_uri: str, writer: MongoDBStore, run_id: str, status: int, code: int
 ) -> None:
     program = begun(store_uri, run_id, "--until-finished", "--json", "--from-now")
-    while not writer.get_run(run_id).data.tags.get("seen"):
-        # Until it has begun: what there is by then is not told.
-        writer.log_metric(run_id, Metric("loss", 1.0, time.time_ns() // 1000, 1))
-        assert program.stdout is not None
-        if json.loads(program.stdout.readline())["event"] == "metric_logged":
-            break
+    has_begun = threading.Event()
+
+    def log() -> None:
+        step = 100
+        while not has_begun.wait(0.1):
+            writer.log_metric(run_id, Metric("loss", 1.0, step, step))
+            step += 1
+
+    logging = threading.Thread(target=log)
+    logging.start()
+    assert program.stdout is not None
+    first = program.stdout.readline()
+    has_begun.set()
+    logging.join()
+    assert json.loads(first)["event"] == "metric_logged"
     writer.update_run_info(run_id, status, 9, None)
     out, errors = program.communicate(timeout=PATIENCE_SECONDS)
     assert program.returncode == code, errors
