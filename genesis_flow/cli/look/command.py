@@ -22,7 +22,7 @@ _SHORT_ID = 8
 _OWN_TAGS = "mlflow."
 _MISSING = "-"
 
-_uri = click.option(
+database = click.option(
     "--uri",
     metavar="URI",
     help="mongodb://host/database[#prefix] or genesis:///dir. Else the environment (MLFLOW_TRACKING_URI, "
@@ -32,9 +32,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 _settings = {"max_content_width": 100}
 
 
-def looking(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that all commands have which look at runs."""
-    return _uri(_json(command))
+def _looking(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that all three have."""
+    return database(_json(command))
 
 
 @click.command(context_settings=_settings)
@@ -55,7 +55,7 @@ def looking(command: Callable[..., None]) -> Callable[..., None]:
     help="How many runs to show at most.",
 )
 @click.option("--deleted", is_flag=True, help="Show deleted runs instead.")
-@looking
+@_looking
 def runs(
     uri: str | None,
     experiment: str | None,
@@ -91,7 +91,7 @@ def runs(
 
 @click.command(context_settings=_settings)
 @click.argument("run")
-@looking
+@_looking
 def show(uri: str | None, run: str, as_json: bool) -> None:
     """Show a run: params, metrics with their curves, tags, artifacts.
 
@@ -116,7 +116,7 @@ def show(uri: str | None, run: str, as_json: bool) -> None:
 @click.command(context_settings=_settings)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @click.option("--all", "with_equal", is_flag=True, help="Show params and tags that do not differ, too.")
-@looking
+@_looking
 def compare(uri: str | None, runs: tuple[str, ...], with_equal: bool, as_json: bool) -> None:
     """Compare runs: what differs in params and metrics.
 

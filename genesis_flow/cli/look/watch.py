@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genesis_flow.cli.look.command import looking
+from genesis_flow.cli.look.command import database
 
 if TYPE_CHECKING:
     from genesis_flow.cli.look.watcher import Wanted
@@ -26,7 +26,7 @@ _NOT_FINISHED = 3
 @click.option("--after", metavar="TOKEN", help="Go on behind an event, by its token.")
 @click.option("--tokens", is_flag=True, help="With --json: print the token of each event, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line for each event.")
-@looking
+@database
 def watch(
     uri: str | None,
     what: str,
