@@ -60,7 +60,7 @@ class _WholeRun(Event):
 
 @dataclass(frozen=True)
 class RunFound(_WholeRun):
-    """A run that was there when the watch began."""
+    """A run that was there when the watch began, or came with its metrics, as imported ones do."""
 
     kind = "run_found"
 

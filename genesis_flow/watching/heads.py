@@ -100,6 +100,11 @@ def is_head(document: Document) -> bool:
     return "tail" in document and "packed" in document
 
 
+def is_of_head(fields: Document) -> bool:
+    """Whether updated fields may tell points of a head: others say that its run was deleted, say."""
+    return any(path in ("tail", "packed") or path.startswith("tail.") for path in fields)
+
+
 def of_new_head(document: Document, head: Head) -> Told:
     """A head that was inserted, or replaced; ``head`` is new or has what was told of it."""
     tail, packed = of_tail(document["tail"]), int(document["packed"])

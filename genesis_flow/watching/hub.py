@@ -212,7 +212,8 @@ class Hub:
         self._opened = asyncio.get_running_loop().create_future()
         self._opened.add_done_callback(_look_at)
         self._error = None
-        self._first, self._bytes = self.end, 0
+        # One number is left out: who has read to the end of the stream before has not read from this one.
+        self._first, self._bytes = self.end + 1, 0
         self._changes.clear()
         # In a context of its own: the deadline of who watches first is not that of the stream.
         work = self._read(self._opened, begin)

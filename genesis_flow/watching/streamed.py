@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mlflow.exceptions import MlflowException
+
 from genesis_flow.areas.metrics.documents import TAIL_LIMIT, MetricHeadFields
 from genesis_flow.areas.metrics.points import Point as Stored
 from genesis_flow.areas.metrics.points import distinct, unpack
@@ -141,9 +143,8 @@ class Streamed:
         else:
             try:
                 await self._hub.wait(self._number)
-            except BaseException:
-                # Whoever asks again gets what came meanwhile from another stream.
-                self._number = None
+            except MlflowException:
+                self._number = None  # whoever asks again joins another stream
                 raise
 
     # What there is.
@@ -271,12 +272,7 @@ class Streamed:
         if change.operation == "delete":
             return self._forget(run_id) if is_known else None
         if not is_known:
-            if document is not None and self._scope.has(document):
-                self._watch_run(document, is_new=True)
-                return whole(RunCreated, document, self._token())
-            if fields.get("workspace") == self._scope.workspace:
-                self._unread.append(run_id)  # it has come from another one
-            return None
+            return self._of_unknown_run(change)
         if fields.get("workspace", self._scope.workspace) != self._scope.workspace:
             return self._forget(run_id)
         if change.moment.time <= self._found.get(run_id, ((0, 0), {}))[0]:
@@ -284,6 +280,18 @@ class Streamed:
             return None
         new = fields if document is None else flat(document)
         return changed(run_id, new, list(change.removed), self._token())
+
+    def _of_unknown_run(self, change: Change) -> Event | None:
+        run = change.document
+        if run is None:
+            if change.fields.get("workspace") == self._scope.workspace:
+                self._unread.append(change.identity)  # it has come from another one
+        elif self._scope.has(run):
+            if not run.get("metric_keys"):
+                self._watch_run(run, is_new=True)
+                return whole(RunCreated, run, self._token())
+            self._unread.append(run["_id"])  # it is imported, and its metrics may have come before it
+        return None
 
     def _forget(self, run_id: str) -> Event:
         for key in (_ITSELF, *self._heads.pop(run_id)):
@@ -303,9 +311,11 @@ class Streamed:
                 return None
             head = known.setdefault(key, Head())
             told = heads.of_new_head(change.document, head)
-        else:
+        elif heads.is_of_head(change.fields):
             head = known.setdefault(key, Head())
             told = heads.of_head(change.fields, head, is_unsure=is_unsure)
+        else:
+            return None
         if told.doubtful is not None:
             self._doubt = _Doubt(run_id, key, told.doubtful)
             return None

@@ -132,6 +132,31 @@ async def test_behind_every_token_comes_what_came(store: MongoDBStore, store_uri
             await watch.close()
 
 
+async def test_a_run_that_comes_behind_its_metrics(store: MongoDBStore) -> None:
+    """As an import may write it."""
+    run_id = await new_run(store)
+    await log(store, run_id, "long", range(300))
+    watch = store.watch(experiment_ids=["0"])
+    await until(watch, logs("long"))
+    copy = "c" * 32
+    for name, ids in (
+        ("metrics", {"$regex": f"^{run_id}"}),
+        ("latest_metrics", {"$regex": f"^{run_id}"}),
+        ("runs", run_id),
+    ):
+        collection = store.database.client.get_database(store.settings.database)[name]
+        async for document in collection.find({"_id": ids}):
+            document["_id"] = document["_id"].replace(run_id, copy)
+            if "run_uuid" in document:
+                document["run_uuid"] = copy
+            await collection.insert_one(document)
+    await log(store, copy, "z last", [1])
+    events = await until(watch, logs("z last"))
+    assert isinstance(events[0], RunFound)
+    assert points_of(events) == await stored(store, copy, "long", "z last")
+    await watch.close()
+
+
 async def test_from_now_on(store: MongoDBStore) -> None:
     run_id = await new_run(store)
     await log(store, run_id, "a", range(140))
