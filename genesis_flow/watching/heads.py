@@ -165,8 +165,8 @@ def settle(tail: list[Point], told: Iterable[Point], head: Head) -> list[Point]:
 def of_block(block: Document, head: Head) -> None:
     """A block that was written: its points are new once its head says so."""
     points = unpack(block)
-    is_full = head.marks is None and head.count >= TAIL_LIMIT
-    if is_full and len(points) == head.count:
+    is_full = head.marks is None and len(points) == head.count >= TAIL_LIMIT
+    if is_full and any(mark(point) & _SHORT == head.last for point in points):
         head.marks = marks_of(points)  # the tail that the token counted, on its way into a block
         return
     # A block may be written twice, by a call that was repeated.

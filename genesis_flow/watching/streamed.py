@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mlflow.exceptions import MlflowException
 
-from genesis_flow.areas.metrics.documents import TAIL_LIMIT, MetricHeadFields
+from genesis_flow.areas.metrics.documents import TAIL_LIMIT, MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.metrics.points import Point as Stored
 from genesis_flow.areas.metrics.points import distinct, unpack
 from genesis_flow.areas.runs.documents import RunFields
@@ -79,6 +79,8 @@ class Streamed:
         self._number: int | None = None
         self._own: Stream | None = None
         self._resumed = resumed(after, name) if after is not None else None
+        # Until a change comes behind the token.
+        self._is_at_token = self._resumed is not None
 
     async def begin(self) -> None:
         """Join the stream, and see what there is to tell before it."""
@@ -247,7 +249,10 @@ class Streamed:
     def _of(self, change: Change) -> Event | None:
         """What a change tells; None if that is nothing, or in doubt."""
         if change.moment <= self._moment:
+            if self._is_at_token:
+                self._remember(change)
             return None
+        self._is_at_token = False
         self._moment = change.moment
         time = change.moment.time
         if time > self._unsure_until and (self._found or self._told_blocks):
@@ -265,6 +270,20 @@ class Streamed:
         if change.document is not None and not is_told:
             heads.of_block(change.document, known.setdefault(key, Head(is_told=False)))
         return None
+
+    def _remember(self, change: Change) -> None:
+        """A change that was told before the token.
+
+        Of a transaction, some heads may come behind it, and their blocks came before.
+        """
+        run_id, key = run_and_key(change.identity)
+        known = self._heads.get(run_id)
+        if known is None or change.moment.time != self._moment.time:
+            return
+        if change.kind is MetricHeadFields and key in known:
+            known[key].held = []
+        elif change.kind is MetricBlockFields and change.document is not None:
+            heads.of_block(change.document, known.setdefault(key, Head(is_told=False)))
 
     def _of_run(self, change: Change) -> Event | None:
         run_id, fields, document = change.identity, change.fields, change.document
@@ -291,6 +310,7 @@ class Streamed:
                 self._watch_run(run, is_new=True)
                 return whole(RunCreated, run, self._token())
             self._unread.append(run["_id"])  # it is imported, and its metrics may have come before it
+        self._state.not_before = self._moment
         return None
 
     def _forget(self, run_id: str) -> Event:
@@ -362,7 +382,9 @@ class Streamed:
     async def _catch_up(self) -> None:
         """Read what the stream of all no longer has from one of our own, until they meet."""
         await self._hub.join(self, self._moment)
-        self._number = self._hub.number_behind(self._moment)
+        # Behind a token from the begin of its moment: a transaction is one moment.
+        behind = Moment(self._moment.time) if self._is_at_token else self._moment
+        self._number = self._hub.number_behind(behind)
         if self._number is None:
             change = await patiently(self._database, self._next_of_own)
             if change is not None:

@@ -113,6 +113,9 @@ async def test_behind_every_token_comes_what_came(store: MongoDBStore, store_uri
     other = await new_run(store, "other")
     await store.log_batch(other, [Metric(f"m{each}", 1.0, 1, 1) for each in range(10)])
     await store.log_batch(other, [Metric(f"m{each}", 2.0, 2, 2) for each in range(10)], [Param("p", "1")])
+    two = [Metric(key, float(each), each, each) for key in ("x", "y", "z") for each in range(70)]
+    for more in (0, 1000):
+        await store.log_batch(other, [Metric(each.key, each.value + more, 1, each.step) for each in two])
     await log(store, run_id, "last", [1])
     events += await until(first, logs("last"))
     await first.close()
