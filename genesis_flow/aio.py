@@ -7,6 +7,7 @@ They connect on the running event loop at the first call::
     await store.close()
 """
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from mlflow.utils.time import get_current_time_millis
 from genesis_flow.core.settings import Settings
 from genesis_flow.mongo.operation import Area, connect
 from genesis_flow.stores.joined import AsyncModelRegistryStore, AsyncTrackingStore
+from genesis_flow.watching.watch import Start, Watch
 
 
 class _AsContextManager(Area):
@@ -84,6 +86,21 @@ class MongoDBStore(AsyncTrackingStore, _AsContextManager):
             experiment_ids, filter_string, run_view_type, max_results, order_by, page_token
         )
         return PagedList(runs, token)
+
+    def watch(
+        self,
+        *,
+        run_ids: Iterable[str] | None = None,
+        experiment_ids: Iterable[str] | None = None,
+        start: Start = "beginning",
+        after: str | None = None,
+    ) -> Watch:
+        """The runs, or those of the experiments, as they change: an endless iterator of events.
+
+        First what there is, unless ``start`` is ``"now"``; behind ``after``, the token of an event, what
+        came since. See docs/watching.md.
+        """
+        return Watch(self, run_ids=run_ids, experiment_ids=experiment_ids, start=start, after=after)
 
     async def log_spans_async(self, location: str, spans: list[Span]) -> list[Span]:
         """MLflow's name for what ``log_spans`` is here anyway."""

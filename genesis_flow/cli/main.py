@@ -20,6 +20,10 @@ _COMMANDS = {
         "Show a run: params, metrics with their curves, tags, artifacts.",
     ),
     "compare": ("genesis_flow.cli.look.command:compare", "Compare runs: what differs in params and metrics."),
+    "watch": (
+        "genesis_flow.cli.look.watch:watch",
+        "Watch a run, or all runs of an experiment, as they change.",
+    ),
     "server": ("genesis_flow.cli.server:server", "Run MLflow's server and web interface on a MongoDB."),
     "doctor": (
         "genesis_flow.cli.doctor.command:doctor",

@@ -96,6 +96,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _tracking("timeout", "seconds that a call may take", "GENESIS_FLOW_TIMEOUT", in_uri="timeoutMS"),
     _tracking("open_timeout", "seconds to open a store", "GENESIS_FLOW_OPEN_TIMEOUT"),
+    _tracking(
+        "watch_interval",
+        "seconds between two looks of a watch where the server streams no changes",
+        "GENESIS_FLOW_WATCH_INTERVAL",
+        kind="seconds",
+        default=1.0,
+    ),
     _tracking("profile", "full, or portable for Azure Cosmos DB (RU)", "GENESIS_FLOW_PROFILE"),
     Option("write_concern", "who must have a write before it counts", in_uri="w"),
     Option("journal", "whether it must be in the journal", in_uri="journal"),

@@ -64,6 +64,8 @@ class Database:
         self._blocking: dict[type[Declared], BlockingCollection] = {}
         self._joined: dict[type[Declared], JoinedUpdates] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        # What those above keep with the connection, one of each type.
+        self.kept: dict[type, Any] = {}
 
     def is_usable(self) -> bool:
         """Whether whoever asks may use it: it is bound to the loop on which it was opened."""
@@ -88,6 +90,7 @@ class Database:
         """Hold the client no longer: its loop is gone, and the stores that hold this may stay."""
         del self.client, self.documents
         self._joined.clear()
+        self.kept.clear()
 
     def collection(self, declared: type[Declared]) -> Collection:
         """The documents that the running call may see."""

@@ -6,11 +6,12 @@ import functools
 import logging
 import time
 import uuid
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
@@ -120,6 +121,12 @@ async def made_first(make: Callable[[], T]) -> T:
     return made
 
 
+class Closing(Protocol):
+    """Something that ends with the store that it belongs to."""
+
+    async def close(self) -> None: ...
+
+
 class Area:
     """The base of the area classes: plain async code over one lazily opened database."""
 
@@ -131,6 +138,8 @@ class Area:
         self._identity = object()
         self._database: Database | None = None
         self.methods = Methods()
+        # What ends when the store is closed.
+        self.until_closed: weakref.WeakSet[Closing] = weakref.WeakSet()
 
     @property
     def database(self) -> Database:
@@ -169,6 +178,8 @@ class Area:
 
     async def close(self) -> None:
         """Leave the connection, which the last store to leave closes; a later call opens it again."""
+        for each in list(self.until_closed):
+            await each.close()
         self._database = None
         await close_database(self.settings, self)
 

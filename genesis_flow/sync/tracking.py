@@ -1,17 +1,22 @@
 """The tracking store that MLflow works with: the asynchronous one behind MLflow's blocking interface."""
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from mlflow.store.tracking.abstract_store import AbstractStore
 
 from genesis_flow.areas.experiments.places import refuse_reserved_root
 from genesis_flow.core.settings import Settings
+from genesis_flow.mongo.operation import Area
 from genesis_flow.mongo.scoping import current_workspace, workspaces_enabled
 from genesis_flow.stores.joined import AsyncTrackingStore
 from genesis_flow.sync._generated.joined import SyncTrackingStore
+from genesis_flow.sync.portal import portal
 
 if TYPE_CHECKING:
     from mlflow.store.workspace.abstract_store import ResolvedTraceArchivalConfig
+
+    from genesis_flow.sync.watching import BlockingWatch
 
 
 # MLflow annotates the values of update_assessment and the points of query_trace_metrics as what they are not.
@@ -36,6 +41,30 @@ class MongoDBStore(SyncTrackingStore, AbstractStore):  # type: ignore[misc]
     @property
     def artifact_root_uri(self) -> str:
         return self._settings.artifact_root
+
+    def watch(
+        self,
+        *,
+        run_ids: Iterable[str] | None = None,
+        experiment_ids: Iterable[str] | None = None,
+        start: Literal["beginning", "now"] = "beginning",
+        after: str | None = None,
+    ) -> "BlockingWatch":
+        """The runs, or those of the experiments, as they change: an endless iterator of events.
+
+        First what there is, unless ``start`` is ``"now"``; behind ``after``, the token of an event, what
+        came since. See docs/watching.md.
+        """
+        from genesis_flow.sync.watching import BlockingWatch  # a client that logs needs it not
+        from genesis_flow.watching import Watch
+
+        store = self._store()
+        assert isinstance(store, Area)  # as all stores of ours are
+
+        async def made() -> Watch:
+            return Watch(store, run_ids=run_ids, experiment_ids=experiment_ids, start=start, after=after)
+
+        return BlockingWatch(portal.run(made))
 
     @property
     def supports_trace_archival(self) -> bool:

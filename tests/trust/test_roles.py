@@ -58,7 +58,7 @@ def refused(call: Callable[[], Any]) -> None:
 
 
 def test_the_page_has_the_roles() -> None:
-    assert set(ROLES) == {"mlflowOperator", "mlflowClient", "mlflowServer", "mlflowReader"}
+    assert set(ROLES) == {"mlflowOperator", "mlflowClient", "mlflowServer", "mlflowReader", "mlflowWatcher"}
     declared = {document.Settings.name for document in DECLARED}  # type: ignore[attr-defined]
     granted, login = (
         {each["resource"]["collection"] for each in json.loads(ROLES[role])["privileges"]}

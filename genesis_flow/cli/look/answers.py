@@ -12,15 +12,15 @@ from genesis_flow.core.redact import mask
 
 
 def dumped(value: Any) -> str:
-    return json.dumps(_sayable(value), indent=2, ensure_ascii=False)
+    return json.dumps(sayable(value), indent=2, ensure_ascii=False)
 
 
-def _sayable(value: Any) -> Any:
+def sayable(value: Any) -> Any:
     """Without passwords, and with words where JSON has no number."""
     if isinstance(value, dict):
-        return {str(key): _sayable(item) for key, item in value.items()}
+        return {str(key): sayable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_sayable(item) for item in value]
+        return [sayable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return mask(value) if isinstance(value, str) else value

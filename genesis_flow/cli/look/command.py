@@ -22,7 +22,7 @@ _SHORT_ID = 8
 _OWN_TAGS = "mlflow."
 _MISSING = "-"
 
-_uri = click.option(
+database = click.option(
     "--uri",
     metavar="URI",
     help="mongodb://host/database[#prefix] or genesis:///dir. Else the environment (MLFLOW_TRACKING_URI, "
@@ -34,7 +34,7 @@ _settings = {"max_content_width": 100}
 
 def _looking(command: Callable[..., None]) -> Callable[..., None]:
     """The options that all three have."""
-    return _uri(_json(command))
+    return database(_json(command))
 
 
 @click.command(context_settings=_settings)

@@ -38,6 +38,10 @@ _SHOWN_OF_ID = 12
 _INTERVALS = 60
 
 
+class NoSuchRun(GenesisFlowError):
+    """No run is meant by what was given."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class History:
     """The latest point of a metric, and its curve in few points."""
@@ -68,6 +72,14 @@ class Page:
     has_more: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Named:
+    """What a name means: a run, or an experiment."""
+
+    run_ids: list[str]
+    experiment_ids: list[str]
+
+
 class Reader(AsyncTrackingStore):
     """A store that also finds what people name in a few letters. It changes nothing."""
 
@@ -83,6 +95,25 @@ class Reader(AsyncTrackingStore):
     async def details(self, named: list[str]) -> list[Detail]:
         run_ids = await asyncio.gather(*(self._look_up(text) for text in named))
         return list(await asyncio.gather(*(self._detail_of(run_id) for run_id in run_ids)))
+
+    @operation
+    async def run_or_experiment(self, named: str) -> Named:
+        """A run, by its id, its beginning or its name; else an experiment."""
+        try:
+            return Named([await self._look_up(named)], [])
+        except NoSuchRun as no_run:
+            try:
+                return Named([], list(await self._experiments_named(named)))
+            except GenesisFlowError as no_experiment:
+                raise GenesisFlowError(f"{no_run} {no_experiment}") from no_experiment
+
+    @operation
+    async def statuses(self, named: Named) -> set[str]:
+        """Those that the runs have which are not deleted."""
+        numbers = [int(each) for each in named.experiment_ids]
+        which = {"$or": [{"_id": {"$in": named.run_ids}}, {"experiment_id": {"$in": numbers}}]}
+        runs = self.database.collection(RunFields)
+        return set(await runs.distinct("status", scoped({**which, "lifecycle_stage": ACTIVE})))
 
     async def _experiments_named(self, named: str | None) -> dict[str, str]:
         """Names by id: of the one that is named by its name or its id, else of all that are active."""
@@ -123,7 +154,7 @@ class Reader(AsyncTrackingStore):
             run_id: str = active[0]["_id"]
             return run_id
         if not active:
-            raise GenesisFlowError(
+            raise NoSuchRun(
                 f"No run has the name {text!r} or an id that begins with it: `genesis-flow runs` shows what "
                 "there is."
             )

@@ -1,0 +1,213 @@
+"""What there is now of runs and metrics: read when a watch begins, or again and again without a stream.
+
+Read as the majority has it, and not before a given moment: a change that is not read here is streamed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from genesis_flow.areas.experiments.documents import ExperimentFields
+from genesis_flow.areas.experiments.guards import (
+    experiment_number,
+    refuse_unknown_experiment,
+    refuse_unknown_run,
+)
+from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.runs.documents import RunFields
+from genesis_flow.core.errors import invalid
+from genesis_flow.documents.declared import Declared
+from genesis_flow.documents.keys import children_of, head_id
+from genesis_flow.documents.plain import Document
+from genesis_flow.mongo.binding import BATCH
+from genesis_flow.mongo.connection import Database, Session
+from genesis_flow.mongo.error_edge import retry_delay
+from genesis_flow.mongo.patience import for_seconds
+from genesis_flow.watching.heads import is_head, run_and_key
+from genesis_flow.watching.hub import said
+from genesis_flow.watching.place import Moment
+
+T = TypeVar("T")
+
+_RUN = {
+    **dict.fromkeys(("experiment_id", "name", "status", "lifecycle_stage", "start_time", "end_time"), 1),
+    **dict.fromkeys(("workspace", "user_id", "params", "tags"), 1),
+}
+_HEAD = dict.fromkeys(("run_uuid", "key", "tail", "packed"), 1)
+AT_ONCE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The runs that are watched: some, or all of some experiments."""
+
+    workspace: str
+    run_ids: frozenset[str]
+    experiments: frozenset[int]
+
+    @classmethod
+    def of(
+        cls, workspace: str, run_ids: Iterable[str] | None, experiment_ids: Iterable[str] | None
+    ) -> "Scope":
+        for name, given in (("run_ids", run_ids), ("experiment_ids", experiment_ids)):
+            if isinstance(given, str):
+                raise invalid(f"{name} must be a list of ids, not one text: [{given!r:.60}].")
+        scope = cls(
+            workspace,
+            frozenset(run_ids or ()),
+            frozenset(experiment_number(each) for each in experiment_ids or ()),
+        )
+        if not scope.run_ids and not scope.experiments:
+            raise invalid("Say what to watch: give run_ids or experiment_ids.")
+        if not all(isinstance(each, str) and each for each in scope.run_ids):
+            raise invalid("run_ids must be a list of ids of runs, each a text that is not empty.")
+        return scope
+
+    def has(self, run: Document) -> bool:
+        """Whether a run is watched."""
+        return run.get("workspace") == self.workspace and (
+            run["_id"] in self.run_ids or run.get("experiment_id") in self.experiments
+        )
+
+
+class State:
+    """Reads what a scope has now."""
+
+    def __init__(self, database: Database, scope: Scope, *, is_grouped: bool) -> None:
+        """``is_grouped``: whether there is a majority, and so a moment to wait for."""
+        self._database = database
+        self._scope = scope
+        self._is_grouped = is_grouped
+        self.not_before = Moment((0, 0))
+
+    async def check(self) -> None:
+        """Raise MLflow's error if something of the scope is not there."""
+        scope = self._scope
+        async with self._session() as session:
+            if scope.run_ids:
+                found = await self._ids(RunFields, list(scope.run_ids), session)
+                for run_id in sorted(scope.run_ids - found):
+                    refuse_unknown_run(run_id)
+            if scope.experiments:
+                found = await self._ids(ExperimentFields, list(scope.experiments), session)
+                for number in sorted(scope.experiments - found):
+                    refuse_unknown_experiment(number)
+
+    async def run_ids(self) -> list[str]:
+        """The oldest first."""
+        query: Document = {"workspace": self._scope.workspace, "$or": []}
+        if self._scope.run_ids:
+            query["$or"].append({"_id": {"$in": list(self._scope.run_ids)}})
+        if self._scope.experiments:
+            query["$or"].append({"experiment_id": {"$in": list(self._scope.experiments)}})
+        async with self._session() as session:
+            found = self._of(RunFields).find(query, {"start_time": 1}, batch_size=BATCH, **_within(session))
+            rows = await found.to_list()
+        return [row["_id"] for row in sorted(rows, key=lambda row: (row.get("start_time") or 0, row["_id"]))]
+
+    async def runs(self, run_ids: list[str]) -> list[Document]:
+        """Their documents, in this order."""
+        query = {"_id": {"$in": run_ids}, "workspace": self._scope.workspace}
+        async with self._session() as session:
+            rows = await self._of(RunFields).find(query, _RUN, **_within(session)).to_list()
+        found = {row["_id"]: row for row in rows}
+        return [found[run_id] for run_id in run_ids if run_id in found]
+
+    async def heads(self, run_ids: list[str]) -> list[Document]:
+        """The heads of their metrics."""
+        query = {
+            "workspace": self._scope.workspace,
+            "$or": [{"_id": children_of(run_id)} for run_id in run_ids],
+        }
+        async with self._session() as session:
+            found = self._of(MetricHeadFields).find(query, _HEAD, batch_size=BATCH, **_within(session))
+            return [head for head in await found.to_list() if is_head(head)]
+
+    async def blocks(self, run_id: str, key: str) -> list[Document]:
+        """The blocks of a metric."""
+        query = {"_id": children_of(head_id(run_id, key))}
+        return await self._blocks(query)
+
+    async def those_blocks(self, ids: Iterable[str]) -> list[Document]:
+        return await self._blocks({"_id": {"$in": list(ids)}})
+
+    async def block_ids(self, run_ids: list[str]) -> dict[tuple[str, str], set[str]]:
+        """Of all metrics of these runs, by run and key."""
+        query = {"$or": [{"_id": children_of(run_id)} for run_id in run_ids]}
+        ids: dict[tuple[str, str], set[str]] = {}
+        for block in await self._blocks(query, {"_id": 1}):
+            ids.setdefault(run_and_key(block["_id"]), set()).add(block["_id"])
+        return ids
+
+    async def history(self, head: Document) -> tuple[Document, list[Document]] | None:
+        """A head as it is now, and the blocks that are not in its tail; None if it is gone."""
+        run_id, key = head["run_uuid"], head["key"]
+        while True:
+            blocks = await self.blocks(run_id, key)
+            now = await self.head(run_id, key)
+            if now is None:
+                return None
+            # Else a tail went to a block meanwhile: who reads both then may see points that neither has.
+            if now["packed"] == head["packed"]:
+                return now, blocks
+            head = now
+
+    async def head(self, run_id: str, key: str) -> Document | None:
+        query = {"_id": head_id(run_id, key), "workspace": self._scope.workspace}
+        async with self._session() as session:
+            head: Document | None = await self._of(MetricHeadFields).find_one(
+                query, _HEAD, **_within(session)
+            )
+        return head
+
+    async def _blocks(self, query: Document, fields: Document | None = None) -> list[Document]:
+        async with self._session() as session:
+            found = self._of(MetricBlockFields).find(query, fields, sort=[("_id", 1)], **_within(session))
+            blocks: list[Document] = await found.to_list()
+        return blocks
+
+    async def _ids(self, declared: type[Declared], ids: list[Any], session: Session | None) -> set[Any]:
+        query = {"_id": {"$in": ids}, "workspace": self._scope.workspace}
+        found = self._of(declared).find(query, {"_id": 1}, batch_size=BATCH, **_within(session))
+        return {row["_id"] for row in await found.to_list()}
+
+    def _of(self, declared: type[Declared]) -> Any:
+        # A watch reads for its own workspace, whatever that of the call is in which it reads on.
+        collection = self._database.everywhere(declared)
+        if not self._is_grouped:
+            return collection
+        return collection.with_options(read_concern=ReadConcern("majority"))
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session | None]:
+        if not self._is_grouped or not self.not_before.time[0]:
+            yield None
+            return
+        async with self._database.client.start_session(causal_consistency=True) as session:
+            session.advance_operation_time(self.not_before.timestamp)
+            yield session
+
+
+def _within(session: Session | None) -> dict[str, Any]:
+    return {} if session is None else {"session": session}
+
+
+async def patiently(database: Database, read: Callable[[], Awaitable[T]]) -> T:
+    """What is read, with the retries and the deadline of a call."""
+    loop = asyncio.get_running_loop()
+    deadline, attempt = loop.time() + database.settings.timeout, 0
+    while True:
+        try:
+            with for_seconds(max(deadline - loop.time(), 0.001)):
+                return await read()
+        except PyMongoError as error:
+            delay = retry_delay(error, attempt)
+            if delay is None or loop.time() + delay > deadline:
+                raise said(database, error) from error
+            attempt += 1
+            await asyncio.sleep(delay)
