@@ -15,6 +15,7 @@ from pymongo import periodic_executor
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
 from pymongo.errors import InvalidOperation
 
+from genesis_flow.mongo import observed
 from genesis_flow.mongo.following import Clock
 
 Client = AsyncMongoClient[dict[str, Any]]
@@ -83,7 +84,9 @@ class Clients:
             self._check()
             if reads_elsewhere:
                 self.clock = Clock()
-                options = {**options, "event_listeners": [self.clock]}
+            listeners = [*observed.listeners(), *([self.clock] if self.clock else [])]
+            if listeners:
+                options = {**options, "event_listeners": [*options.get("event_listeners", []), *listeners]}
             # Not the arguments themselves, which hold the password.
             self._connect = lambda: pymongo.MongoClient(uri, **options)
             self._client = AsyncMongoClient(uri, **options)
@@ -205,6 +208,10 @@ class Owner:
             await clients.watch_loop()  # nothing else runs meanwhile
         clients.join(user, patience)
         return clients
+
+    def has_any(self) -> bool:
+        """Whether there are clients on any loop of this process."""
+        return any(not each.closed for each in self._all)
 
     def bury_the_gone(self) -> None:
         for each in self._all.copy():
