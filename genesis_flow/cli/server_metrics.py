@@ -56,8 +56,8 @@ def _answering(host: str, port: int, settings: Settings, folder: Path) -> Iterat
         exporter = Exporter(port, host, [state], folder=Folder(folder))
     except OSError as error:
         raise click.ClickException(
-            f"Cannot answer Prometheus on {host}, port {port} ({error.strerror or error}): stop what uses it, "
-            "or choose another with --metrics-address."
+            f"Cannot answer Prometheus on {host}, port {port} ({error.strerror or error}): stop what uses "
+            "it, or choose another with --metrics-address."
         ) from error
     try:
         with exporter:
@@ -70,8 +70,8 @@ def host_and_port(address: str) -> tuple[str, int]:
     found = _ADDRESS.fullmatch(address.strip())
     if found is None or int(found[2]) > 65535:
         raise click.UsageError(
-            "--metrics-address (GENESIS_FLOW_METRICS_ADDRESS) is a host and a port, such as 127.0.0.1:9464 or "
-            "[::1]:9464."
+            "--metrics-address (GENESIS_FLOW_METRICS_ADDRESS) is a host and a port, such as 127.0.0.1:9464 "
+            "or [::1]:9464."
         )
     return found[1].strip("[]"), int(found[2])
 

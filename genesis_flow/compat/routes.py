@@ -1,4 +1,4 @@
-"""The routes of MLflow's server: those of FastAPI, and those of the Flask application that is mounted below."""
+"""The routes of MLflow's server: those of FastAPI, and of the Flask application that is mounted below."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,8 +16,8 @@ def finder(app: Any) -> Find:
         for methods, template in matching:
             if not methods or method in methods:
                 return template
-        if flask is not None and (template := _rule(flask, method, path)):
-            return template
+        if flask is not None and (rule := _rule(flask, method, path)):
+            return rule
         return matching[0][1] if matching else None
 
     return find

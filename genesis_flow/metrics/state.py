@@ -270,6 +270,6 @@ class State(Collector):
             {"$group": {"_id": "$status", "count": {"$sum": 1}, **more}},
         ]
         # The portable profile has other indexes.
-        hint = {} if self._settings.portable else {"hint": "by_status"}
+        hint = None if self._settings.portable else "by_status"
         collection = database[self._settings.prefix + declared.Settings.name]
-        return {row["_id"]: row for row in collection.aggregate(pipeline, **hint)}
+        return {row["_id"]: row for row in collection.aggregate(pipeline, hint=hint)}
