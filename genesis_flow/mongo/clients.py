@@ -84,13 +84,19 @@ class Clients:
             self._check()
             if reads_elsewhere:
                 self.clock = Clock()
-            listeners = [*observed.listeners(), *([self.clock] if self.clock else [])]
-            if listeners:
-                options = {**options, "event_listeners": [*options.get("event_listeners", []), *listeners]}
             # Not the arguments themselves, which hold the password.
-            self._connect = lambda: pymongo.MongoClient(uri, **options)
-            self._client = AsyncMongoClient(uri, **options)
+            self._connect = lambda: pymongo.MongoClient(uri, **self._observed(options, of_commands=False))
+            self._client = AsyncMongoClient(uri, **self._observed(options, of_commands=True))
         return self._client
+
+    def _observed(self, options: dict[str, Any], *, of_commands: bool) -> dict[str, Any]:
+        """The options of a client, with who listens to it."""
+        listeners = observed.listeners(options.get("maxPoolSize", 0), of_commands=of_commands)
+        if self.clock is not None:
+            listeners.append(self.clock)
+        if listeners:
+            options = {**options, "event_listeners": [*options.get("event_listeners", []), *listeners]}
+        return options
 
     def connect(self) -> BlockingClient:
         """Another blocking client of the server, for the caller to close."""

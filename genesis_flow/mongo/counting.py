@@ -6,6 +6,9 @@ adds up. No label has a value that a user can choose: each unknown one is ``othe
 """
 
 import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 from pymongo import monitoring
@@ -45,7 +48,7 @@ registry = CollectorRegistry()
 
 commands = Histogram(
     "genesis_flow_database_command_duration_seconds",
-    "How long commands to the database took, by the clock of the driver.",
+    "How long commands to the database took.",
     ["command"],
     buckets=COMMAND_BUCKETS,
     registry=registry,
@@ -56,28 +59,17 @@ command_errors = Counter(
     ["command", "error"],
     registry=registry,
 )
-connections_open = Gauge(
-    "genesis_flow_database_connections_open",
-    "Connections in the pools of all processes.",
-    registry=registry,
-    multiprocess_mode="livesum",
-)
 connections_in_use = Gauge(
     "genesis_flow_database_connections_in_use",
-    "Connections that a command has, or an open transaction.",
+    "Connections of all processes by which a command waits for its answer.",
     registry=registry,
     multiprocess_mode="livesum",
 )
 connections_limit = Gauge(
     "genesis_flow_database_connections_limit",
-    "How many connections the pools of all processes may have.",
+    "How many connections the pools of all processes may have to a server.",
     registry=registry,
     multiprocess_mode="livesum",
-)
-checkout_failures = Counter(
-    "genesis_flow_database_connection_checkout_failures",
-    "Commands that got no connection: all were in use for too long, or none could be made.",
-    registry=registry,
 )
 retries = Counter(
     "genesis_flow_call_retries",
@@ -119,30 +111,38 @@ requests_in_flight = Gauge(
 
 
 class Commands(monitoring.CommandListener):
-    """Each command's time. The driver calls this within the call, so names are looked up once."""
+    """Each command's time. This is called within each call of a store, so names are looked up once.
+
+    A command has a connection of the pool while it is under way, and nothing else has one. So there is no
+    listener of the pool, which would cost each call as much as this one.
+    """
 
     def __init__(self) -> None:
         self._durations = {name: commands.labels(name) for name in ("update", "find")}
         self._errors: set[str] = set()
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        """Its end tells how long it took."""
+        connections_in_use.inc()
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        self._observe(event)
+        self.ended(event.command_name, event.duration_micros / 1e6)
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        self._observe(event)
-        command_errors.labels(_known(event.command_name), self._error(event.failure)).inc()
+        self.ended(event.command_name, event.duration_micros / 1e6)
+        self.erred(event.command_name, event.failure)
 
-    def _observe(self, event: monitoring.CommandSucceededEvent | monitoring.CommandFailedEvent) -> None:
-        durations = self._durations.get(event.command_name)
+    def ended(self, command: str, seconds: float) -> None:
+        connections_in_use.dec()
+        durations = self._durations.get(command)
         if durations is None:
-            name = _known(event.command_name)
+            name = _known(command)
             durations = self._durations[name] = commands.labels(name)
-        durations.observe(event.duration_micros / 1e6)
+        durations.observe(seconds)
 
-    def _error(self, failure: Any) -> str:
+    def erred(self, command: str, failure: Mapping[str, Any]) -> None:
+        command_errors.labels(_known(command), self._name(failure)).inc()
+
+    def _name(self, failure: Mapping[str, Any]) -> str:
         """A name of the server's list, or the type of the driver's error: not its text."""
         name = str(failure.get("codeName") or failure.get("errtype") or OTHER)
         if name not in self._errors:
@@ -156,47 +156,43 @@ def _known(command: str) -> str:
     return command if command in KNOWN_COMMANDS else OTHER
 
 
-class Pools(monitoring.ConnectionPoolListener):
-    """Connections in the pools of clients that share these options, the loop's and that of direct calls."""
+class Timed:
+    """A command that a thread sends itself."""
 
-    def __init__(self) -> None:
-        self._limits: dict[Any, list[int]] = {}
+    __slots__ = ("_begun", "_command", "_commands")
 
-    def pool_created(self, event: monitoring.PoolCreatedEvent) -> None:
-        limit = int(event.options.get("maxPoolSize") or 0)
-        self._limits.setdefault(event.address, []).append(limit)
-        connections_limit.inc(limit)
+    def __init__(self, commands: Commands, command: str) -> None:
+        self._commands = commands
+        self._command = command
 
-    def pool_closed(self, event: monitoring.PoolClosedEvent) -> None:
-        if limits := self._limits.get(event.address):
-            connections_limit.dec(limits.pop())
-
-    def connection_created(self, event: monitoring.ConnectionCreatedEvent) -> None:
-        connections_open.inc()
-
-    def connection_closed(self, event: monitoring.ConnectionClosedEvent) -> None:
-        connections_open.dec()
-
-    def connection_check_out_failed(self, event: monitoring.ConnectionCheckOutFailedEvent) -> None:
-        checkout_failures.inc()
-
-    def connection_checked_out(self, event: monitoring.ConnectionCheckedOutEvent) -> None:
+    def __enter__(self) -> None:
         connections_in_use.inc()
+        self._begun = time.perf_counter()
 
-    def connection_checked_in(self, event: monitoring.ConnectionCheckedInEvent) -> None:
-        connections_in_use.dec()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._commands.ended(self._command, time.perf_counter() - self._begun)
+        if error is not None:
+            details = getattr(error, "details", None)
+            named = details if isinstance(details, Mapping) and "codeName" in details else {}
+            self._commands.erred(self._command, {"errtype": type(error).__name__, **named})
 
-    def pool_ready(self, event: monitoring.PoolReadyEvent) -> None:
-        """Nothing that is counted."""
 
-    def pool_cleared(self, event: monitoring.PoolClearedEvent) -> None:
-        """Its connections are closed one by one, and counted so."""
+class Pools(monitoring.TopologyListener):
+    """How large the pools of clients may be that have these options: the loop's and that of direct calls."""
 
-    def connection_ready(self, event: monitoring.ConnectionReadyEvent) -> None:
-        """Counted when it was made."""
+    def __init__(self, size: int) -> None:
+        self._size = size
 
-    def connection_check_out_started(self, event: monitoring.ConnectionCheckOutStartedEvent) -> None:
-        """Counted when it has ended."""
+    def opened(self, event: monitoring.TopologyOpenedEvent) -> None:
+        connections_limit.inc(self._size)
+
+    def closed(self, event: monitoring.TopologyClosedEvent) -> None:
+        connections_limit.dec(self._size)
+
+    def description_changed(self, event: monitoring.TopologyDescriptionChangedEvent) -> None:
+        """The size is that of the pool of each server; nearly all commands go to one."""
 
 
 class Counting:
@@ -205,8 +201,11 @@ class Counting:
     def __init__(self) -> None:
         self._commands = Commands()
 
-    def listeners(self) -> list[Any]:
-        return [self._commands, Pools()]
+    def listeners(self, pool_size: int, *, of_commands: bool) -> list[Any]:
+        return [*([self._commands] if of_commands else []), Pools(pool_size)]
+
+    def timed(self, command: str) -> Timed:
+        return Timed(self._commands, command)
 
     def retried(self, method: str) -> None:
         retries.labels(method).inc()
