@@ -84,8 +84,7 @@ def compared(on: list[float], off: list[float]) -> str:
     whole = statistics.median(off)
     length = max(len(differences) // PARTS, 1)
     parts = [
-        statistics.median(differences[begin : begin + length])
-        for begin in range(0, len(differences), length)
+        statistics.median(differences[begin : begin + length]) for begin in range(0, len(differences), length)
     ]
     low, _, high = statistics.quantiles(parts, n=4)
     share = statistics.median(differences) / whole
@@ -116,6 +115,7 @@ def main() -> None:
             calls, turn = stores(uri_of("metrics"), counted)
             taken = measure(calls, turn, given.pairs, given.rest / 1000)
             turn(ON)
+            time.sleep(2)  # it is counted a little later
             print(f"counted: {counted_updates(Path(counted)):.0f} updates")
             print(f"{given.pairs} pairs of log_metric; microseconds")
             print(f"{'':10}{'with':>9}{'without':>9}{'more':>8}{'share':>9}")

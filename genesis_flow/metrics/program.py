@@ -66,13 +66,17 @@ def write_program(path: "str | PathLike[str]", batch: str | None) -> None:
 def _counted() -> Collector:
     """What this process has counted, or all that share a folder, as workers of gunicorn do."""
     folder = os.environ.get(FOLDER_VARIABLE)
-    return Folder(Path(folder)) if folder else _OfThisProcess()
+    if not folder:
+        return _OfThisProcess()
+    counting.count()
+    return Folder(Path(folder))
 
 
 class _OfThisProcess(Collector):
     """Without the times at which counters were made, each of which would be a time series."""
 
     def collect(self) -> Iterator[Metric]:
+        counting.count()
         for found in counting.registry.collect():
             found.samples = [each for each in found.samples if not each.name.endswith("_created")]
             yield found
