@@ -4,8 +4,9 @@
 
 One process, one run, two stores whose clients were made with the counters on and without; who counts is put
 in and taken away between calls. The counters write to files, as in the processes of a server. The two
-calls of a pair follow each other, in an order that changes, each after --rest milliseconds. Printed are the medians, the median of
-the differences within pairs with the middle half of the medians of its twentieths, and the processor time.
+calls of a pair follow each other, in an order that changes, each after --rest milliseconds. Printed are the
+medians, the median of the differences within pairs with the middle half of the medians of its twentieths,
+and the same of the processor time. The thread that counts runs beside both.
 """
 
 import argparse
@@ -29,7 +30,7 @@ Call = Callable[[int], object]
 
 
 def stores(uri: str, folder: str) -> tuple[dict[str, Call], Callable[[str], None]]:
-    """A call of ``log_metric`` for each side; all have made some before. And what takes the turn of a side."""
+    """A call of ``log_metric`` for each side, which has made some before; and what begins a side's turn."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     from mlflow.entities import Metric
 
@@ -110,17 +111,20 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6000)
     parser.add_argument("--rest", type=float, default=2.0, help="milliseconds before each call")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as counted:
-        with mongod(Path(folder)) as uri_of:
-            calls, turn = stores(uri_of("metrics"), counted)
-            taken = measure(calls, turn, given.pairs, given.rest / 1000)
-            turn(ON)
-            time.sleep(2)  # it is counted a little later
-            print(f"counted: {counted_updates(Path(counted)):.0f} updates")
-            print(f"{given.pairs} pairs of log_metric; microseconds")
-            print(f"{'':10}{'with':>9}{'without':>9}{'more':>8}{'share':>9}")
-            for index, name in enumerate(("time", "processor")):
-                print(f"{name:10}{compared(taken[ON][index], taken[OFF][index])}")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as counted,
+        mongod(Path(folder)) as uri_of,
+    ):
+        calls, turn = stores(uri_of("metrics"), counted)
+        taken = measure(calls, turn, given.pairs, given.rest / 1000)
+        turn(ON)
+        time.sleep(2)  # it is counted a little later
+        print(f"counted: {counted_updates(Path(counted)):.0f} updates")
+        print(f"{given.pairs} pairs of log_metric; microseconds")
+        print(f"{'':10}{'with':>9}{'without':>9}{'more':>8}{'share':>9}")
+        for index, name in enumerate(("time", "processor")):
+            print(f"{name:10}{compared(taken[ON][index], taken[OFF][index])}")
 
 
 if __name__ == "__main__":
