@@ -112,7 +112,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 "missed deadlines": f"{_rate('deadline_misses_total')} or vector(0)",
                 "failovers": _rate("database_failovers_total"),
             },
-            "A retry follows an error that passes, and nobody notices; a missed deadline is a call that failed.",
+            "A retry follows an error that passes, unnoticed; a missed deadline is a call that failed.",
         ),
         Panel(
             "Connections",
