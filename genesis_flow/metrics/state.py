@@ -246,7 +246,8 @@ class State(Collector):
             snapshot.set("schema_steps", len(steps), state)
 
     def _jobs(self, snapshot: Snapshot, database: Database) -> None:
-        counts = self._by_status(database, JobFields, JOB_STATUSES, oldest={"$min": "$creation_time"})
+        statuses = {"status": {"$in": [*JOB_STATUSES]}}
+        counts = self._by_status(database, JobFields, statuses, oldest={"$min": "$creation_time"})
         for status in JOB_STATUSES:
             snapshot.set("jobs", counts[status]["count"] if status in counts else 0, status)
         age = 0.0
@@ -255,18 +256,20 @@ class State(Collector):
         snapshot.set("jobs_oldest_pending_age_seconds", age)
 
     def _reviews(self, snapshot: Snapshot, database: Database) -> None:
-        counts = self._by_status(database, ReviewQueueItemFields, ITEM_STATUSES)
+        # All queues, said such that the index by queue and status has the answer.
+        items = {"queue_id": {"$gte": ""}, "status": {"$in": [*ITEM_STATUSES]}}
+        counts = self._by_status(database, ReviewQueueItemFields, items)
         queues = database[self._settings.prefix + ReviewQueueFields.Settings.name]
         snapshot.set("review_queues", queues.estimated_document_count())
         for status in ITEM_STATUSES:
             snapshot.set("review_items", counts[status]["count"] if status in counts else 0, status)
 
     def _by_status(
-        self, database: Database, declared: Any, statuses: tuple[str, ...], **more: Any
+        self, database: Database, declared: Any, match: dict[str, Any], **more: Any
     ) -> dict[str, dict[str, Any]]:
         """Counted in the index by status alone; of all workspaces."""
         pipeline = [
-            {"$match": {"status": {"$in": [*statuses]}}},
+            {"$match": match},
             {"$group": {"_id": "$status", "count": {"$sum": 1}, **more}},
         ]
         # The portable profile has other indexes.
