@@ -34,8 +34,8 @@ from genesis_flow import embedded  # noqa: E402
 from tools import gen_dashboard, prometheus  # noqa: E402
 
 SHOWN = (
-    *("Requests by route", "Requests by status", "Time of a request", "Commands"),
-    *("Time of a command, 19 of 20", "Connections", "Answer to a ping", "Traces in review queues"),
+    *("Requests by route", "Time of a request", "Requests by status", "Requests in flight"),
+    *("Commands", "Time of a command, 19 of 20"),
 )
 STEP_SECONDS = 2.0
 _SECONDS_TO_START = 120
@@ -152,7 +152,7 @@ def draw(watcher: prometheus.Prometheus, begin: float, end: float, file: Path) -
             "grid.alpha": 0.3,
         }
     )
-    figure, axes = pyplot.subplots(4, 2, figsize=(11, 11), layout="constrained")
+    figure, axes = pyplot.subplots(3, 2, figsize=(11, 8), layout="constrained")
     for title, axis in zip(SHOWN, axes.flat, strict=True):
         panel = panels[title]
         draw_panel(axis, panel, found(watcher, panel, begin, end), begin)
@@ -179,9 +179,10 @@ def draw_panel(axis: Axes, panel: gen_dashboard.Panel, series: Series, begin: fl
     for name, (moments, values) in shown:
         times = [moment - begin for moment in moments]
         axis.plot(times, [value * scale for value in values], label=name, linewidth=1.1)
-    axis.set_ylim(bottom=0)
+    # Room for the names above the lines.
+    axis.set_ylim(bottom=0, top=axis.get_ylim()[1] * 1.5)
     axis.set_ylabel(_UNITS[panel.unit])
-    axis.legend(fontsize=6, loc="upper left", framealpha=0.8)
+    axis.legend(fontsize=6, loc="upper right", framealpha=0.8, ncols=2)
 
 
 if __name__ == "__main__":
