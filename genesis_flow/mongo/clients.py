@@ -84,8 +84,10 @@ class Clients:
             self._check()
             if reads_elsewhere:
                 self.clock = Clock()
-            # Not the arguments themselves, which hold the password.
-            self._connect = lambda: pymongo.MongoClient(uri, **self._observed(options, of_commands=False))
+            of_threads = self._observed(options, of_commands=False)
+            # Not the arguments themselves, which hold the password; nor this object, which would keep itself
+            # and its sockets until the garbage collector comes.
+            self._connect = lambda: pymongo.MongoClient(uri, **of_threads)
             self._client = AsyncMongoClient(uri, **self._observed(options, of_commands=True))
         return self._client
 

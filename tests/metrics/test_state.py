@@ -122,13 +122,15 @@ def test_a_part_that_cannot_be_asked_for_is_missing_and_said_so(store_uri: str, 
     state.close()
 
 
-def test_the_role_of_a_server_suffices() -> None:
-    """The least that docs/security.md gives a server: what it lacks is said to be missing."""
+def test_a_server_with_the_least_rights_lacks_the_disk_alone() -> None:
+    """Those of docs/security.md, and then the one that docs/monitoring.md has granted."""
     with restricted_mongod() as restricted:
-        uri = restricted.database_uri("metrics")
-        opened(uri)
-        state = State(Settings.resolve(uri))
-        assert known_parts(asked(state)) >= {"schema", "jobs", "reviews"}
+        state = State(Settings.resolve(restricted.database_uri("metrics")), kept=0)
+        assert known_parts(asked(state)) == PARTS - {"disk"}
+        with pymongo.MongoClient(restricted.root_uri("metrics")) as root:
+            right = {"resource": {"db": "metrics", "collection": ""}, "actions": ["dbStats"]}
+            root["metrics"].command("grantPrivilegesToRole", "mlflowServer", privileges=[right])
+        assert known_parts(asked(state)) == PARTS
         state.close()
 
 
