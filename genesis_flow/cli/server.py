@@ -115,6 +115,20 @@ _STORES = (
     metavar="URI",
     help="Who keeps the list of workspaces, if not the backend store.",
 )
+@click.option(
+    "--metrics",
+    is_flag=True,
+    help="Count requests, commands to the database and more, and answer Prometheus.",
+)
+@click.option(
+    "--metrics-address",
+    "metrics_address",
+    envvar="GENESIS_FLOW_METRICS_ADDRESS",
+    metavar="HOST:PORT",
+    default="127.0.0.1:9464",
+    show_default=True,
+    help="Where --metrics answers, at /metrics. Whoever reaches it needs no login.",
+)
 @click.option("--static-prefix", "static_prefix", envvar="MLFLOW_STATIC_PREFIX", default="", hidden=True)
 @click.argument("others", metavar="[MLFLOW OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -129,7 +143,7 @@ def server(context: click.Context, /, **options: Any) -> None:
     Examples:
       genesis-flow server                        an embedded MongoDB in ./genesis-data
       genesis-flow server --backend-store-uri mongodb://db/mlflow --host 0.0.0.0 --workers 4
-      genesis-flow server --port 8080 --static-prefix /mlflow --expose-prometheus metrics
+      genesis-flow server --port 8080 --static-prefix /mlflow --metrics
       genesis-flow server --app-name basic-auth  asks for logins; users are kept in the same database.
                                                  MLFLOW_AUTH_ADMIN_PASSWORD is that of the first admin
 
@@ -140,6 +154,7 @@ def server(context: click.Context, /, **options: Any) -> None:
       2  a wrong option
     """
     from genesis_flow.cli.server_login import login_told
+    from genesis_flow.cli.server_metrics import metrics_told
     from genesis_flow.cli.server_plan import Wishes, make_plan  # imports MLflow: --help need not wait
     from genesis_flow.cli.server_process import run
     from genesis_flow.core.settings import Settings
@@ -147,6 +162,7 @@ def server(context: click.Context, /, **options: Any) -> None:
     require_server_packages()
     if "--artifacts-only" in options["others"]:
         raise click.UsageError("A server for artifacts only uses no database: run `mlflow server` for it.")
+    wants_metrics, address = options.pop("metrics"), options.pop("metrics_address")
     wishes = Wishes(**options)
     settings = Settings.resolve(wishes.backend, artifact_root=wishes.artifact_root)
     plan = make_plan(wishes, settings, os.environ)
@@ -166,7 +182,11 @@ def server(context: click.Context, /, **options: Any) -> None:
             "Judges and issue detection by schedule have no user, and the AI gateway refuses them: "
             "--jobs-user names one."
         )
-    with login_told(plan, settings) as told:
+    address = address if wants_metrics else None
+    with (
+        metrics_told(plan, settings, wishes.others, address) as counting,
+        login_told(counting, settings) as told,
+    ):
         context.exit(run(told))
 
 

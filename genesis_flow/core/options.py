@@ -191,6 +191,16 @@ OPTIONS: tuple[Option, ...] = (
         "GENESIS_FLOW_JOBS_USER",
         "the user as whom jobs by schedule call the gateway of a server with a login",
     ),
+    _variable(
+        "GENESIS_FLOW_METRICS",
+        "whether a process counts what it asks of the database; the server's do with --metrics",
+        "boolean",
+    ),
+    _variable(
+        "GENESIS_FLOW_METRICS_ADDRESS",
+        "host and port at which genesis-flow server --metrics answers Prometheus",
+        default="127.0.0.1:9464",
+    ),
     _variable("MLFLOW_ALLOW_MODEL_CODE_EXECUTION", "whether a model may run code that it brings"),
     _variable("GENESIS_FLOW_MODEL_KEY_PASSWORD", "password of the key that signs models", "secret"),
     _variable("GENESIS_MIGRATE_CONFIG", "the alembic_like.ini to read"),

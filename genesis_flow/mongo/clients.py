@@ -15,6 +15,7 @@ from pymongo import periodic_executor
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
 from pymongo.errors import InvalidOperation
 
+from genesis_flow.mongo import observed
 from genesis_flow.mongo.following import Clock
 
 Client = AsyncMongoClient[dict[str, Any]]
@@ -83,11 +84,21 @@ class Clients:
             self._check()
             if reads_elsewhere:
                 self.clock = Clock()
-                options = {**options, "event_listeners": [self.clock]}
-            # Not the arguments themselves, which hold the password.
-            self._connect = lambda: pymongo.MongoClient(uri, **options)
-            self._client = AsyncMongoClient(uri, **options)
+            of_threads = self._observed(options, of_commands=False)
+            # Not the arguments themselves, which hold the password; nor this object, which would keep itself
+            # and its sockets until the garbage collector comes.
+            self._connect = lambda: pymongo.MongoClient(uri, **of_threads)
+            self._client = AsyncMongoClient(uri, **self._observed(options, of_commands=True))
         return self._client
+
+    def _observed(self, options: dict[str, Any], *, of_commands: bool) -> dict[str, Any]:
+        """The options of a client, with who listens to it."""
+        listeners = observed.listeners(options.get("maxPoolSize", 0), of_commands=of_commands)
+        if self.clock is not None:
+            listeners.append(self.clock)
+        if listeners:
+            options = {**options, "event_listeners": [*options.get("event_listeners", []), *listeners]}
+        return options
 
     def connect(self) -> BlockingClient:
         """Another blocking client of the server, for the caller to close."""
@@ -205,6 +216,10 @@ class Owner:
             await clients.watch_loop()  # nothing else runs meanwhile
         clients.join(user, patience)
         return clients
+
+    def has_any(self) -> bool:
+        """Whether there are clients on any loop of this process."""
+        return any(not each.closed for each in self._all)
 
     def bury_the_gone(self) -> None:
         for each in self._all.copy():

@@ -10,6 +10,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.plain import Document
+from genesis_flow.mongo import observed
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.operation import Area, Method
@@ -29,7 +30,8 @@ class OneUpdate(NamedTuple):
     def send(self, database: Database) -> bool:
         """Whether a document matched and is changed."""
         collection = database.blocking_collection(self.declared)
-        return bool(collection.update_one(held(self.query), self.change).matched_count)
+        with observed.timed("update"):
+            return bool(collection.update_one(held(self.query), self.change).matched_count)
 
     def share(self, database: Database) -> bool:
         """Whether a document matched; the update goes in one command with those of other threads."""
@@ -55,13 +57,17 @@ class OneTransaction(NamedTuple):
         with database.clients.blocking().start_session() as session:
             try:
                 with session.start_transaction():
-                    found = updated.find_one_and_update(
-                        query, self.update.change, self.fields, session=session
-                    )
+                    with observed.timed("findAndModify"):
+                        found = updated.find_one_and_update(
+                            query, self.update.change, self.fields, session=session
+                        )
                     if found is None:
                         session.abort_transaction()
                         return False
-                    inserted.insert_many(self.documents(found), ordered=False, session=session)
+                    with observed.timed("insert"):
+                        inserted.insert_many(self.documents(found), ordered=False, session=session)
+                    with observed.timed("commitTransaction"):
+                        session.commit_transaction()
             except BulkWriteError:
                 raise  # the server has ended a transaction in which an insertion failed
             except PyMongoError:
@@ -83,8 +89,9 @@ class OneRead(NamedTuple):
     def send(self, database: Database) -> Any:
         """The answer, or None."""
         pipeline = database.documents.held(self.pipeline)
-        rows = database.blocking_collection(self.declared).aggregate(pipeline, batchSize=BATCH)
-        return self.answer(rows.to_list())
+        with observed.timed("aggregate"):
+            rows = database.blocking_collection(self.declared).aggregate(pipeline, batchSize=BATCH).to_list()
+        return self.answer(rows)
 
 
 Command = OneUpdate | OneTransaction | OneRead

@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
 
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import ErrorCode
+from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED, ErrorCode
 from pymongo.errors import PyMongoError
 
 from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.core.settings import Settings
-from genesis_flow.mongo import audit
+from genesis_flow.mongo import audit, observed
 from genesis_flow.mongo.arguments import (
     check_entities,
     check_texts,
@@ -46,6 +46,7 @@ T = TypeVar("T")
 Method = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
 _logger = logging.getLogger(__name__)
+_DEADLINE_EXCEEDED = ErrorCode.Name(DEADLINE_EXCEEDED)
 
 # The identity of the store whose call is running: a call that it makes to itself shares the deadline, the
 # retries and the error edge of the outer one. Not the store itself: each connection that is made in the call
@@ -344,12 +345,17 @@ async def _within(area: Area, name: str, work: Callable[[], Coroutine[Any, Any, 
                 delay = meanwhile_delay(attempts.attempt)
                 if delay is None or not patience.leaves(delay):
                     raise
+                observed.retried(name)
             except MlflowException:
                 raise
             except PyMongoError as error:
                 delay = _delay(error, attempts.attempt, patience, connected=area.connected)
                 if delay is None or not patience.leaves(delay):
-                    raise translate(error, area.settings.store_uri, timeout) from error
+                    failure = translate(error, area.settings.store_uri, timeout)
+                    if failure.error_code == _DEADLINE_EXCEEDED:
+                        observed.missed_deadline(name)
+                    raise failure from error
+                observed.retried(name)
                 patience.tell(area.settings.store_uri, error)
             except (*UNSTORABLE, GenesisFlowError) as error:
                 raise translate(error, area.settings.store_uri, timeout) from error

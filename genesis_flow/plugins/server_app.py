@@ -16,8 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_STATE, ErrorCode
 from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
 
+from genesis_flow.core import options
 from genesis_flow.core.redact import mask
 from genesis_flow.core.settings import Settings
+from genesis_flow.mongo import observed
 from genesis_flow.mongo.connection import open_database
 from genesis_flow.sync.portal import portal
 
@@ -44,14 +46,23 @@ def create_app() -> Application:
     return with_endpoints(app)
 
 
-def with_endpoints(app: Application) -> "HealthEndpoints":
-    """An application of MLflow's whose calls go to the store, with the health endpoints before it."""
+def with_endpoints(app: Application) -> Application:
+    """An application of MLflow's whose calls go to the store, with the health endpoints before it.
+
+    Its requests are counted, health included, where metrics are on.
+    """
     from genesis_flow.plugins.hooks import apply_hooks
 
     apply_hooks()
     settings = Settings.resolve(os.environ.get(BACKEND_STORE_URI_ENV_VAR))
     prefix = os.environ.get(_STATIC_PREFIX_VARIABLE, "").rstrip("/")
-    return HealthEndpoints(app, Readiness(settings), prefix)
+    extended = HealthEndpoints(app, Readiness(settings), prefix)
+    if not options.value(observed.VARIABLE):
+        return extended
+    from genesis_flow.compat.routes import finder
+    from genesis_flow.metrics.requests import CountedRequests
+
+    return CountedRequests(extended, finder(app), own=(prefix + LIVE, prefix + READY))
 
 
 class Readiness:

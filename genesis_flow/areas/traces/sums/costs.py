@@ -40,6 +40,7 @@ from genesis_flow.areas.traces.sums.documents import (
 from genesis_flow.areas.traces.sums.kept import NEVER, doubted_since
 from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.plain import Document, portions
+from genesis_flow.mongo import observed
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Database, Session
 
@@ -153,6 +154,7 @@ async def _answer(
         if not changed:
             break
         pieces = [each for each in pieces if each not in changed]
+    observed.answered_from_sums(bool(whole))
     cost = _total([*(each.cost or 0.0 for each in whole), *(each for each, _ in costs)])
     return cost, sum(count for _, count in costs), min((each.made for each in whole), default=None)
 

@@ -55,6 +55,7 @@ from genesis_flow.areas.traces.sums.merging import (
 from genesis_flow.areas.traces.sums.metrics import Grouping, histogram_pipeline
 from genesis_flow.core.numbers import INT64
 from genesis_flow.documents.plain import Document
+from genesis_flow.mongo import observed
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Database, Session
 from genesis_flow.mongo.scoping import current_workspace, scoped
@@ -171,6 +172,7 @@ async def _answer_with(
         if not changed:
             break
         kept = {day: kept[day] for day in kept.keys() - changed}
+    observed.answered_from_sums(bool(whole))
     for day in whole:
         rows = regrouped(day, kept[day].rows or [], question.grouping)
         unpacked(rows, tallies, with_values=question.with_values)
