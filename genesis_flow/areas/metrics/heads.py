@@ -113,7 +113,7 @@ def may_settle(key: str, packed: int) -> bool:
 
     The metrics of a wide step go to blocks together: they do not settle in one call, too.
     """
-    return packed > 0 and (packed + zlib.crc32(key.encode())) % SETTLE_EVERY == 0
+    return packed >= SETTLE_EVERY and (packed + zlib.crc32(key.encode())) % SETTLE_EVERY == 0
 
 
 async def tidy(database: Database, run_id: str, key: str) -> None:

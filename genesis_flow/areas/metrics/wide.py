@@ -1,8 +1,9 @@
 """Steps of many metrics: one update of a place, in which they wait; see ADR 36.
 
 Round trips: one. Five the first time that metrics which are there come together (what places the run has,
-three for the transaction that makes one, the step), six if another store wrote them. Eight when the place
-is full (the step does not fit; the place is read, its rows go to blocks and heads, it is emptied; the step).
+three for the transaction that makes one, the step), six if another store wrote them. Nine when the place
+is full (the step does not fit; the place is read, its rows go to blocks and heads, these are looked at, it is
+emptied; the step).
 
 A row is appended to a place with the update that checks whether the run is active, as a point is to a head.
 Rows become part of the blocks and heads of their metrics, in this order, before they leave the place:
