@@ -187,8 +187,9 @@ async def test_readers_miss_no_point_on_its_way(
                 case "run":
                     seen = (await store.get_run(run_id)).data.metrics["m0"]
                 case "history":
+                    # Of later ones any: blocks are read after heads.
                     steps = await steps_of(store, run_id)
-                    assert steps == list(range(len(steps)))
+                    assert steps[: before + 1] == list(range(before + 1))
                     seen = steps[-1]
                 case _:
                     found, _ = await store._search_runs(
