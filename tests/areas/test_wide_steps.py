@@ -99,7 +99,7 @@ async def test_a_full_place_is_folded_into_blocks(store: MongoDBStore, commands:
     await log(store, run_id, range(ROWS + 1))
     with commands.recording() as sent:
         await log(store, run_id, range(ROWS + 1, ROWS + 2))
-    # It does not fit; then blocks before heads (which are looked at: some may settle) before the place is emptied.
+    # It does not fit; then blocks before heads, of which some may settle, before the place is emptied.
     full, emptied = ["update", "update", "find", "find"], ["insert", "update", "find", "update"]
     assert [name for name, _ in sent] == [*full, *emptied, "update"]
     assert [command.get("insert") for _, command in sent if "insert" in command] == ["metrics"]
