@@ -78,6 +78,7 @@ class Bar:
 
 BATCH = "log_batch 200 metrics, 50 params, 20 tags"
 BACK_TO_BACK = "trace of 10 spans back to back"
+CURVE = "bulk interval of 320 points"
 
 
 def _against_time(operation: str) -> Callable[[Figures], Found]:
@@ -158,6 +159,20 @@ def _bytes_of_points(figures: Figures) -> Found:
             yield (at(row["count"], "points"), row["bytes"] / row["count"])
 
 
+def _wide(operation: str) -> Callable[[Figures], Found]:
+    def found(figures: Figures) -> Found:
+        if (figure := figures.p50("keys", operation, 0)) is not None:
+            yield ("", figure)
+
+    return found
+
+
+def _curves(figures: Figures) -> Found:
+    for size in figures.sizes("history", CURVE):
+        if size >= 10_000 and (figure := figures.p50("history", CURVE, size)) is not None:
+            yield (at(size, "points"), figure)
+
+
 def _trace_metrics(figures: Figures) -> Found:
     """At the largest size, where it matters."""
     for operation in dict.fromkeys(name for part, name, _, _ in figures.rows if part == "traces"):
@@ -226,7 +241,10 @@ BARS = (
     Bar("trace of 10 spans, to SQLite", _trace_to(SQLITE), most=1 / 3),
     Bar("trace of 10 spans, to mlflow-mongodb", _trace_to(PLUGIN), most=1),
     Bar("metrics of all traces, to SQLite", _trace_metrics, most=1),
-    Bar("disk of a history point", _bytes_of_points, most=40, unit=" bytes"),
+    Bar("step of 64 known metrics", _wide("step of 64 known metrics"), most=2, unit=" ms"),
+    Bar("step of 1,000 known metrics", _wide("step of 1,000 known metrics"), most=6, unit=" ms"),
+    Bar("curve of 320 points", _curves, most=30, unit=" ms"),
+    Bar("disk of a history point", _bytes_of_points, most=6, unit=" bytes"),
 )
 
 

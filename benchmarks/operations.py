@@ -1,7 +1,9 @@
 """The operations that are measured, in MLflow's own terms: the same calls for every store."""
 
 import json
+import math
 import random
+import struct
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +27,15 @@ OWN_UPDATE = "log_metric beside its own update"
 FIRST_POINT = "first point of a metric by log_metric"
 # As an agent that answers one question after the other logs it, and as a server that many agents log to.
 TRACE = ("trace of 10 spans", "trace of 10 spans back to back")
+# A step of a training with so many metrics, all of which are there.
+WIDE_STEPS = {"step of 64 known metrics": 64, "step of 1,000 known metrics": 1000}
+
+
+def as_trained(step: int) -> float:
+    """A loss as trainings make them: it falls, it is noisy, and it was computed with four bytes."""
+    noise = math.sin(step * 12.9898) * 43758.5453 % 1
+    (loss,) = struct.unpack("f", struct.pack("f", 2 * math.exp(-step / 50_000) + 0.1 * noise))
+    return float(loss)
 
 
 class Operations:
@@ -39,6 +50,7 @@ class Operations:
         self.numbers = random.Random(uuid.uuid4().int)
         self.step = 0
         self.tokens: dict[int, str | None] = {}
+        self.trainings: dict[int, str] = {}
 
     def prepare(
         self, experiments: list[str] | None = None, history: str = "", points: int = 0
@@ -110,7 +122,7 @@ class Operations:
             self._log_points(self.history, "loss", first, min(first + 1000, total))
 
     def _log_points(self, run: str, key: str, first: int, last: int) -> None:
-        points = [Metric(key, step / 7, START + step, step) for step in range(first, last)]
+        points = [Metric(key, as_trained(step), START + step, step) for step in range(first, last)]
         self.store.log_batch(run, points, [], [])
 
     def fill_keys(self, total: int) -> None:
@@ -144,6 +156,18 @@ class Operations:
             trace_id = f"tr-{number:032x}"
             self.made = spans_of(number, trace_id), self._trace_info(trace_id, START, self.scratch)
 
+        def make_step(count: int) -> Call:
+            def make() -> None:
+                if count not in self.trainings:
+                    self.trainings[count] = self.new_run()
+                self.step += 1
+                self.wide_step = [
+                    Metric(f"w{index}", as_trained(self.step + index), START + self.step, self.step)
+                    for index in range(count)
+                ]
+
+            return make
+
         def find_page(number: int) -> Call:
             def find() -> None:
                 if number not in self.tokens:
@@ -156,6 +180,7 @@ class Operations:
             "log_batch 50 params": fresh_run,
             "log_batch 200 metrics, 50 params, 20 tags": fresh_run,
             "log_batch 1,000 new keys": few_keys,
+            **{name: make_step(count) for name, count in WIDE_STEPS.items()},
             **dict.fromkeys(TRACE, make_trace),
             **{f"page {number} by a metric": find_page(number) for number in PAGES},
         }
@@ -205,6 +230,10 @@ class Operations:
             "log_batch 200 metrics, 50 params, 20 tags": lambda: batch(200, 50, 20),
             "log_batch 1,000 points": points,
             "log_batch 1,000 new keys": keys,
+            **{
+                name: lambda count=count: store.log_batch(self.trainings[count], self.wide_step, [], [])
+                for name, count in WIDE_STEPS.items()
+            },
         }
 
     def _search(self, filter_string: str, order_by: list[str], everywhere: bool = False) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fill import TEMPLATES
+from operations import WIDE_STEPS
 from pauses import STEP
 from processes import BARE, OURS, POSTGRESQL, SQLITE, Subject, environment
 from servers import disk_of
@@ -160,6 +161,8 @@ def threads(part: Part) -> None:
 
 
 def keys(part: Part) -> None:
+    for operation in WIDE_STEPS:
+        part.timing.of(operation, 0, pause=STEP)
     for size in part.options.keys:
         left_out = part.fill("fill_keys", size, "keys")
         part.timing.of("log_batch 1,000 new keys", size, "keys", left_out)
@@ -278,7 +281,7 @@ class Kind:
 
 PARTS = {
     "writes": Kind(writes, "single calls on a small database, each after a pause"),
-    "keys": Kind(keys, "1,000 new metrics of a run that has --keys"),
+    "keys": Kind(keys, "steps of 64 and 1,000 known metrics, and 1,000 new metrics of a run that has --keys"),
     "registry": Kind(registry, "reads of a registry with --models"),
     "threads": Kind(threads, "log_metric from --threads and from --processes"),
     "history": Kind(history, "histories of --points: reading, adding 1,000, disk"),
