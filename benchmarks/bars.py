@@ -248,19 +248,63 @@ BARS = (
 )
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A bar and what was found, of which some may miss it."""
+
+    bar: Bar
+    found: list[tuple[str, float]]
+
+    @property
+    def missed(self) -> list[tuple[str, float]]:
+        return [(where, figure) for where, figure in self.found if not self.bar.holds(figure)]
+
+    @property
+    def worst(self) -> float:
+        figures = [figure for _, figure in self.found]
+        return max(figures) if self.bar.most is not None else min(figures)
+
+    @property
+    def best(self) -> float:
+        figures = [figure for _, figure in self.found]
+        return min(figures) if self.bar.most is not None else max(figures)
+
+
+def judged(figures: Figures) -> list[Judged]:
+    return [Judged(bar, list(bar.found(figures))) for bar in BARS]
+
+
+def summary(figures: Figures) -> str:
+    """How many bars are met, and those that are not, a line each."""
+    every = judged(figures)
+    missed = [each for each in every if each.missed]
+    absent = [each.bar.what for each in every if not each.found]
+    met = len(every) - len(missed) - len(absent)
+    lines = [
+        f"{met} of {len(every)} bars are met wherever they were measured, {len(missed)} are missed "
+        f"somewhere, {len(absent)} were not measured{': ' if absent else ''}{'; '.join(absent)}.",
+        "",
+        "| missed | allowed | figures | places that miss |",
+        "|---|---|---|---|",
+    ]
+    for each in missed:
+        unit = each.bar.unit
+        figure = f"{each.worst:.3g}{unit}"
+        if len(each.found) > 1:
+            figure = f"{each.best:.3g} to {figure}"
+        places = f"{len(each.missed)} of {len(each.found)}"
+        lines.append(f"| {each.bar.what} | {each.bar.allowed} | {figure} | {places} |")
+    return "\n".join(lines)
+
+
 def table(figures: Figures) -> str:
-    """Bars, figures and whether they are met."""
+    """Every figure of every bar, and whether it is met."""
     lines = ["| bar | allowed | where | figure | |", "|---|---|---|---|---|"]
-    met = missed = absent = 0
-    for bar in BARS:
-        found = list(bar.found(figures))
-        if not found:
-            absent += 1
+    for each in judged(figures):
+        bar = each.bar
+        if not each.found:
             lines.append(f"| {bar.what} | {bar.allowed} | | | not measured |")
-        for where, figure in found:
-            holds = bar.holds(figure)
-            met, missed = met + holds, missed + (not holds)
-            verdict = "met" if holds else "**missed**"
+        for where, figure in each.found:
+            verdict = "met" if bar.holds(figure) else "**missed**"
             lines.append(f"| {bar.what} | {bar.allowed} | {where} | {figure:.3g}{bar.unit} | {verdict} |")
-    counted = f"{met} met, {missed} missed, {absent} not measured."
-    return "\n".join([counted, "", *lines])
+    return "\n".join(lines)

@@ -37,7 +37,8 @@ def part(*operations: dict[str, Any], **rows: Any) -> dict[str, Any]:
 
 
 def verdicts(page: str, bar: str) -> list[str]:
-    return [line.split("|")[-2].strip() for line in page.splitlines() if line.startswith(f"| {bar} |")]
+    every = page.partition("## All bars")[2]
+    return [line.split("|")[-2].strip() for line in every.splitlines() if line.startswith(f"| {bar} |")]
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [(1.39, "met"), (1.41, "**missed**")])
@@ -91,7 +92,7 @@ def test_growth_and_gaps_are_told(report: ModuleType) -> None:
 
 def test_a_later_result_replaces_whole_parts(report: ModuleType) -> None:
     first = {"parts": {"writes": part(row("create_run", "sqlite", 1.0)), "start": part()}}
-    later = {"parts": {"writes": part(row("create_run", "genesis_flow", 2.0))}}
+    later = {"parts": {"writes": part(row("create_run", "genesis_flow", 2.0)) | {"commit": "def"}}}
     joined = report.joined([first, later])
     assert list(joined["parts"]) == ["writes", "start"]
     assert [each["store"] for each in joined["parts"]["writes"]["operations"]] == ["genesis_flow"]
@@ -108,3 +109,25 @@ def test_the_end_of_a_program_is_compared_with_one_that_logs_nothing(
     ]
     page = report.page({"parts": {"start": part(start=ends)}}, [])
     assert verdicts(page, f"{step}, more than without a store") == [verdict]
+
+
+def test_a_part_that_was_measured_several_times_shows_medians_and_their_spread(report: ModuleType) -> None:
+    def result(p50: float, commit: str = "abc") -> dict[str, Any]:
+        writes = part(row("log_metric", "genesis_flow", p50), row("log_metric", "pymongo", 1.0))
+        return {"parts": {"writes": {**writes, "commit": commit}}}
+
+    page = report.page(report.joined([result(1.5), result(1.1), result(1.2)]), [])
+    assert "| log_metric |  | 1.20 / 1.20 (1.10 to 1.50) |" in page
+    assert "writes 1 s, 3 times" in page
+    assert verdicts(page, "log_metric, to bare PyMongo") == ["met"]
+    page = report.page(report.joined([result(1.5), result(1.1, "def")]), [])
+    assert "| log_metric |  | 1.10 / 1.10 |" in page
+
+
+def test_the_summary_names_what_is_missed(report: ModuleType) -> None:
+    times = (1.5, 1.0)
+    writes = part(*(row("log_metric", store, p50) for (store, _), p50 in zip(BOTH, times, strict=True)))
+    page = report.page({"parts": {"writes": writes}}, [])
+    summary = page.partition("## Bars")[2].partition("## All bars")[0]
+    assert "| log_metric, to bare PyMongo | at most 1.4x | 1.5x | 1 of 1 |" in summary
+    assert "step of 64 known metrics" in summary.splitlines()[4], "what was not measured"
