@@ -15,7 +15,7 @@ def test_every_command_is_in_the_table() -> None:
     rows = re.findall(r"^\| `([a-z-]+)", PAGE, re.MULTILINE)
     assert sorted(rows) == sorted(cli.commands)
     # Imports and shards have modules of their own.
-    apart = ("import", "import-users", "shard")
+    apart = ("import", "import-users", "repack", "shard")
     assert all(callable(getattr(command, name)) for name in rows if name not in apart)
 
 
