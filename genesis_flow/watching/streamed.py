@@ -72,15 +72,16 @@ class Streamed:
         self._blocks: list[Document] | None = None
         self._read_at: Time = (0, 0)
         self._places: dict[str, list[Document]] = {}
-        # What is told already by the stream and not taken, and the token before it.
+        # Of a change that was heard: what is not taken of it.
         self._events: deque[Event] = deque()
-        self._before: Callable[[], str | None] = self._token()
         self._number: int | None = None
         self._own: Stream | None = None
         self._resumed = resumed(after, name) if after is not None else None
         # Until a change comes behind the token; and how much of the one at the token was told.
         self._is_at_token = self._resumed is not None
         self._part: int | None = None
+        # What the token is as long as events wait to be taken.
+        self._before: Callable[[], str | None] = self._token()
 
     async def begin(self) -> None:
         """Join the stream, and see what there is to tell before it."""

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +17,13 @@ from genesis_flow.areas.metrics.places import PLACE, ROWS
 from genesis_flow.areas.metrics.wide import WIDE_FROM, fold
 from genesis_flow.documents.keys import is_open
 from genesis_flow.documents.plain import Document
-from genesis_flow.watching import Event, MetricLogged
+from genesis_flow.watching import Event, MetricLogged, RunFound
+from tests.client.conftest import PATIENCE_SECONDS
 from tests.watch.conftest import Points, log, logs, new_run, points_of, stored, tags, until
+from tests.watch.test_restart import begin_watcher, told
 
 NAMES = [f"m{number:02}" for number in range(WIDE_FROM)]
+LAST = "z last"
 OTHERS = [f"n{number:02}" for number in range(WIDE_FROM)]
 
 
@@ -55,10 +57,15 @@ def logged(events: list[Event], key: str = NAMES[1]) -> list[list[int]]:
     ]
 
 
+def finds(run_id: str) -> Callable[[Event], bool]:
+    """Whether an event tells of a run that was there: the state is read then."""
+    return lambda event: isinstance(event, RunFound) and event.run_id == run_id
+
+
 async def test_a_step_is_told_when_it_comes(store: MongoDBStore) -> None:
     run_id = await new_run(store)
     async with store.watch(run_ids=[run_id]) as watch:
-        await until(watch, lambda event: event.run_id == run_id)
+        await until(watch, finds(run_id))
         for number in range(5):
             await wide(store, run_id, range(number, number + 1))
             events = await until(watch, logs(NAMES[-1]))
@@ -72,7 +79,7 @@ async def test_folds_and_ends_of_runs_tell_nothing(store: MongoDBStore) -> None:
     """Narrow points and another writer of the same metrics between, and places that get more metrics."""
     run_id = await new_run(store)
     async with store.watch(run_ids=[run_id]) as watch, MongoDBStore(store.settings.store_uri) as other:
-        await watch.begin()
+        await until(watch, finds(run_id))
         for begin in range(0, 3 * ROWS, ROWS // 2):
             await wide(store, run_id, range(begin, begin + ROWS // 4))
             await log(store, run_id, NAMES[1], range(10_000 + begin, 10_010 + begin))
@@ -82,22 +89,21 @@ async def test_folds_and_ends_of_runs_tell_nothing(store: MongoDBStore) -> None:
         await end(store, run_id)
         await wide(other, run_id, range(5_000, 5_010), [*NAMES, *OTHERS[:5]])
         await end(other, run_id)
-        await log(store, run_id, "last", [1])
-        events = await until(watch, logs("last"))
+        await log(store, run_id, LAST, [1])
+        events = await until(watch, logs(LAST))
         assert await places(store) == []
         told = points_of(events)
         again = {key for key, count in told.items() if count > 1}
         # Steps of some metrics that were logged twice, in two rows.
         assert {key[1] for key in again} <= {*NAMES[:-3], *OTHERS[:5]}
         assert {key[3] for key in again} <= {each + begin for begin in range(0, 384, 64) for each in range(3)}
-        assert set(told) == set(await stored(store, run_id, *NAMES, *OTHERS[:5], "last"))
+        assert set(told) == set(await stored(store, run_id, *NAMES, *OTHERS[:5], LAST))
 
 
 async def test_narrow_points_while_a_place_is_folded(store: MongoDBStore) -> None:
     run_id = await new_run(store)
-    keys = [*NAMES[:4], "last"]
     async with store.watch(run_ids=[run_id]) as watch:
-        await watch.begin()
+        await until(watch, finds(run_id))
 
         async def narrow(key: str) -> None:
             await log(store, run_id, key, range(10_000, 10_200))
@@ -110,9 +116,9 @@ async def test_narrow_points_while_a_place_is_folded(store: MongoDBStore) -> Non
 
         await wide(store, run_id, range(4))
         await asyncio.gather(folds(), *map(narrow, NAMES[:4]))
-        await log(store, run_id, "last", [1])
-        told = points_of(event for event in await until(watch, logs("last")) if event.key in keys)  # type: ignore[attr-defined]
-    same(told, await stored(store, run_id, *keys))
+        await log(store, run_id, LAST, [1])
+        told = points_of(await until(watch, logs(LAST)))
+    same(told, await stored(store, run_id, *NAMES, LAST))
 
 
 async def test_a_row_that_is_sent_twice_is_told_once(store: MongoDBStore) -> None:
@@ -127,29 +133,29 @@ async def test_a_row_that_is_sent_twice_is_told_once(store: MongoDBStore) -> Non
             await heads.update_one({"_id": place["_id"]}, {"$push": {"rows": row}})
         await fold(store.database, place["_id"])
         await heads.update_one({"_id": place["_id"]}, {"$push": {"rows": place["rows"][-1]}})
-        await log(store, run_id, "last", [1])
-        events = await until(watch, logs("last"))
+        await log(store, run_id, LAST, [1])
+        events = await until(watch, logs(LAST))
     assert logged(events) == [[3], [4]]
     async with store.watch(run_ids=[run_id]) as watch:
-        same(points_of(await until(watch, logs(NAMES[-1]))), await stored(store, run_id, "last", *NAMES))
+        same(points_of(await until(watch, logs(LAST))), await stored(store, run_id, LAST, *NAMES))
 
 
 async def test_blocks_that_settle_tell_nothing(store: MongoDBStore) -> None:
     run_id = await new_run(store)
     async with store.watch(run_ids=[run_id]) as watch:
-        await watch.begin()
+        await until(watch, finds(run_id))
         begin = 0
         while begin < SETTLED_POINTS + 300:
             many = [Metric("many", float(each), each, each) for each in range(begin, begin + 90)]
             await store.log_batch(run_id, many)
             await log(store, run_id, "many", range(begin + 90, begin + 110))
             begin += 110
-        await log(store, run_id, "tails", range(SETTLED_POINTS + 200))
-        await log(store, run_id, "last", [1])
-        events = await until(watch, logs("last"))
+        await log(store, run_id, "tails", range(2 * SETTLED_POINTS + 100))
+        await log(store, run_id, LAST, [1])
+        events = await until(watch, logs(LAST))
     blocks = await store.database.everywhere(MetricBlockFields).find().to_list()
     assert {block["_id"].split("|")[1] for block in blocks if not is_open(block["_id"])} == {"many", "tails"}
-    same(points_of(events), await stored(store, run_id, "many", "tails", "last"))
+    same(points_of(events), await stored(store, run_id, "many", "tails", LAST))
 
 
 async def test_a_watch_that_begins_while_steps_come(store: MongoDBStore) -> None:
@@ -200,8 +206,8 @@ async def test_behind_every_token_comes_what_came(
     await fold_places(store, run_id)
     await wide(store, run_id, range(6, 8))
     await then(store, run_id)
-    await log(store, run_id, "last", [1])
-    events += await until(first, logs("last"))
+    await log(store, run_id, LAST, [1])
+    events += await until(first, logs(LAST))
     await first.close()
     shown = [event.to_json(with_token=False) for event in events]
     for index in range(0, len(events) - 1, 5):
@@ -209,7 +215,9 @@ async def test_behind_every_token_comes_what_came(
             watch = again.watch(experiment_ids=["0"], after=events[index].token)
             await watch.begin()
             assert watch.token == events[index].token
-            came = await until(watch, logs("last"))
+            await store.set_tag(run_id, RunTag("end", str(index)))
+            came = await until(watch, tags("end", str(index)))
+            came = [event for event in came if "end" not in getattr(event, "tags", {})]
             if index > len(NAMES):  # else it is told in another way what was there
                 assert [each.to_json(with_token=False) for each in came] == shown[index + 1 :], index
             else:
@@ -217,54 +225,28 @@ async def test_behind_every_token_comes_what_came(
             await watch.close()
 
 
-WATCHER = """
-import json, sys
-from genesis_flow import MongoDBStore
-
-uri, run_id, path = sys.argv[1:]
-token = None
-for line in open(path):
-    token = json.loads(line)["token"]
-with open(path, "a") as file:
-    for event in MongoDBStore(uri).watch(run_ids=[run_id], after=token):
-        file.write(json.dumps(event.to_json()) + "\\n")
-        file.flush()
-        if getattr(event, "key", None) == "last":
-            break
-"""
-
-
 async def test_a_killed_watcher_goes_on_in_the_middle_of_a_step(
     store: MongoDBStore, store_uri: str, tmp_path: Path
 ) -> None:
-    from tests.client.conftest import PATIENCE_SECONDS, user_environment
-
     run_id = await new_run(store)
     path = tmp_path / "events"
     path.touch()
 
     def begin() -> "subprocess.Popen[str]":
-        root = str(Path(__file__).parents[2])
-        command = [sys.executable, "-c", WATCHER, store_uri, run_id, str(path)]
-        return subprocess.Popen(
-            command, env=user_environment(PYTHONPATH=root), stderr=subprocess.PIPE, text=True
-        )
-
-    def told() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        return begin_watcher(store_uri, run_id, path)
 
     number = 0
     await wide(store, run_id, range(100))
     for life in range(3):
-        watcher, before = begin(), len(told())
+        watcher, before = begin(), len(told(path))
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(told()) < before + 25 * life + 7:
+            while len(told(path)) < before + 25 * life + 7:
                 assert watcher.poll() is None, watcher.communicate()[1]
                 await wide(store, run_id, range(100 + number, 101 + number))
                 number += 1
         watcher.kill()
         watcher.communicate()
-        path.write_text("".join(json.dumps(each) + "\n" for each in told()))
+        path.write_text("".join(json.dumps(each) + "\n" for each in told(path)))
         await wide(store, run_id, range(100 + number, 120 + number))
         number += 20
         await end(store, run_id)
@@ -274,7 +256,7 @@ async def test_a_killed_watcher_goes_on_in_the_middle_of_a_step(
     assert watcher.returncode == 0, errors
     points = Counter(
         (run_id, event["key"], *point)
-        for event in told()
+        for event in told(path)
         if event["event"] == "metric_logged"
         for point in event["points"]
     )
