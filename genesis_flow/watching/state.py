@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from bson import Timestamp
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_STATE
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
@@ -177,6 +179,15 @@ class State:
 
 def _within(session: Session | None) -> dict[str, Any]:
     return {} if session is None else {"session": session}
+
+
+def keeps_nothing(database: Database) -> MlflowException:
+    return MlflowException(
+        f"{database.settings.store_uri} does not keep past states long enough to read what there is as it was "
+        "at one moment. Raise minSnapshotHistoryWindowInSeconds on its servers (the default is 300), or watch "
+        "with start='now', or fewer runs.",
+        INVALID_STATE,
+    )
 
 
 async def patiently(database: Database, read: Callable[[], Awaitable[T]]) -> T:

@@ -5,9 +5,9 @@ changes up to then are in it, and are passed over; each metric has a moment of i
 not read at once.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 
 from mlflow.exceptions import MlflowException
@@ -35,10 +35,13 @@ from genesis_flow.watching.events import (
 from genesis_flow.watching.heads import Head, is_head, run_and_key
 from genesis_flow.watching.hub import Change, Stream, hub_of, present
 from genesis_flow.watching.place import Book, Moment, Place, Resumed, Time, resumed
-from genesis_flow.watching.state import AT_ONCE, Scope, State, TooOld, patiently
+from genesis_flow.watching.state import AT_ONCE, Scope, State, TooOld, keeps_nothing, patiently
 from genesis_flow.watching.waiting import Waiting, is_place, of_place
 
 _ITSELF = ""
+# So often in a row a later moment is tried, with pauses that grow.
+_MOST_TRIES = 20
+_PAUSE = 0.02
 
 
 class Streamed:
@@ -72,6 +75,7 @@ class Streamed:
         self._blocks: list[Document] | None = None
         self._read_at: Time = (0, 0)
         self._places: dict[str, list[Document]] = {}
+        self._tries = 0
         # Of a change that was heard: what is not taken of it.
         self._events: deque[Event] = deque()
         self._number: int | None = None
@@ -190,9 +194,18 @@ class Streamed:
             # The server waits until most members have this moment.
             now = await patiently(self._database, lambda: present(self._database))
             at = max(now.time, state.not_before.time)
-            with suppress(TooOld):
+            try:
                 runs = await patiently(self._database, partial(state.runs, run_ids, at))
                 return run_ids, runs, await patiently(self._database, partial(state.heads, run_ids, at)), at
+            except TooOld as error:
+                await self._try_later_moment(error)
+
+    async def _try_later_moment(self, error: TooOld) -> None:
+        """A server that keeps no past moments would be asked for ever."""
+        self._tries += 1
+        if self._tries > _MOST_TRIES:
+            raise keeps_nothing(self._database) from error
+        await asyncio.sleep(_PAUSE * self._tries)
 
     async def _read_history(self) -> None:
         """Read the blocks of the metric that is told next."""
@@ -202,7 +215,9 @@ class Streamed:
             self._blocks = await patiently(
                 self._database, lambda: self._state.blocks(run_id, key, self._read_at)
             )
-        except TooOld:
+            self._tries = 0
+        except TooOld as error:
+            await self._try_later_moment(error)
             # What is not told yet is read again, as it is later.
             left = dict.fromkeys(
                 document["_id"] if kind is RunFields else document["run_uuid"]
