@@ -158,7 +158,7 @@ class Keeper:
                     *("--wiredTigerEngineConfigString", "log=(file_max=8MB,prealloc=false)"),
                     *("--setParameter", "diagnosticDataCollectionEnabled=false"),
                     # Nobody reads the past, of which a busy database otherwise keeps five minutes on disk.
-                    *("--setParameter", "minSnapshotHistoryWindowInSeconds=0"),
+                    *("--setParameter", "minSnapshotHistoryWindowInSeconds=5"),
                     # There is no other member that could take over while this one says good-bye.
                     *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
                 ],

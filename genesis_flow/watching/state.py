@@ -183,9 +183,9 @@ def _within(session: Session | None) -> dict[str, Any]:
 
 def keeps_nothing(database: Database) -> MlflowException:
     return MlflowException(
-        f"{database.settings.store_uri} does not keep past states long enough to read what there is as it was "
-        "at one moment. Raise minSnapshotHistoryWindowInSeconds on its servers (the default is 300), or watch "
-        "with start='now', or fewer runs.",
+        f"{database.settings.store_uri} does not keep past states long enough to read what there is as it "
+        "was at one moment. Raise minSnapshotHistoryWindowInSeconds on its servers (the default is 300), or "
+        "watch with start='now', or fewer runs.",
         INVALID_STATE,
     )
 

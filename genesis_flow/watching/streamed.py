@@ -188,7 +188,9 @@ class Streamed:
 
     async def _state_of_some(self) -> tuple[list[str], list[Document], list[Document], Time]:
         """Some runs that are not read yet: their documents, heads and places as they were at a moment."""
-        run_ids = [self._unread[index] for index in range(min(AT_ONCE, len(self._unread)))]
+        # If time was too short for so many, fewer are read before their histories.
+        some = 1 if self._tries else AT_ONCE
+        run_ids = [self._unread[index] for index in range(min(some, len(self._unread)))]
         state = self._state
         while True:
             # The server waits until most members have this moment.
