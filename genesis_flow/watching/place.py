@@ -190,6 +190,8 @@ def resumed(token: str, scope: str) -> Resumed:
             str(run_id): {str(key): _head(*counts) for key, counts in keys.items()}
             for run_id, keys in content["runs"].items()
         }
+        if any("" not in known for known in heads.values()):
+            raise ValueError("runs")
         places = {
             str(run_id): {
                 str(name): Waiting(tuple(_names(positions, list(heads[run_id]))), int(count), int(last))
