@@ -41,8 +41,6 @@ class Head:
     """Those of the tail; None behind a token, which only knows how many there were."""
     before: "array[int]" = field(default_factory=lambda: array("q"))
     """Those of points that left the tail lately, which a repeated call may log again."""
-    is_told: bool = True
-    """Not while only a block of it was seen, which comes before the head."""
     until: tuple[int, int] = (0, 0)
     """Changes up to this time are in the state that was told."""
     held: list[Point] = field(default_factory=list)
@@ -100,7 +98,7 @@ def of_new_head(document: Document, head: Head) -> list[Point]:
     """The new points of a head that was inserted, or replaced; ``head`` is new or has what was told of it."""
     tail, packed = of_tail(document["tail"]), int(document["packed"])
     points = head.unknown([*head.held, *tail])
-    head.held, head.packed, head.is_told = [], packed, True
+    head.held, head.packed = [], packed
     head.has_told(tail)
     return points
 

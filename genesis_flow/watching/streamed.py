@@ -378,7 +378,7 @@ class Streamed:
 
     def _of_block(self, change: Change, key: str, known: dict[str, Head]) -> None:
         if change.document is not None and heads.may_be_new(change.document, change.operation):
-            heads.of_block(change.document, known.setdefault(key, Head(is_told=False)))
+            heads.of_block(change.document, known.setdefault(key, Head()))
 
     def _of_place(self, change: Change, run_id: str) -> list[Event]:
         """The events of new rows, one for each metric. A token behind one of them says how many were told."""
