@@ -71,8 +71,8 @@ class Mongod:
                 *("--setParameter", "diagnosticDataCollectionEnabled=false"),
                 *("--setParameter", "enableTestCommands=1"),
                 # By default the files of a dropped database stay open for five minutes, and a suite that
-                # makes a database for each test runs out of file descriptors.
-                *("--setParameter", "minSnapshotHistoryWindowInSeconds=0"),
+                # makes a database for each test runs out of file descriptors. Watches read some seconds back.
+                *("--setParameter", "minSnapshotHistoryWindowInSeconds=5"),
                 *(("--replSet", "rs0") if self.replica_set else ()),
                 *(() if COMPRESSORS in self.options else (COMPRESSORS, "snappy,zstd")),
                 *self.options,

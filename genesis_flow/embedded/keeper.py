@@ -157,8 +157,9 @@ class Keeper:
                     # Without these an empty database takes 300 MB of journal files.
                     *("--wiredTigerEngineConfigString", "log=(file_max=8MB,prealloc=false)"),
                     *("--setParameter", "diagnosticDataCollectionEnabled=false"),
-                    # Nobody reads the past, of which a busy database otherwise keeps five minutes on disk.
-                    *("--setParameter", "minSnapshotHistoryWindowInSeconds=0"),
+                    # Only watches read the past, and a moment of it; a busy database otherwise keeps five
+                    # minutes on disk.
+                    *("--setParameter", "minSnapshotHistoryWindowInSeconds=5"),
                     # There is no other member that could take over while this one says good-bye.
                     *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
                 ],

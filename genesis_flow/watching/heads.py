@@ -3,9 +3,8 @@
 A change of a head carries its whole tail, so what is new in it depends on what was told before: how many
 points of the tail. A tail that is packed becomes a block, of which nothing is new; a block of many points
 that were logged at once comes in one transaction with a change of its head, which says that it is complete.
-
-Another kind of document that holds points needs a function here, and its points a place in ``Head.before``,
-so that they are not told again when they move to a head.
+Points that waited in a place were told from there (waiting.py): the changes that fold them say so, and tell
+nothing. Nor do settled blocks, or blocks that are replaced: such points were in other blocks before.
 """
 
 from array import array
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 
 from genesis_flow.areas.metrics.documents import TAIL_LIMIT
 from genesis_flow.areas.metrics.points import Point, unpack
-from genesis_flow.documents.keys import SEPARATOR
+from genesis_flow.documents.keys import SEPARATOR, is_open
 from genesis_flow.documents.plain import Document
 
 _SHORT = 0xFFFF_FFFF
@@ -42,10 +41,8 @@ class Head:
     """Those of the tail; None behind a token, which only knows how many there were."""
     before: "array[int]" = field(default_factory=lambda: array("q"))
     """Those of points that left the tail lately, which a repeated call may log again."""
-    is_told: bool = True
-    """Not while only a block of it was seen, which comes before the head."""
     until: tuple[int, int] = (0, 0)
-    """What was told may be newer than changes up to this time."""
+    """Changes up to this time are in the state that was told."""
     held: list[Point] = field(default_factory=list)
     """Points of blocks whose head has not said yet whether they are new."""
 
@@ -77,14 +74,6 @@ class Head:
         return [point for point in points if mark(point) not in told]
 
 
-@dataclass(slots=True)
-class Told:
-    """What a change tells: points; or else a tail of which the database must say whether it is old."""
-
-    points: list[Point] = field(default_factory=list)
-    doubtful: list[Point] | None = None
-
-
 def run_and_key(identity: str) -> tuple[str, str]:
     """Of the id of a head or a block."""
     parts = identity.split(SEPARATOR, 2)
@@ -105,65 +94,63 @@ def is_of_head(fields: Document) -> bool:
     return any(path in ("tail", "packed") or path.startswith("tail.") for path in fields)
 
 
-def of_new_head(document: Document, head: Head) -> Told:
-    """A head that was inserted, or replaced; ``head`` is new or has what was told of it."""
+def of_new_head(document: Document, head: Head) -> list[Point]:
+    """The new points of a head that was inserted, or replaced; ``head`` is new or has what was told of it."""
     tail, packed = of_tail(document["tail"]), int(document["packed"])
-    told = Told(head.unknown([*head.held, *tail]))
-    head.held, head.packed, head.is_told = [], packed, True
+    points = head.unknown([*head.held, *tail])
+    head.held, head.packed = [], packed
     head.has_told(tail)
-    return told
+    return points
 
 
-def of_head(fields: Document, head: Head, *, is_unsure: bool) -> Told:
-    """The updated fields of a head. ``is_unsure``: what was told of it may be newer."""
+def of_head(fields: Document, head: Head) -> list[Point]:
+    """The new points among the updated fields of a head."""
+    if "folds" in fields:
+        head.packed = int(fields.get("packed", head.packed))
+        if "tail" in fields or any(path.startswith("tail.") for path in fields):
+            _of_longer_tail(fields, head)
+        return []
     packed = fields.get("packed")
-    if packed is not None:
-        if packed <= head.packed:
-            head.held = []
-            return Told()
-        head.packed = int(packed)
-        if fields.get("tail") == []:
-            head.is_packed_now()
-            return Told()
-        points, head.held = head.unknown(head.held), []
-        head.remember(points)
-        return Told(points)
+    if packed is None:
+        return _of_longer_tail(fields, head)
+    if packed <= head.packed:
+        head.held = []
+        return []
+    head.packed = int(packed)
+    if fields.get("tail") == []:
+        head.is_packed_now()
+        return []
+    points, head.held = head.unknown(head.held), []
+    head.remember(points)
+    return points
+
+
+def _of_longer_tail(fields: Document, head: Head) -> list[Point]:
     if "tail" in fields:
-        return _of_longer_tail(of_tail(fields["tail"]), head, is_unsure=is_unsure)
+        tail = of_tail(fields["tail"])
+        if head.continues(tail):
+            fresh = set(head.before)
+            points = [point for point in tail[head.count :] if mark(point) not in fresh]
+        else:
+            points = head.unknown(tail)
+        head.has_told(tail)
+        return points
     # A server may also say which elements are new.
     added = sorted((int(path[5:]), point) for path, point in fields.items() if path.startswith("tail."))
     points = of_tail(point for index, point in added if index >= head.count)
     if points:
         marks = None if head.marks is None else head.marks + marks_of(points)
         head.count, head.last, head.marks = added[-1][0] + 1, mark(points[-1]) & _SHORT, marks
-    return Told(points)
-
-
-def _of_longer_tail(tail: list[Point], head: Head, *, is_unsure: bool) -> Told:
-    if head.continues(tail) and (head.count or not (is_unsure and head.packed)):
-        new = tail[head.count :]
-        fresh = set(head.before)
-        points = [point for point in new if mark(point) not in fresh]
-        head.has_told(tail)
-        return Told(points)
-    if is_unsure:
-        return Told(doubtful=tail)
-    points = head.unknown(tail)
-    head.has_told(tail)
-    return Told(points)
-
-
-def settle(tail: list[Point], told: Iterable[Point], head: Head) -> list[Point]:
-    """What is new of a doubtful tail, given the points of blocks that were told."""
-    packed = set(marks_of(told))
-    points = [point for point in head.unknown(tail) if mark(point) not in packed]
-    if points:
-        head.has_told(tail)
     return points
 
 
+def may_be_new(block: Document, operation: str) -> bool:
+    """Whether a block that was written may have points that were in none before."""
+    return operation == "insert" and is_open(block["_id"]) and not block.get("folded")
+
+
 def of_block(block: Document, head: Head) -> None:
-    """A block that was written: its points are new once its head says so."""
+    """A block that may be new was written: its points are new once its head says so."""
     points = unpack(block)
     is_full = head.marks is None and len(points) == head.count >= TAIL_LIMIT
     if is_full and any(mark(point) & _SHORT == head.last for point in points):

@@ -62,8 +62,16 @@ class Change:
     @property
     def size(self) -> int:
         """About the bytes that it takes."""
-        tail = self.fields.get("tail") or (self.document or {}).get("tail") or ()
-        return 1000 + _POINT_BYTES * len(tail) + 3 * len((self.document or {}).get("values", b""))
+        document = self.document or {}
+        tail = self.fields.get("tail") or document.get("tail") or ()
+        rows = [*document.get("rows", ()), *self.fields.get("rows", ())]
+        rows += [row for path, row in self.fields.items() if path.startswith("rows.")]
+        packed = len(document.get("values", b"")) + len(document.get("data", b""))
+        return 1000 + _POINT_BYTES * len(tail) + 3 * packed + sum(map(_size_of_row, rows))
+
+
+def _size_of_row(row: Document) -> int:
+    return 500 + sum(len(column) for column in row.values() if isinstance(column, bytes))
 
 
 class Stream:

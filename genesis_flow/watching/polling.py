@@ -2,12 +2,15 @@
 
 import asyncio
 import time
+from array import array
 from collections import deque
 from dataclasses import dataclass, field
 
+from genesis_flow.areas.metrics.places import waiting_points
 from genesis_flow.areas.metrics.points import Point as Stored
 from genesis_flow.areas.metrics.points import distinct, unpack
 from genesis_flow.core import options
+from genesis_flow.documents.keys import is_open
 from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.connection import Database
 from genesis_flow.watching import heads
@@ -22,8 +25,9 @@ from genesis_flow.watching.events import (
     flat,
     whole,
 )
-from genesis_flow.watching.heads import mark
+from genesis_flow.watching.heads import is_head, mark, marks_of
 from genesis_flow.watching.state import AT_ONCE, State, patiently
+from genesis_flow.watching.waiting import is_place
 
 # Looking takes at most this share of the time, however much there is to look at.
 _SHARE = 0.2
@@ -34,9 +38,11 @@ class _Seen:
     """What was seen of a metric."""
 
     packed: int = 0
-    blocks: set[str] = field(default_factory=set)
-    tail: set[int] = field(default_factory=set)
-    """The marks of its points."""
+    settled: set[str] = field(default_factory=set)
+    opened: dict[str, "array[int]"] = field(default_factory=dict)
+    """The marks of the points of its open blocks, which may settle."""
+    ahead: set[int] = field(default_factory=set)
+    """The marks of the points of its tail, and of those that waited in a place."""
 
 
 @dataclass(slots=True)
@@ -104,8 +110,13 @@ class Polled:
             self._ready.append(RunDeleted(run_id, _token=self.token))
 
     async def _look_at(self, run_ids: list[str]) -> list[Event]:
-        # Heads before blocks: a point on its way from one to the other is then seen, maybe twice.
-        found = await patiently(self._database, lambda: self._state.heads(run_ids))
+        # Places before heads, which are before blocks, in each of which open ones are before settled ones: a
+        # point on its way from one to the other is then seen, maybe twice.
+        documents = await patiently(self._database, lambda: self._state.heads(run_ids))
+        found = [document for document in documents if is_head(document)]
+        places: dict[str, list[Document]] = {}
+        for document in filter(is_place, documents):
+            places.setdefault(document["run_uuid"], []).append(document)
         runs = await patiently(self._database, lambda: self._state.runs(run_ids))
         blocks: dict[str, list[Document]] = {}
         for head in found:
@@ -119,7 +130,12 @@ class Polled:
             events += self._of_run(run)
         for head in found:
             if head["run_uuid"] in self._runs:
-                events += self._of_head(head, blocks.get(head["_id"], ()))
+                waiting = [
+                    point
+                    for place in places.get(head["run_uuid"], ())
+                    for point in waiting_points(place, head["key"])
+                ]
+                events += self._of_head(head, blocks.get(head["_id"]), waiting)
         return events
 
     async def _blocks_of(self, head: Document) -> list[Document]:
@@ -136,20 +152,27 @@ class Polled:
         event = changed(run["_id"], fresh, [path for path in old if path not in now], self.token)
         return [event] if event is not None else []
 
-    def _of_head(self, head: Document, blocks: "list[Document] | tuple[()]") -> list[Event]:
+    def _of_head(self, head: Document, blocks: list[Document] | None, waiting: list[Stored]) -> list[Event]:
+        """``blocks``: None if there are no others than before."""
         seen = self._runs[head["run_uuid"]].metrics.setdefault(head["key"], _Seen())
-        tail = heads.of_tail(head["tail"])
-        new: list[Stored] = [
-            point
-            for block in blocks
-            if block["_id"] not in seen.blocks
-            for point in unpack(block)
-            if mark(point) not in seen.tail
-        ]
-        new += [point for point in tail if mark(point) not in seen.tail]
-        seen.blocks.update(block["_id"] for block in blocks)
-        seen.packed, seen.tail = head["packed"], set(map(mark, tail))
+        ahead = [*heads.of_tail(head["tail"]), *waiting]
+        new: list[Stored] = [*ahead]
+        opened: dict[str, array[int]] = {}
+        for block in blocks or ():
+            if block["_id"] in seen.settled:
+                continue
+            points = unpack(block)
+            new += points
+            if is_open(block["_id"]):
+                opened[block["_id"]] = marks_of(points)
+            else:
+                seen.settled.add(block["_id"])
+        told = seen.ahead.union(*seen.opened.values())
+        new = [point for point in new if mark(point) not in told]
+        seen.packed, seen.ahead = head["packed"], set(map(mark, ahead))
+        if blocks is not None:
+            seen.opened = opened
         if not new:
             return []
-        points = tuple(Point(*point) for point in distinct(new))
-        return [MetricLogged(head["run_uuid"], head["key"], points, _token=self.token)]
+        logged = tuple(Point(*point) for point in distinct(new))
+        return [MetricLogged(head["run_uuid"], head["key"], logged, _token=self.token)]

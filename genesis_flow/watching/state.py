@@ -1,6 +1,8 @@
 """What there is now of runs and metrics: read when a watch begins, or again and again without a stream.
 
-Read as the majority has it, and not before a given moment: a change that is not read here is streamed.
+For a watch of a stream all of it is read as it was at one moment, which the stream has: what changed up to
+then is here, what changed since is streamed. Servers keep what is needed for that for five minutes; who finds
+that it is over reads the rest at a later moment.
 """
 
 import asyncio
@@ -9,7 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pymongo.errors import PyMongoError
+from bson import Timestamp
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_STATE
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from genesis_flow.areas.experiments.documents import ExperimentFields
@@ -19,6 +24,7 @@ from genesis_flow.areas.experiments.guards import (
     refuse_unknown_run,
 )
 from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
+from genesis_flow.areas.metrics.places import WAITING
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.declared import Declared
@@ -28,9 +34,8 @@ from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database, Session
 from genesis_flow.mongo.error_edge import retry_delay
 from genesis_flow.mongo.patience import for_seconds
-from genesis_flow.watching.heads import is_head, run_and_key
 from genesis_flow.watching.hub import said
-from genesis_flow.watching.place import Moment
+from genesis_flow.watching.place import Moment, Time
 
 T = TypeVar("T")
 
@@ -38,8 +43,13 @@ _RUN = {
     **dict.fromkeys(("experiment_id", "name", "status", "lifecycle_stage", "start_time", "end_time"), 1),
     **dict.fromkeys(("workspace", "user_id", "params", "tags"), 1),
 }
-_HEAD = dict.fromkeys(("run_uuid", "key", "tail", "packed"), 1)
+_HEAD = {**dict.fromkeys(("run_uuid", "key", "tail", "packed"), 1), **WAITING}
 AT_ONCE = 20
+_TOO_OLD = (239, 246)  # SnapshotTooOld, SnapshotUnavailable
+
+
+class TooOld(Exception):
+    """The server no longer knows how it was at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,66 +120,40 @@ class State:
             rows = await found.to_list()
         return [row["_id"] for row in sorted(rows, key=lambda row: (row.get("start_time") or 0, row["_id"]))]
 
-    async def runs(self, run_ids: list[str]) -> list[Document]:
+    async def runs(self, run_ids: list[str], at: Time | None = None) -> list[Document]:
         """Their documents, in this order."""
         query = {"_id": {"$in": run_ids}, "workspace": self._scope.workspace}
-        async with self._session() as session:
-            rows = await self._of(RunFields).find(query, _RUN, **_within(session)).to_list()
-        found = {row["_id"]: row for row in rows}
+        found = {row["_id"]: row for row in await self._read(RunFields, query, _RUN, at)}
         return [found[run_id] for run_id in run_ids if run_id in found]
 
-    async def heads(self, run_ids: list[str]) -> list[Document]:
-        """The heads of their metrics."""
+    async def heads(self, run_ids: list[str], at: Time | None = None) -> list[Document]:
+        """The heads of their metrics, and before those of a run its places."""
         query = {
             "workspace": self._scope.workspace,
             "$or": [{"_id": children_of(run_id)} for run_id in run_ids],
         }
-        async with self._session() as session:
-            found = self._of(MetricHeadFields).find(query, _HEAD, batch_size=BATCH, **_within(session))
-            return [head for head in await found.to_list() if is_head(head)]
+        return await self._read(MetricHeadFields, query, _HEAD, at)
 
-    async def blocks(self, run_id: str, key: str) -> list[Document]:
-        """The blocks of a metric."""
-        query = {"_id": children_of(head_id(run_id, key))}
-        return await self._blocks(query)
+    async def blocks(self, run_id: str, key: str, at: Time | None = None) -> list[Document]:
+        """The blocks of a metric, settled ones last."""
+        return await self._read(MetricBlockFields, {"_id": children_of(head_id(run_id, key))}, None, at)
 
-    async def those_blocks(self, ids: Iterable[str]) -> list[Document]:
-        return await self._blocks({"_id": {"$in": list(ids)}})
-
-    async def block_ids(self, run_ids: list[str]) -> dict[tuple[str, str], set[str]]:
-        """Of all metrics of these runs, by run and key."""
-        query = {"$or": [{"_id": children_of(run_id)} for run_id in run_ids]}
-        ids: dict[tuple[str, str], set[str]] = {}
-        for block in await self._blocks(query, {"_id": 1}):
-            ids.setdefault(run_and_key(block["_id"]), set()).add(block["_id"])
-        return ids
-
-    async def history(self, head: Document) -> tuple[Document, list[Document]] | None:
-        """A head as it is now, and the blocks that are not in its tail; None if it is gone."""
-        run_id, key = head["run_uuid"], head["key"]
-        while True:
-            blocks = await self.blocks(run_id, key)
-            now = await self.head(run_id, key)
-            if now is None:
-                return None
-            # Else a tail went to a block meanwhile: who reads both then may see points that neither has.
-            if now["packed"] == head["packed"]:
-                return now, blocks
-            head = now
-
-    async def head(self, run_id: str, key: str) -> Document | None:
-        query = {"_id": head_id(run_id, key), "workspace": self._scope.workspace}
-        async with self._session() as session:
-            head: Document | None = await self._of(MetricHeadFields).find_one(
-                query, _HEAD, **_within(session)
-            )
-        return head
-
-    async def _blocks(self, query: Document, fields: Document | None = None) -> list[Document]:
-        async with self._session() as session:
-            found = self._of(MetricBlockFields).find(query, fields, sort=[("_id", 1)], **_within(session))
-            blocks: list[Document] = await found.to_list()
-        return blocks
+    async def _read(
+        self, declared: type[Declared], query: Document, fields: Document | None, at: Time | None
+    ) -> list[Document]:
+        """In the order of ids; as it was at a moment, if one is given."""
+        if at is None:
+            return list(await self._of(declared).find(query, fields, sort=[("_id", 1)]).to_list())
+        collection = self._database.everywhere(declared)
+        moment = {"level": "snapshot", "atClusterTime": Timestamp(*at)}
+        command = {"find": collection.name, "filter": query, "sort": {"_id": 1}, "readConcern": moment}
+        try:
+            cursor = await collection.database.cursor_command({**command, "projection": fields or {}})
+            return list(await cursor.to_list())
+        except OperationFailure as error:
+            if error.code in _TOO_OLD:
+                raise TooOld from error
+            raise
 
     async def _ids(self, declared: type[Declared], ids: list[Any], session: Session | None) -> set[Any]:
         query = {"_id": {"$in": ids}, "workspace": self._scope.workspace}
@@ -195,6 +179,15 @@ class State:
 
 def _within(session: Session | None) -> dict[str, Any]:
     return {} if session is None else {"session": session}
+
+
+def keeps_nothing(database: Database) -> MlflowException:
+    return MlflowException(
+        f"{database.settings.store_uri} does not keep past states long enough to read what there is as it "
+        "was at one moment. Raise minSnapshotHistoryWindowInSeconds on its servers (the default is 300), or "
+        "watch with start='now', or fewer runs.",
+        INVALID_STATE,
+    )
 
 
 async def patiently(database: Database, read: Callable[[], Awaitable[T]]) -> T:

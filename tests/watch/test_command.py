@@ -13,6 +13,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunStatus
 
 from genesis_flow import MongoDBStore
+from genesis_flow.areas.metrics.wide import WIDE_FROM
 from tests.client.conftest import PATIENCE_SECONDS, Outcome, run_command, user_environment
 
 PROGRAM = (sys.executable, "-m", "genesis_flow.cli")
@@ -60,6 +61,29 @@ def test_what_there_is_as_lines_and_as_json(store_uri: str, run_id: str) -> None
     assert events[2]["points"] == [[1, 0, 0.7]]
     rest = watched(store_uri, "Default", "--once", "--json", "--after", events[1]["token"])
     assert [json.loads(line)["key"] for line in rest.stdout.splitlines()] == ["val/loss"]
+
+
+def test_steps_of_many_metrics_as_json(store_uri: str, writer: MongoDBStore, run_id: str) -> None:
+    """Some that wait when the watch begins, and some that come and are folded by the end of the run."""
+    names = [f"wide/{number:02}" for number in range(WIDE_FROM)]
+
+    def log(steps: range) -> None:
+        for step in steps:
+            writer.log_batch(run_id, [Metric(name, 1.0, step, step) for name in names])
+
+    log(range(10))
+    program = begun(store_uri, run_id, "--until-finished", "--json", "--metrics", "wide/*")
+    assert program.stdout is not None
+    first = [program.stdout.readline() for _ in range(1 + WIDE_FROM)]
+    log(range(10, 20))
+    writer.update_run_info(run_id, RunStatus.FINISHED, 9, None)
+    out, errors = program.communicate(timeout=PATIENCE_SECONDS)
+    assert program.returncode == 0, errors
+    events = [json.loads(line) for line in [*first, *out.splitlines()]]
+    for name in names:
+        told = [event["points"] for event in events if event.get("key") == name]
+        assert [point[1] for points in told for point in points] == list(range(20))
+        assert len(told) == 11, "each step when it came"
 
 
 @pytest.mark.parametrize(("status", "code"), [(RunStatus.FINISHED, 0), (RunStatus.FAILED, 3)])

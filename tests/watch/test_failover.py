@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pymongo
 import pytest
@@ -25,7 +26,10 @@ def cluster() -> Iterator[ReplicaSet]:
 
 
 def step_down(cluster: ReplicaSet) -> None:
-    with pymongo.MongoClient(cluster.wait_for_primary().uri) as client, contextlib.suppress(PyMongoError):
+    with (
+        pymongo.MongoClient[dict[str, Any]](cluster.wait_for_primary().uri) as client,
+        contextlib.suppress(PyMongoError),
+    ):
         client.admin.command("replSetStepDown", 5, secondaryCatchUpPeriodSecs=2)
     cluster.wait_for_primary()
 

@@ -111,6 +111,30 @@ async def test_a_stream_that_breaks_off_goes_on(
     assert points_of(await reading) == await stored(store, run_id, "loss", "last")
 
 
+async def test_a_state_that_takes_too_long_is_read_at_a_later_moment(
+    mongod: Mongod, store: MongoDBStore, app: str
+) -> None:
+    run_id = await new_run(store)
+    for key in ("a", "b", "c"):
+        await log(store, run_id, key, range(150))
+    watch = store.watch(run_ids=[run_id])
+    events = await until(watch, logs("a"))
+    await log(store, run_id, "b", range(150, 300))
+    with failing(mongod.uri, "find", times=3, app=app, errorCode=239):
+        events += await until(watch, logs("b"))
+    await log(store, run_id, "a", range(150, 160))
+    await store.set_tag(run_id, RunTag("over", "yes"))
+    events += await until(watch, tags("over", "yes"))
+    assert points_of(events) == await stored(store, run_id, "a", "b", "c")
+    late = store.watch(run_ids=[run_id])
+    await late.begin()
+    with (
+        failing(mongod.uri, "find", times=1000, app=app, errorCode=239),
+        pytest.raises(MlflowException, match="Raise minSnapshotHistoryWindowInSeconds"),
+    ):
+        await anext(late)
+
+
 async def test_waiting_may_be_given_up(store: MongoDBStore) -> None:
     run_id = await new_run(store)
     await log(store, run_id, "loss", range(150))

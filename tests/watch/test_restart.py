@@ -37,6 +37,15 @@ def told(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
+def begin_watcher(uri: str, run_id: str, path: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", WATCHER, uri, run_id, str(path)],
+        env=user_environment(PYTHONPATH=str(ROOT)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_a_killed_watcher_goes_on_where_it_was(store_uri: str, tmp_path: Path) -> None:
     store = MongoDBStore(store_uri)
     run_id = store.create_run("0", "me", 1, [], "a run").info.run_id
@@ -51,12 +60,7 @@ def test_a_killed_watcher_goes_on_where_it_was(store_uri: str, tmp_path: Path) -
             step += 1
 
     def begin() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", WATCHER, store_uri, run_id, str(path)],
-            env=user_environment(PYTHONPATH=str(ROOT)),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return begin_watcher(store_uri, run_id, path)
 
     log(150)
     for life in range(LIVES):
