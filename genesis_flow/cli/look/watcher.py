@@ -32,6 +32,8 @@ _MOST_METRICS = 12
 _MOST_RUNS = 8
 # A screen that is drawn more often than this is not seen.
 _REDRAW_SECONDS = 0.2
+# A stream tells within milliseconds what happened; a standalone server is asked every second.
+_QUIET_SECONDS = 5.0
 _RUNNING = {"RUNNING", "SCHEDULED"}
 _FINISHED = {"FINISHED"}
 _CLEAR = "\x1b[H\x1b[J"
@@ -98,6 +100,10 @@ class Board:
             run.status = event.status or run.status
             run.lifecycle_stage = event.lifecycle_stage or run.lifecycle_stage
             run.params |= event.params
+
+    def has_ended(self) -> bool:
+        """Whether the events have told of each run that it ended."""
+        return bool(self.runs) and all(run.status not in {"", *_RUNNING} for run in self.runs.values())
 
 
 class Output(Protocol):
@@ -245,6 +251,20 @@ async def _shown(
                 # Asked for: a watch that began behind what there was does not know it.
                 found, is_to_be_asked = await statuses(), False
                 if not found & _RUNNING:
-                    return found <= _FINISHED
+                    # The database knows that before the stream has told it.
+                    if board.has_ended() or not await _comes(watch):
+                        return found <= _FINISHED
+                    is_to_be_asked = True
+                    continue
             await watch.wait()
         await asyncio.sleep(0)  # a watch that always has more leaves room for Ctrl-C, too
+
+
+async def _comes(watch: Watch) -> bool:
+    """Whether there may be another event: none comes of a run that had ended before the watch began."""
+    try:
+        async with asyncio.timeout(_QUIET_SECONDS):
+            await watch.wait()
+    except TimeoutError:
+        return False
+    return True
