@@ -31,7 +31,7 @@ from genesis_flow.documents.declared import Declared
 from genesis_flow.documents.keys import children_of, head_id
 from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.binding import BATCH
-from genesis_flow.mongo.connection import Database, Session
+from genesis_flow.mongo.connection import NO_SESSIONS, Database, Session
 from genesis_flow.mongo.error_edge import retry_delay
 from genesis_flow.mongo.patience import for_seconds
 from genesis_flow.watching.hub import said
@@ -45,6 +45,7 @@ _RUN = {
 }
 _HEAD = {**dict.fromkeys(("run_uuid", "key", "tail", "packed"), 1), **WAITING}
 AT_ONCE = 20
+_NO_MEMBER_SECONDS = 0.2
 _TOO_OLD = (239, 246)  # SnapshotTooOld, SnapshotUnavailable
 
 
@@ -200,6 +201,8 @@ async def patiently(database: Database, read: Callable[[], Awaitable[T]]) -> T:
                 return await read()
         except PyMongoError as error:
             delay = retry_delay(error, attempt)
+            if NO_SESSIONS in str(error):  # as it seems to a client that knows no member, in an election
+                delay = _NO_MEMBER_SECONDS
             if delay is None or loop.time() + delay > deadline:
                 raise said(database, error) from error
             attempt += 1

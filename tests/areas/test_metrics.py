@@ -10,8 +10,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBStore
-from genesis_flow.areas.metrics.documents import MetricBlockFields, MetricHeadFields
-from genesis_flow.areas.metrics.methods import BLOCK_FROM, TAIL_LIMIT
+from genesis_flow.areas.metrics.documents import BLOCK_FROM, TAIL_LIMIT, MetricBlockFields, MetricHeadFields
 from genesis_flow.areas.metrics.remembered import KnownMetrics
 from genesis_flow.areas.runs.documents import RunFields
 from tests.commands import CommandRecorder

@@ -63,7 +63,8 @@ TRAINING = ("experiments", "runs", "metrics", "traces", "logged_models")
 
 # They count updates, and repetitions are updates.
 _COUNTS = dict.fromkeys(
-    ("generation", "tokens_of", "revision", "packed", "metric_keys", "places", "tail", "additions"), 0
+    ("generation", "tokens_of", "revision", "packed", "folds", "metric_keys", "places", "tail", "additions"),
+    0,
 )
 _RANDOM = re.compile(
     "|".join(
