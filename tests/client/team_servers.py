@@ -122,6 +122,7 @@ class Work:
 def logged(member: Member) -> Work:
     """A run and two traces, by MLflow's client."""
     with member.at_work():
+        member.team.until(_takes_spans)
         experiment = mlflow.set_experiment("support").experiment_id
         with mlflow.start_run() as run:
             mlflow.log_metric("loss", 0.5)
@@ -134,6 +135,19 @@ def logged(member: Member) -> Work:
             traces.append(span.trace_id)
         mlflow.flush_trace_async_logging()
     return Work(experiment, run.info.run_id, *traces)
+
+
+def _takes_spans() -> bool:
+    """Whether MLflow's client knows that the server takes spans, and will not keep them as artifacts.
+
+    It asks for the version once, for three seconds, and believes from then on that a server that is busy just
+    then is too old.
+    """
+    store: Any = mlflow.MlflowClient()._tracking_client.store
+    if store._get_server_version(store.get_host_creds()) is not None:
+        return True
+    store._get_server_version.cache_clear()
+    return False
 
 
 class TeamServer:
