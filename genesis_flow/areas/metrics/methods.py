@@ -86,7 +86,8 @@ class Metrics(WideSteps, Area):
     ) -> OneTransaction | None:
         """What logs the first points of metrics of a run that this store has made."""
         database = self.last_opened
-        if database is None or not database.has_transactions or blocks_of(run_id, points):
+        has_blocks = any(len(each) >= BLOCK_FROM for each in points.values())
+        if database is None or not database.has_transactions or has_blocks:
             return None
         conditions, change = _run_change(params, tags, new_metrics=len(points))
         heads = new_heads(run_id, points, points)

@@ -68,7 +68,6 @@ _KINDS = {
 _PATHS = {"workspace": "workspace", "endpoint": GATEWAY_ENDPOINT_PATH, "user": AUTH_USERNAME_PATH}
 # Comparisons in the place of KNOWN and of existence, which an index alone could not answer.
 _CALLS: Document = {"experiment_id": {"$gte": 0}, GATEWAY_ENDPOINT_PATH: {"$gte": ""}}
-_ALL_COSTS = {"$gte": costs_key(0), "$lte": costs_key(KEEPABLE.stop * 24 * _SLOTS)}
 # Milliseconds: from the first to before the last.
 _Range = tuple[int, int]
 
