@@ -14,6 +14,8 @@ import struct
 import sys
 import zlib
 from array import array
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, islice
 from operator import sub
 from typing import Any
@@ -25,6 +27,7 @@ _VALUES = 2
 _WIDTH = 8
 _ZEROS, _REPEATED, _PLAIN, _DEFLATED = range(4)
 _KINDS_SIZE = _WIDTH * len(_TYPES) // 4
+_HEAD_SIZE = 1 + _KINDS_SIZE
 _LENGTH_SIZE = 4
 _MASK = 2**64 - 1
 _DOUBLE = struct.Struct("<d")
@@ -57,18 +60,13 @@ class Packed:
 
     def __init__(self, data: bytes, count: int) -> None:
         """ValueError if ``data`` cannot be ``count`` points."""
-        if len(data) < 1 + _KINDS_SIZE:
+        if len(data) < _HEAD_SIZE:
             raise ValueError("it is too short for its head")
-        flags, kinds = data[0], int.from_bytes(data[1 : 1 + _KINDS_SIZE], "little")
-        position = 1 + _KINDS_SIZE
+        position = _HEAD_SIZE
         self._columns: list[_Column] = []
-        for number, kind in enumerate(_TYPES):
-            first = None
-            if flags >> number & 1:
-                first = int.from_bytes(data[position : position + _WIDTH], "little")
-                position += _WIDTH
-            column = _Column(kind, first, count)
-            position = column.read(data, position, kinds >> 2 * _WIDTH * number)
+        for layout in _layouts(data[:_HEAD_SIZE]):
+            column = _Column(layout, count)
+            position = column.read(data, position)
             self._columns.append(column)
         if position != len(data):
             raise ValueError(f"it has {len(data)} bytes, its points take {position}")
@@ -85,70 +83,89 @@ class Packed:
         return timestamps.whole(index), steps.whole(index), values.real(index)
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What the head says of a column: its type, and the planes that are not zero, by place and kind."""
+
+    type: str
+    is_differences: bool
+    planes: tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=256)
+def _layouts(head: bytes) -> list[_Layout]:
+    """Kept, since the blocks of a metric are mostly alike in this."""
+    kinds = int.from_bytes(head[1:], "little")
+    layouts = []
+    for number, type_ in enumerate(_TYPES):
+        of_column = [kinds >> 2 * (_WIDTH * number + place) & 3 for place in range(_WIDTH)]
+        planes = tuple((place, kind) for place, kind in enumerate(of_column) if kind != _ZEROS)
+        layouts.append(_Layout(type_, bool(head[0] >> number & 1), planes))
+    return layouts
+
+
 class _Column:
-    """Eight planes, and the number before the differences if they are of these. One byte may be a plane."""
+    """The planes that are not zero, and the number before the differences if they are of these."""
 
-    __slots__ = ("_deflated", "_first", "_kind", "_length", "_planes")
+    __slots__ = ("_first", "_layout", "_length", "_planes")
 
-    def __init__(self, kind: str, first: int | None, count: int) -> None:
-        self._kind = kind
-        self._first = first
-        self._length = count if first is None else count - 1
-        self._planes: list[bytes] = []
-        self._deflated = 0
+    def __init__(self, layout: _Layout, count: int) -> None:
+        self._layout = layout
+        self._first = 0
+        self._length = count - 1 if layout.is_differences else count
+        self._planes: list[tuple[int, int, bytes]] = []
 
-    def read(self, data: bytes, position: int, kinds: int) -> int:
+    def read(self, data: bytes, position: int) -> int:
         """Take the planes from ``position`` on, and return where they end."""
-        for place in range(_WIDTH):
-            kind = kinds & 3
-            kinds >>= 2
-            if kind == _ZEROS:
-                self._planes.append(b"\0")
-                continue
-            size = 1
-            if kind == _PLAIN:
-                size = self._length
-            elif kind == _DEFLATED:
+        if self._layout.is_differences:
+            self._first = int.from_bytes(data[position : position + _WIDTH], "little")
+            position += _WIDTH
+        for place, kind in self._layout.planes:
+            size = 1 if kind == _REPEATED else self._length
+            if kind == _DEFLATED:
                 size = int.from_bytes(data[position : position + _LENGTH_SIZE], "little")
                 position += _LENGTH_SIZE
-                self._deflated |= 1 << place
-            self._planes.append(data[position : position + size])
+            self._planes.append((place, kind, data[position : position + size]))
             position += size
         return position
 
     def all(self) -> "array[Any]":
         stored = bytearray(_WIDTH * self._length)
-        for place, plane in enumerate(self._inflated()):
-            stored[place::_WIDTH] = plane if len(plane) == self._length else plane * self._length
-        column = from_little_endian(self._kind, bytes(stored))
-        if self._first is None:
+        for place, kind, content in self._planes:
+            plane = content * self._length if kind == _REPEATED else content
+            stored[place::_WIDTH] = _inflated(content, self._length) if kind == _DEFLATED else plane
+        column = from_little_endian(self._layout.type, bytes(stored))
+        if not self._layout.is_differences:
             return column
         return array("q", accumulate(column, initial=_signed(self._first)))
 
     def whole(self, index: int) -> int:
         """An integer. Sums of the planes are that of the differences, but for what 64 bits do not hold."""
-        if self._first is None:
-            return int.from_bytes(self._bytes(index), "little", signed=True)
+        if not self._layout.is_differences:
+            return _signed(self._bits(index))
         total = self._first
-        for place, plane in enumerate(self._inflated()):
-            if plane != b"\0":
-                total += (plane[0] * index if len(plane) == 1 else sum(plane[:index])) << 8 * place
+        if index:
+            for place, kind, content in self._planes:
+                if kind == _REPEATED:
+                    total += content[0] * index << 8 * place
+                else:
+                    plane = _begin(content, index) if kind == _DEFLATED else content
+                    total += sum(plane[:index]) << 8 * place
         return _signed(total)
 
     def real(self, index: int) -> float:
-        number: float = _DOUBLE.unpack(self._bytes(index))[0]
+        number: float = _DOUBLE.unpack(self._bits(index).to_bytes(_WIDTH, "little"))[0]
         return number
 
-    def _bytes(self, index: int) -> bytes:
-        return bytes([plane[0] if len(plane) == 1 else plane[index] for plane in self._inflated()])
-
-    def _inflated(self) -> list[bytes]:
-        if self._deflated:
-            for place, plane in enumerate(self._planes):
-                if self._deflated >> place & 1:
-                    self._planes[place] = _inflated(plane, self._length)
-            self._deflated = 0
-        return self._planes
+    def _bits(self, index: int) -> int:
+        bits = 0
+        for place, kind, content in self._planes:
+            if kind == _DEFLATED:
+                byte = _begin(content, index + 1)[index]
+            else:
+                byte = content[0 if kind == _REPEATED else index]
+            bits |= byte << 8 * place
+        return bits
 
 
 def _signed(number: int) -> int:
@@ -171,6 +188,19 @@ def _inflated(deflated: bytes, length: int) -> bytes:
         plane = zlib.decompress(deflated, _WINDOW, length)
     except zlib.error as error:
         raise ValueError(f"a plane of it cannot be inflated: {error}") from error
+    return _checked(plane, length)
+
+
+def _begin(deflated: bytes, length: int) -> bytes:
+    """Its first ``length`` bytes, one at least: inflating is most of what it takes to find a point."""
+    try:
+        plane = zlib.decompressobj(_WINDOW).decompress(deflated, length)
+    except zlib.error as error:
+        raise ValueError(f"a plane of it cannot be inflated: {error}") from error
+    return _checked(plane, length)
+
+
+def _checked(plane: bytes, length: int) -> bytes:
     if len(plane) != length:
         raise ValueError(f"a plane of it holds {len(plane)} bytes, not {length}")
     return plane
