@@ -9,10 +9,10 @@ keeps its licence away from whoever does not choose it.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import pymongo
-from pymongo import IndexModel
+from pymongo import IndexModel, WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
@@ -23,6 +23,7 @@ from genesis_flow.migrate.batches import BATCH_SIZE, Journal, NoJournal, Report,
 from genesis_flow.migrate.imports import Imports
 
 PREFIX_VARIABLE = "MONGODB_COLLECTION_PREFIX"
+Place = TypeVar("Place", Database[dict[str, Any]], Collection[dict[str, Any]])
 _NAMESPACE_NOT_FOUND, _INDEX_NOT_FOUND, _NAMESPACE_EXISTS = 26, 27, 48
 
 
@@ -114,7 +115,7 @@ class BaseMigration:
         if self.context.portable and "viewOn" in options:
             return
         try:
-            self.db.create_collection(self.prefix + name, check_exists=False, **options)
+            self._by_one(self.db).create_collection(self.prefix + name, check_exists=False, **options)
         except OperationFailure as exc:
             # A step that is run again finds it; of two clients on one new database, one loses the race.
             if exc.code != _NAMESPACE_EXISTS:
@@ -127,7 +128,15 @@ class BaseMigration:
             if not wanted or self.context.portable:
                 self.create_collection(name)
             if wanted:
-                self.collection(name).create_indexes(wanted)
+                self._by_one(self.collection(name)).create_indexes(wanted)
+
+    def _by_one(self, place: Place) -> Place:
+        """The database or collection, which does not wait for a majority at what is created.
+
+        The entry of the step, which follows, does, and a majority that has it has all before it. A step that
+        has no entry is applied again.
+        """
+        return place if self.context.portable else place.with_options(write_concern=WriteConcern(1))
 
     def drop_index(self, name: str, index: str) -> None:
         """Drop an index by its name, unless it or its collection is gone."""
