@@ -152,7 +152,7 @@ def test_commands_of_threads_and_of_loops_are_counted(exporter: Exporter, store_
 
 
 def test_the_limit_is_that_of_the_pools_that_are_open(store_uri: str, tmp_path: Path) -> None:
-    """In a program of its own: the driver tells late, in a thread, of clients that other tests have closed."""
+    """In a program of its own: the driver tells late, in a thread, of clients that others have closed."""
     run(LIMITED.format(uri=f"{store_uri}&maxPoolSize=7"), tmp_path)
 
 
