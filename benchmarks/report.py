@@ -58,6 +58,7 @@ def _middle(times: list[dict[str, Any]]) -> dict[str, Any]:
     for kind, names, figures in (
         ("operations", ("operation", "size", "store"), ("p50", "p95", "first", "cpu")),
         ("throughput", ("store", "threads", "processes"), ("calls", "cpu")),
+        ("start", ("store", "step"), ("p50",)),
     ):
         rows: dict[tuple[Any, ...], Rows] = {}
         for each in times:

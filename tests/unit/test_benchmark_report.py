@@ -1,5 +1,6 @@
 """The benchmark's page says of every bar what the figures say."""
 
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -131,3 +132,9 @@ def test_the_summary_names_what_is_missed(report: ModuleType) -> None:
     summary = page.partition("## Bars")[2].partition("## All bars")[0]
     assert "| log_metric, to bare PyMongo | at most 1.4x | 1.5x | 1 of 1 |" in summary
     assert "step of 64 known metrics" in summary.splitlines()[4], "what was not measured"
+
+
+def test_the_readme_quotes_what_was_measured(report: ModuleType) -> None:
+    import quoted
+
+    assert quoted.table(quoted.Figures(json.loads(quoted.RESULT.read_text()))) in quoted.README.read_text()
