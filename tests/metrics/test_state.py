@@ -144,6 +144,7 @@ def test_a_database_that_is_away_is_told_of_in_time(server: Mongod, caplog: pyte
     with caplog.at_level(logging.WARNING):
         # It takes connections and says nothing. Many ask at once, and one question is put.
         os.kill(server.process.pid, signal.SIGSTOP)
+        os.waitpid(server.process.pid, os.WUNTRACED)  # on a busy machine it answers for a moment yet
         try:
             found: list[Samples] = []
             threads = [threading.Thread(target=lambda: found.append(asked(state))) for _ in range(8)]
