@@ -246,7 +246,9 @@ async def test_budgets_of_other_workspaces_and_of_no_time(store: AsyncStore) -> 
 
 @pytest.fixture
 def workers(store_uri: str) -> Iterator[list[SharedBudgets]]:
-    with closing(MongoDBStore(store_uri)) as one, closing(MongoDBStore(f"{store_uri}&appName=two")) as two:
+    # Clients of their own: that of stores which other tests left open knows that threads met a moment ago.
+    uris = [f"{store_uri}&appName={name}" for name in ("one", "two")]
+    with closing(MongoDBStore(uris[0])) as one, closing(MongoDBStore(uris[1])) as two:
         rule = (BudgetUnit.USD, 5.0, AGES, BudgetTargetScope.GLOBAL, BudgetAction.REJECT)
         one.create_budget_policy(*rule)
         yield [SharedBudgets(one), SharedBudgets(two)]

@@ -14,6 +14,12 @@ from tests.areas.trace_writer import DAY
 from tests.contract.trace_scenes import STARTED, trace_id
 
 
+@pytest.fixture
+def store_uri(emptied_uri: str) -> str:
+    """With a client of these tests: another may know that sums were not worth keeping a moment ago."""
+    return f"{emptied_uri}&appName=as-shipped"
+
+
 async def old_traces(store: MongoDBStore, count: int) -> None:
     """Traces of three days, long untouched."""
     await store.create_experiment("first", None, [])

@@ -162,6 +162,22 @@ async def test_answers_that_are_lost_lose_and_double_nothing(
     await store.close()
 
 
+@pytest.mark.parametrize("refused", ["findAndModify", "insert", "commitTransaction"])
+async def test_a_transaction_that_the_server_refuses_is_made_again_and_not_recorded(
+    mongod: Mongod, store_uri: str, commands: CommandRecorder, refused: str
+) -> None:
+    """As it does on a busy machine now and then: the other tests here count what was done."""
+    name = f"refused-{refused}"
+    store = MongoDBStore(f"{store_uri}&appName={name}", "s3://bucket")
+    run_id = await new_run(store)
+    write_conflict = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
+    with failing(mongod.uri, refused, times=2, app=name, **write_conflict), commands.recording() as sent:
+        await store.log_metric(run_id, Metric("a", 1, 1, 1))
+    assert [name for name, _ in sent] == NEW
+    assert await values(store, run_id, "a") == [1]
+    await store.close()
+
+
 def test_what_is_remembered_is_limited() -> None:
     known = KnownMetrics(size=10)
     known.begin("own")

@@ -15,6 +15,8 @@ from tests.commands import CommandRecorder
 from tests.faults import failing
 
 THREADS = 8
+# A client of these tests: that of stores which other tests left open knows that threads met a moment ago.
+APP = "wide-steps"
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def store_uri(emptied_uri: str) -> str:
 
 @pytest.fixture
 def blocking_store(store_uri: str, tmp_path: Path) -> Iterator[MongoDBStore]:
-    made = MongoDBStore(store_uri, f"{tmp_path}/artifacts")
+    made = MongoDBStore(f"{store_uri}&appName={APP}", f"{tmp_path}/artifacts")
     yield made
     made.close()
 
@@ -80,6 +82,6 @@ def test_threads_at_once(blocking_store: MongoDBStore, run_id: str, monkeypatch:
 def test_a_lost_answer_loses_and_doubles_nothing(
     blocking_store: MongoDBStore, run_id: str, store_uri: str, lost: int
 ) -> None:
-    with failing(store_uri, "update", times=lost, closeConnection=True):
+    with failing(store_uri, "update", times=lost, app=APP, closeConnection=True):
         log(blocking_store, run_id, 2)
     check(blocking_store, run_id, 3)

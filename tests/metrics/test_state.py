@@ -138,17 +138,20 @@ def test_a_database_that_is_away_is_told_of_in_time(server: Mongod, caplog: pyte
     uri = server.database_uri("away")
     opened(uri)
     state = State(Settings.resolve(uri), patience=1, kept=0)
-    assert asked(state).values("database_up") == [1]
+    wait_until_up_is(1, state)
     assert server.process is not None
+    before = threading.enumerate()
     with caplog.at_level(logging.WARNING):
         # It takes connections and says nothing. Many ask at once, and one question is put.
         os.kill(server.process.pid, signal.SIGSTOP)
+        os.waitpid(server.process.pid, os.WUNTRACED)  # on a busy machine it answers for a moment yet
         try:
             found: list[Samples] = []
             threads = [threading.Thread(target=lambda: found.append(asked(state))) for _ in range(8)]
             for thread in threads:
                 thread.start()
-            assert sum(thread.name == "genesis-flow-state" for thread in threading.enumerate()) <= 1
+            asking = [each for each in threading.enumerate() if each.name == "genesis-flow-state"]
+            assert sum(each not in before for each in asking) <= 1
             for thread in threads:
                 thread.join(timeout=60)
             assert [each.values("database_up") for each in found] == [[0]] * 8

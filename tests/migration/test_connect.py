@@ -21,7 +21,8 @@ HEAD = migration_files()[-1].version
 
 
 async def use(uri: str) -> str:
-    async with MongoDBStore(uri) as store:
+    """By a client of its own: with one that a store of another test still has the database stays open."""
+    async with MongoDBStore(f"{uri}&appName=connects") as store:
         return (await store.get_experiment("0")).name
 
 

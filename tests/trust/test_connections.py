@@ -35,7 +35,7 @@ def connections(mongod: Mongod, app: str) -> int:
 
 def settle(mongod: Mongod, app: str, most: int) -> None:
     """Wait until the server has seen the end of clients that made a schema: those are closed then."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while connections(mongod, app) > most:
         assert time.monotonic() < deadline, "sockets beyond the pool stay open"
         time.sleep(0.1)
