@@ -202,6 +202,7 @@ class TrackingHistory(RuleBasedStateMachine):
             self.pair.get_experiment(experiment_id)
 
 
+@pytest.mark.timeout(400)
 def test_random_histories(module_pair: Pair) -> None:
     run_state_machine_as_test(
         lambda: TrackingHistory(module_pair),
