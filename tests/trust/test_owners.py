@@ -284,7 +284,7 @@ uri, elsewhere, app, how = sys.argv[1:]
 kept = []
 
 async def request(store, registry):
-    assert len(await answered(store.search_experiments)) == 1
+    assert len(await store.search_experiments()) == 1
     assert await registry.search_registered_models() == []
 
 def by_hand(work):
