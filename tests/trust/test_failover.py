@@ -189,8 +189,9 @@ def test_past_the_deadline_there_is_one_clear_error(
     uri = cluster.database_uri(f"test_{uuid.uuid4().hex[:12]}")
     patient = MongoDBStore(uri)
     run_id = patient.create_run("0", "me", 1, [], None).info.run_id
+    # Whatever did not heed the deadline would wait until the test has failed.
     monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "3")
-    store = MongoDBStore(uri)
+    store = MongoDBStore(f"{uri}&serverSelectionTimeoutMS=3600000&connectTimeoutMS=3600000")
     answered_blocking(lambda: store.get_run(run_id))
     for member in cluster.members[:2]:
         member.kill()
@@ -199,8 +200,7 @@ def test_past_the_deadline_there_is_one_clear_error(
         lambda: store.log_batch(run_id, [Metric("m", 1, 1, 1)], [Param("p", "1")], []),
         lambda: store.create_run("0", "me", 1, [], None),
     ):
-        # The deadline is after 3 s, the usual one after 60.
-        with pytest.raises(MlflowException, match="within 3 s") as caught:
+        with pytest.raises(MlflowException) as caught:
             call()
         assert caught.value.error_code in ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED")
         assert caught.value.__cause__ is not None
