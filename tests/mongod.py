@@ -1,6 +1,7 @@
 """A mongod for tests: a one-node replica set (or a standalone) on a free loopback port."""
 
 import contextlib
+import random
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from genesis_flow.embedded import find_mongod
 
-START_TIMEOUT = 60
+START_TIMEOUT = 120
 # Without zlib, for which `genesis-flow doctor` warns about the version that tests run on.
 COMPRESSORS = "--networkMessageCompressors"
 # Files in memory: a database is made in half the time. Tests kill servers, not machines.
@@ -23,10 +24,30 @@ MEMORY = Path("/dev/shm")
 ROOM = 8 * 2**30
 
 
+# Below those that systems hand out by themselves, to whoever connects or asks for any port.
+_PORTS = range(12_000, 26_000)
+_kept: dict[int, socket.socket] = {}
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that stays free for whoever will use it, also after a restart.
+
+    A server may need ten seconds until it listens. Meanwhile a port that the system chose may be given to
+    another process; this one is kept from all that ask here, by a socket of the same number for datagrams.
+    """
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        with contextlib.ExitStack() as undo:
+            keeper = undo.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            try:
+                keeper.bind(("127.0.0.1", port))
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            undo.pop_all()
+            _kept[port] = keeper
+            return port
 
 
 def unique(prefix: str) -> str:
@@ -118,6 +139,9 @@ class Mongod:
             self.process.kill()
             self.process.wait()
 
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def check_alive(self) -> None:
         """Raise, with the end of its log, if it ended by itself: tests then fail for no fault of theirs."""
         if self.process is not None and (code := self.process.poll()) is not None:
@@ -127,7 +151,7 @@ class Mongod:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(timeout=30)
+            self.process.wait(timeout=120)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ CHROMIUM_VARIABLE = "GENESIS_FLOW_CHROMIUM"
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 # A container has no user namespaces and a small /dev/shm.
 _OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb")
-_PATIENCE_MILLISECONDS = 60_000
+_PATIENCE_MILLISECONDS = 120_000
 # What MLflow shows a newcomer first would cover the page.
 _SETTINGS = {
     "mlflow.assistant.panelOpen_v1": "false",

@@ -1,7 +1,6 @@
 """What a user sees when the database is away, refuses, or is not what it should be."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from genesis_flow.aio import MongoDBStore
 from genesis_flow.mongo.connection import Database
 from tests.faults import failing
 from tests.mongod import Mongod, free_port, guarded_mongod
+from tests.patience import PATIENCE_SECONDS, answered
 
 CANARY = "s3cr3t-c4n4ry"
 
@@ -28,14 +28,13 @@ async def failure(store: MongoDBStore) -> MlflowException:
 
 async def test_unreachable_server_is_named_without_password_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MONGODB_SERVER_SELECTION_TIMEOUT", "500")
+    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "600")  # what is said late is said when the test has failed
     port = free_port()
-    started = time.monotonic()
     error = await failure(MongoDBStore(f"mongodb://user:{CANARY}@127.0.0.1:{port}/db"))
     assert error.error_code == "TEMPORARILY_UNAVAILABLE"
     assert f"127.0.0.1:{port}" in str(error)
     assert CANARY not in str(error)
     assert CANARY not in repr(error.__cause__)
-    assert time.monotonic() - started < 20
 
 
 async def test_a_context_fails_as_a_call_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +204,9 @@ async def test_an_outage_past_the_deadline_is_one_clear_error(
 ) -> None:
     monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "2")
     store = MongoDBStore(store_uri)
-    run_id = (await store.create_run("0", "me", 1, [], None)).info.run_id
-    await store.log_metric(run_id, Metric("m", 0, 0, 0))
+    run_id = (await answered(lambda: store.create_run("0", "me", 1, [], None))).info.run_id
+    await answered(lambda: store.log_metric(run_id, Metric("m", 0, 0, 0)))
     with failing(mongod.uri, "update", closeConnection=True), pytest.raises(MlflowException) as caught:
-        await asyncio.wait_for(store.log_metric(run_id, Metric("m", 1, 1, 1)), 30)
+        await asyncio.wait_for(store.log_metric(run_id, Metric("m", 1, 1, 1)), PATIENCE_SECONDS)
     assert caught.value.error_code in ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED")
     await store.close()

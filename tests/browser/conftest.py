@@ -68,14 +68,14 @@ def site(chromium_path: str) -> Iterator[Site]:
             yield Site(address, f"genesis://{directory}", demo)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE_SECONDS)
             embedded.stop(directory, force=True)
             shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def browser(chromium_path: str) -> Iterator[Browser]:
-    expect.set_options(timeout=60_000)  # a machine that is busy with other tests
+    expect.set_options(timeout=120_000)  # a machine that is busy with other tests
     with chromium(chromium_path) as running:
         yield running
 

@@ -21,6 +21,7 @@ from tests.client.test_server_command import Server
 from tests.mongod import Mongod, unique
 from tools.browser import Window, open_another
 
+pytestmark = pytest.mark.timeout(600)
 KEY = "sk-first-canary-7f3a9c1b5d"
 OTHER_KEY = "sk-other-canary-2e8d6a4321"
 # Their masks: what is shown of them.

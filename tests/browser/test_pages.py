@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from playwright.sync_api import Locator, Page, expect
@@ -12,6 +13,8 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.conftest import Site
 from tools.browser import Window
 from tools.demo_data import ASSISTANT, BEST_RUN, CHURN, FORECAST, MODEL, PROMPT
+
+pytestmark = pytest.mark.timeout(600)
 
 
 def run_names(page: Page) -> list[str]:

@@ -207,4 +207,4 @@ def fake_provider() -> Iterator[Provider]:
     finally:
         provider.shutdown()
         provider.server_close()
-        thread.join(10)
+        thread.join(120)

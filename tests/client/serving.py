@@ -45,7 +45,7 @@ def mlflow_server(
         yield address, process
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE_SECONDS)
 
 
 def answers(address: str) -> bool:

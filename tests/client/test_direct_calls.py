@@ -21,11 +21,13 @@ from genesis_flow.areas.metrics.documents import TAIL_LIMIT
 from genesis_flow.areas.metrics.methods import Metrics
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.methods import Runs
+from genesis_flow.mongo import patience
 from genesis_flow.mongo.clients import owner
 from genesis_flow.sync.portal import portal
 from tests.commands import CommandRecorder
 from tests.faults import failing
 from tests.mongod import Mongod, running_mongod
+from tests.patience import answered_blocking
 
 CALLERS = 32
 
@@ -256,7 +258,7 @@ def test_a_transaction_that_a_thread_left_open_bars_nobodys_way(
     mongod: Mongod, store_uri: str, commands: CommandRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its attempt is cut while the server holds the insertion up, with the run in its hands."""
-    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "8")
+    monkeypatch.setattr(patience, "SHARE_SECONDS", 2.0)
     name = "left-open"
     store = MongoDBStore(f"{store_uri}&appName={name}", "s3://bucket")
     run_id = new_run(store)
@@ -370,12 +372,12 @@ def test_a_deadline_ends_a_direct_call(
     mongod: Mongod, blocking_store: MongoDBStore, database_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = new_run(blocking_store)
-    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "2")
+    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "4")
     name = "late"
     store = MongoDBStore(f"{mongod.database_uri(database_name)}&appName={name}", "s3://bucket")
-    store.set_tag(run_id, RunTag("t", "0"))
+    answered_blocking(lambda: store.set_tag(run_id, RunTag("t", "0")))
     with (
-        failing(mongod.uri, "update", app=name, blockConnection=True, blockTimeMS=5000),
+        failing(mongod.uri, "update", app=name, blockConnection=True, blockTimeMS=8000),
         pytest.raises(MlflowException) as caught,
     ):
         store.set_tag(run_id, RunTag("t", "1"))

@@ -16,6 +16,7 @@ import requests
 
 from genesis_flow.migrate import command
 from genesis_flow.stores.areas import DECLARED
+from tests.client.conftest import PATIENCE_SECONDS
 from tests.client.test_server_command import Server
 from tests.migration.helpers import make_config
 from tests.mongod import unique
@@ -43,7 +44,7 @@ class Caller:
 
     def __call__(self, login: Login, method: str, path: str, **content: Any) -> requests.Response:
         given = {"params": content} if method == "GET" else {"json": content}
-        return requests.request(method, self.server.address + path, auth=login, timeout=60, **given)  # type: ignore[arg-type]
+        return requests.request(method, self.server.address + path, auth=login, timeout=150, **given)  # type: ignore[arg-type]
 
     def get(self, login: Login, path: str, **content: Any) -> requests.Response:
         return self(login, "GET", path, **content)
@@ -104,7 +105,7 @@ def callers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Caller, 
         finally:
             for server in servers:
                 server.process.terminate()
-            codes = [server.process.wait(timeout=60) for server in servers]
+            codes = [server.process.wait(timeout=PATIENCE_SECONDS) for server in servers]
         said = "".join(server.said for server in servers)
         assert codes == [0, 0], said
         passwords = [password for _, password in (ADMIN, ANN, BOB, DAN)]

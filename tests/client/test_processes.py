@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.conftest import Run, program_command, read, user_environment
+from tests.client.conftest import PATIENCE_SECONDS, Run, program_command, read, user_environment
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 
@@ -34,7 +34,7 @@ class Worker:
         return json.loads(self._process.stdout.readline())
 
     def end(self) -> int:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=PATIENCE_SECONDS)
         return self._process.returncode
 
     def kill(self) -> None:

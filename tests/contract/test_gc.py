@@ -1,6 +1,5 @@
 """What `mlflow gc` uses: nothing of a run or experiment that is deleted for good stays anywhere."""
 
-import time
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from pymongo.database import Database
 
 from tests.contract.pair import Pair
-from tests.contract.scenes import UNKNOWN_RUN, new_run
+from tests.contract.scenes import UNKNOWN_RUN, Clock, new_run
 
 
 def fill(pair: Pair, run_id: str) -> None:
@@ -74,11 +73,22 @@ def test_unknown_experiments_cannot_be_deleted_for_good(pair: Pair, bad: str) ->
     pair.refused("_hard_delete_experiment", bad)
 
 
-def test_deleted_runs_are_found_by_their_age(pair: Pair) -> None:
+CLOCKS = (
+    "genesis_flow.areas.experiments.methods",
+    "genesis_flow.areas.runs.garbage",
+    "genesis_flow.areas.runs.methods",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
+
+
+def test_deleted_runs_are_found_by_their_age(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    for module in CLOCKS:
+        monkeypatch.setattr(f"{module}.get_current_time_millis", clock.read)
     active, first, second = (new_run(pair) for _ in range(3))
     assert pair._get_deleted_runs() == []
     pair.delete_run(first)
-    time.sleep(0.6)
+    clock.now += 600
     pair.delete_run(second)
     assert sorted(pair._get_deleted_runs()) == sorted([first, second])
     assert pair._get_deleted_runs(300) == [first]

@@ -4,6 +4,7 @@ import itertools
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -202,6 +203,7 @@ class TrackingHistory(RuleBasedStateMachine):
             self.pair.get_experiment(experiment_id)
 
 
+@pytest.mark.timeout(400)
 def test_random_histories(module_pair: Pair) -> None:
     run_state_machine_as_test(
         lambda: TrackingHistory(module_pair),

@@ -98,6 +98,7 @@ def test_metrics_come_in_changing_company(pair: Pair) -> None:
     compare(pair, run_id, *NAMES)
 
 
+@pytest.mark.timeout(400)
 def test_searches_see_what_waits(pair: Pair) -> None:
     runs = [new_run(pair) for _ in range(6)]
     for place, run_id in enumerate(runs):

@@ -220,6 +220,7 @@ def trial(
     )
 
 
+@pytest.mark.timeout(400)
 async def test_no_call_reaches_another_workspace(trial: Trial, tmp_path: Path) -> None:
     stage = Stage(trial.track, trial.register, tmp_path, linked_uri=trial.uri)
     await play(stage)

@@ -118,12 +118,12 @@ def only_a_reader(place: Place) -> str:
 
 def too_slow(place: Place) -> str:
     MongoDBStore(place.uri, "/unused").get_experiment("0")
-    fail = {"failCommands": ["find"], "blockConnection": True, "blockTimeMS": 3000, "appName": "slow"}
+    fail = {"failCommands": ["find"], "blockConnection": True, "blockTimeMS": 6000, "appName": "slow"}
     admin = place.database.client.admin
     admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=fail)
     try:
         return refused(
-            lambda: MongoDBStore(f"{place.uri}&timeoutMS=500&appName=slow", "/unused").get_experiment("0")
+            lambda: MongoDBStore(f"{place.uri}&timeoutMS=3000&appName=slow", "/unused").get_experiment("0")
         )
     finally:
         admin.command("configureFailPoint", "failCommand", mode="off")

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,10 +153,9 @@ def test_an_embedded_database_that_is_not_there_is_not_made(tmp_path: Path, root
 
 
 def test_a_server_that_is_away(root: str) -> None:
-    began = time.monotonic()
-    uri = f"mongodb://ada:{CANARY}@127.0.0.1:{free_port()}/mlflow"
+    # What did not heed the option would be said when the test has failed.
+    uri = f"mongodb://ada:{CANARY}@127.0.0.1:{free_port()}/mlflow?serverSelectionTimeoutMS=600000"
     report = examine("--artifact-root", root, "--timeout", "0.5", uri=uri)
-    assert time.monotonic() - began < 20
     assert (report.code, report.verdict("connection")) == (1, "fail")
     assert "Check that the server runs" in report.told("connection")
     assert report.verdict("artifacts") == "ok", "the other checks go on"
@@ -167,13 +165,12 @@ def test_a_server_that_is_away(root: str) -> None:
 def test_a_server_that_hangs(guarded: Mongod, root: str) -> None:
     assert guarded.process is not None
     uri = f"mongodb://root:{CANARY}@127.0.0.1:{guarded.port}/mlflow?directConnection=true&authSource=admin"
-    began = time.monotonic()
+    uri += "&serverSelectionTimeoutMS=600000&connectTimeoutMS=600000&timeoutMS=600000"
     guarded.process.send_signal(signal.SIGSTOP)
     try:
         report = examine("--artifact-root", root, "--timeout", "1", uri=uri)
     finally:
         guarded.process.send_signal(signal.SIGCONT)
-    assert time.monotonic() - began < 30
     assert (report.code, report.verdict("connection")) == (1, "fail")
 
 

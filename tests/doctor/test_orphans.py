@@ -203,20 +203,20 @@ async def repaired_meanwhile(
     def wait(seconds: float) -> None:
         waited.append(seconds)
         waits.set()
-        assert written.wait(60)
+        assert written.wait(150)
 
     monkeypatch.setattr(orphans, "sleep", wait)
     repairing = threading.Thread(target=lambda: reports.append(doctor(uri, tmp_path, "--repair")))
 
     def look() -> None:
         repairing.start()
-        assert waits.wait(60)
+        assert waits.wait(150)
 
     with interrupted(*last, look) as interruption:
         await making
     assert interruption.error is None
     written.set()
-    await asyncio.to_thread(repairing.join, 60)
+    await asyncio.to_thread(repairing.join, 150)
     assert waited == [TIMEOUT]
     return reports[0]
 

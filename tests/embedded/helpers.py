@@ -10,9 +10,11 @@ from typing import Any
 import pymongo
 
 LINGER = 0.5
+# Only guards against hanging.
+PATIENCE = 120.0
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20, pause: float = 0.05) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE, pause: float = 0.05) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -30,7 +32,7 @@ def has_ended(pid: int | None) -> bool:
 
 
 def client(uri: str) -> "pymongo.MongoClient[dict[str, Any]]":
-    return pymongo.MongoClient(uri, w="majority", serverSelectionTimeoutMS=20_000)
+    return pymongo.MongoClient(uri, w="majority", serverSelectionTimeoutMS=120_000)
 
 
 def uri_of(directory: Path) -> str:

@@ -133,7 +133,7 @@ def test_a_backup_is_of_one_moment(filled: Path, tmp_path: Path, monkeypatch: py
 
         writer = threading.Thread(target=write)
         writer.start()
-        assert enough.wait(60)
+        assert enough.wait(120)
         try:
             contents = backups.back_up(filled, tmp_path / "backup", silent)
         finally:

@@ -18,7 +18,7 @@ from genesis_flow.cli.main import cli
 from genesis_flow.embedded import EmbeddedUnavailable, files
 from genesis_flow.embedded.layout import Layout
 from genesis_flow.embedded.locks import is_locked
-from tests.embedded.helpers import client, has_ended, uri_of, wait_until
+from tests.embedded.helpers import PATIENCE, client, has_ended, uri_of, wait_until
 
 NOBODY = 65534
 
@@ -59,7 +59,7 @@ def as_nobody(call: str, directory: Path) -> str:
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -129,7 +129,7 @@ def test_a_spoilt_state_is_written_anew(directory: Path, content: str) -> None:
     with embedded.acquire(directory):
         pid = embedded.status(directory).pid
         (directory / "server.json").write_text(content)
-        with embedded.acquire(directory, timeout=20):
+        with embedded.acquire(directory, timeout=PATIENCE):
             assert embedded.status(directory).pid == pid
 
 
@@ -159,8 +159,8 @@ def test_a_removal_ends_the_server_at_once(directory: Path, removed: str) -> Non
                 shutil.rmtree(target, ignore_errors=True)
             else:
                 target.unlink()
-            wait_until(lambda: has_ended(pid), 60)
-            assert process.wait(60) == 0
+            wait_until(lambda: has_ended(pid))
+            assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         process.wait()

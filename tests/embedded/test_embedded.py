@@ -17,7 +17,7 @@ from genesis_flow import embedded
 from genesis_flow.cli.db import NOT_RUNNING, db
 from genesis_flow.embedded import EmbeddedInUse, EmbeddedUnavailable
 from genesis_flow.embedded.layout import layout_of
-from tests.embedded.helpers import LINGER, client, has_ended, wait_until
+from tests.embedded.helpers import LINGER, PATIENCE, client, has_ended, wait_until
 
 
 def user(directory: Path, body: str) -> "subprocess.Popen[str]":
@@ -26,10 +26,11 @@ def user(directory: Path, body: str) -> "subprocess.Popen[str]":
         import os, sys, time, pymongo
         from pathlib import Path
         from genesis_flow import embedded
-        server = embedded.acquire(Path({str(directory)!r}))
+        server = embedded.acquire(Path({str(directory)!r}), timeout={PATIENCE})
     """
     program = textwrap.dedent(head) + textwrap.dedent(body)
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", program]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_a_first_use_starts_it_and_the_last_end_stops_it(directory: Path) -> None:
@@ -47,16 +48,18 @@ def test_a_first_use_starts_it_and_the_last_end_stops_it(directory: Path) -> Non
 
 def test_twenty_that_start_at_once_share_one(directory: Path) -> None:
     starters = [
-        user(directory, "print(embedded.status(server.directory).pid, flush=True); time.sleep(2)")
+        user(directory, "print(embedded.status(server.directory).pid, flush=True); sys.stdin.read()")
         for _ in range(20)
     ]
-    pids = {starter.communicate(timeout=100)[0] for starter in starters}
+    pids = {starter.stdout.readline() for starter in starters if starter.stdout is not None}
+    for starter in starters:  # none has ended before the last has begun
+        starter.communicate(timeout=PATIENCE)
     assert all(starter.returncode == 0 for starter in starters)
     assert len(pids) == 1
 
 
 def test_a_killed_user_is_noticed(directory: Path) -> None:
-    process = user(directory, "print('up', flush=True); time.sleep(60)")
+    process = user(directory, "print('up', flush=True); sys.stdin.read()")
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     assert embedded.status(directory).in_use
@@ -66,10 +69,11 @@ def test_a_killed_user_is_noticed(directory: Path) -> None:
 
 
 def test_a_forked_child_keeps_it_running(directory: Path) -> None:
-    process = user(directory, "pid = os.fork()\nif not pid: time.sleep(3)\nos._exit(0)")
-    process.wait(timeout=30)
+    process = user(directory, "pid = os.fork()\nif not pid: sys.stdin.read()\nos._exit(0)")
+    assert process.wait(timeout=PATIENCE) == 0
     time.sleep(LINGER + 0.75)
     assert embedded.status(directory).in_use
+    process.communicate()  # the end of its input is the child's end
     wait_until(lambda: not embedded.status(directory).running)
 
 
@@ -202,7 +206,7 @@ def test_a_directory_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 
 def test_a_user_leaves_no_process_behind_and_no_open_file(directory: Path) -> None:
     process = user(directory, "print(sorted(os.listdir('/proc/self/fd')) if sys.platform == 'linux' else '')")
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert output
     with contextlib.suppress(ProcessLookupError):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 from genesis_flow import embedded
 from genesis_flow.embedded import EmbeddedInUse, EmbeddedUnavailable
-from tests.embedded.helpers import client, has_ended, wait_until
+from tests.embedded.helpers import PATIENCE, client, has_ended, wait_until
 
 
 def test_a_refused_stop_changes_nothing(directory: Path) -> None:
@@ -30,9 +31,15 @@ def test_a_refused_stop_changes_nothing(directory: Path) -> None:
 
 
 def test_stop_while_it_is_stopping_by_itself_waits_for_the_end(directory: Path) -> None:
-    embedded.acquire(directory).release()
+    server = embedded.acquire(directory)
+    mongod = embedded.status(directory).pid
+    assert mongod is not None
     users = os.open(directory / "users.lock", os.O_RDWR)
+    # It would else be over before a test that is slow looks.
+    os.kill(mongod, signal.SIGSTOP)
+    go_on = threading.Timer(0.5, os.kill, (mongod, signal.SIGCONT))
     try:
+        server.release()
 
         def is_held_alone() -> bool:
             with contextlib.suppress(BlockingIOError):
@@ -43,8 +50,12 @@ def test_stop_while_it_is_stopping_by_itself_waits_for_the_end(directory: Path) 
 
         wait_until(is_held_alone, pause=0.002)
         assert not embedded.status(directory).in_use
-        assert not embedded.stop(directory).running
+        go_on.start()
+        assert not embedded.stop(directory, timeout=PATIENCE).running
     finally:
+        go_on.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(mongod, signal.SIGCONT)
         os.close(users)
 
 
@@ -87,7 +98,7 @@ def test_users_with_different_temporary_folders_meet(tmp_path: Path, monkeypatch
             for variable in ("TMPDIR", "XDG_RUNTIME_DIR"):
                 monkeypatch.setenv(variable, str(tmp_path))
             monkeypatch.setattr(tempfile, "tempdir", None)
-            with embedded.acquire(long, timeout=5) as other:
+            with embedded.acquire(long, timeout=PATIENCE) as other:
                 assert other.uri == server.uri
     finally:
         embedded.stop(long, force=True)
@@ -99,7 +110,7 @@ def test_a_file_that_is_no_program_is_named(directory: Path, monkeypatch: pytest
     other.chmod(0o755)
     monkeypatch.setenv("GENESIS_FLOW_MONGOD", str(other))
     with pytest.raises(EmbeddedUnavailable, match="for-another-machine"):
-        embedded.acquire(directory, timeout=10)
+        embedded.acquire(directory, timeout=PATIENCE)
 
 
 def test_a_full_disk_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,8 +140,8 @@ def test_a_starter_that_blocks_signals_does_not_make_it_unstoppable(directory: P
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])
         embedded.acquire(Path({str(directory)!r}))
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
-    assert not embedded.stop(directory, timeout=10).running
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=PATIENCE)
+    assert not embedded.stop(directory, timeout=PATIENCE).running
 
 
 def test_on_windows_it_can_be_imported_and_says_what_to_use(directory: Path) -> None:
@@ -150,7 +161,7 @@ def test_on_windows_it_can_be_imported_and_says_what_to_use(directory: Path) -> 
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
         capture_output=True,
         text=True,
     )

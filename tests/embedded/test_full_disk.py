@@ -54,7 +54,7 @@ def batch(number: int) -> list[RunTag]:
 def test_it_says_that_the_disk_is_full_and_goes_on_when_there_is_room(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "40")
+    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "100")
     directory = disk / "data"
     store = MongoDBStore(uri_of(directory))
     run_id = store.create_run("0", "me", 1, [], None).info.run_id

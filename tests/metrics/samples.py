@@ -6,6 +6,8 @@ import requests
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.patience import PATIENCE_SECONDS
+
 
 class Samples:
     """The samples of one scrape, by name and labels."""
@@ -38,6 +40,6 @@ class Samples:
 
 
 def scraped(address: str) -> Samples:
-    answer = requests.get(address, timeout=10)
+    answer = requests.get(address, timeout=PATIENCE_SECONDS)
     assert answer.status_code == 200, answer.text
     return Samples(text_string_to_metric_families(answer.text))

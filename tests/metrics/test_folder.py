@@ -41,7 +41,7 @@ def start(folder: Path) -> "subprocess.Popen[str]":
 
 def end(process: "subprocess.Popen[str]", number: int) -> None:
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=150)
 
 
 def test_the_dead_leave_what_they_counted_and_nothing_else(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genesis_flow.migrate import command
+from genesis_flow.migrate import batches, command
 from genesis_flow.migrate.config import MigrateConfig
 from genesis_flow.migrate.errors import (
     ChangedFile,
@@ -263,13 +263,15 @@ def test_batches_refuse_ids_of_several_types(config: MigrateConfig, store_uri: s
             command.up(config)
 
 
-def test_progress_says_rate_and_time_left(config: MigrateConfig, store_uri: str) -> None:
+def test_progress_says_rate_and_time_left(
+    config: MigrateConfig, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "REPORT_SECONDS", 0)
     said: list[str] = []
     body = """
         def upgrade(self):
-            import time
             for batch in self.batches("numbers"):
-                time.sleep(0.7)
+                pass
     """
     add_step(config.script_location, "20270101000004", "four", body)
     with database(store_uri) as db:

@@ -54,7 +54,7 @@ class Sweep:
             command.up(dataclasses.replace(config, script_location=SAMPLES), self.before)
         child = PROCESSES.Process(target=killed_child, args=(config, self.direction, number, self.moment))
         child.start()
-        child.join(60)
+        child.join(150)
         lock = command.unlock(config, force=True)  # as an operator may, rather than wait for its end
         assert lock is None or lock.pid == child.pid
         command.up(config)

@@ -30,7 +30,7 @@ def tool(uri: str, location: Path, *arguments: str, prefix: str = "") -> subproc
         [str(PROGRAM), "--url", uri, "--migrations", str(location), *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         env=environment,
         check=False,
     )

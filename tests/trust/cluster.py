@@ -42,7 +42,7 @@ class ReplicaSet:
         states = {member.port: _state(member) for member in self.members}
         return next((member for member in self.members if states[member.port] == _PRIMARY), None)
 
-    def wait_for_primary(self, seconds: float = 60) -> Mongod:
+    def wait_for_primary(self, seconds: float = 120) -> Mongod:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if (primary := self.primary()) is not None:
@@ -50,7 +50,7 @@ class ReplicaSet:
             time.sleep(0.1)
         raise RuntimeError("no member became primary")
 
-    def wait_until_whole(self, seconds: float = 90) -> None:
+    def wait_until_whole(self, seconds: float = 150) -> None:
         """A primary, and all others following it."""
         deadline = time.monotonic() + seconds
         states: list[int | None] = []

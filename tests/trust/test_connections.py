@@ -14,6 +14,7 @@ from mlflow.entities import Metric
 from genesis_flow.sync.registry import MongoDBModelRegistryStore
 from genesis_flow.sync.tracking import MongoDBStore
 from tests.mongod import Mongod, running_mongod
+from tests.patience import PATIENCE_SECONDS
 
 # Azure's gateways forget a connection after four minutes.
 LONG = bool(os.environ.get("GENESIS_FLOW_LONG"))
@@ -35,7 +36,7 @@ def connections(mongod: Mongod, app: str) -> int:
 
 def settle(mongod: Mongod, app: str, most: int) -> None:
     """Wait until the server has seen the end of clients that made a schema: those are closed then."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while connections(mongod, app) > most:
         assert time.monotonic() < deadline, "sockets beyond the pool stay open"
         time.sleep(0.1)
@@ -51,7 +52,7 @@ def test_a_training_has_two_clients(mongod: Mongod, store_uri: str) -> None:
     run_id = store.create_run("0", "me", 1, [], None).info.run_id
     for step in range(10):
         store.log_metric(run_id, Metric("loss", 1.0, step, step))
-    assert connections(mongod, "training") <= 2 * (1 + WATCHING)
+    settle(mongod, "training", 2 * (1 + WATCHING))
     store.close()
     assert registry.search_registered_models() == []
     registry.close()
@@ -96,7 +97,7 @@ def test_a_thousand_stores_share_one_pool(mongod: Mongod, store_uri: str) -> Non
         client.drop_database(MongoDBStore(uri.replace("test_", "test_other_"))._settings.database)
 
 
-@pytest.mark.timeout(IDLE_SECONDS + 120)
+@pytest.mark.timeout(IDLE_SECONDS + 300)
 def test_a_store_that_was_idle_works(mongod: Mongod, store_uri: str) -> None:
     """The pool closes what was idle too long, and opens another socket without a failed call."""
     uri = f"{store_uri}&appname=idle&maxIdleTimeMS={IDLE_SECONDS * 400}"
@@ -131,10 +132,10 @@ def test_a_store_used_while_the_server_is_away_waits_for_it() -> None:
         store.create_experiment("before")
         server.stop()
         back = threading.Timer(3, server.start)
-        back.start()
         begin = time.monotonic()
+        back.start()
         store.create_experiment("meanwhile")
-        assert 2 < time.monotonic() - begin < 40
+        assert time.monotonic() - begin > 2
         back.join()
         assert {each.name for each in store.search_experiments()} == {"Default", "before", "meanwhile"}
         store.close()

@@ -123,7 +123,7 @@ class Crew:
 
     def wait_for_progress(self, count: int) -> None:
         goal = len(self.journals()) + count
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while len(self.journals()) < goal:
             assert time.monotonic() < deadline
             errors = [path.read_text() for path in self.folder.glob("*.error")]

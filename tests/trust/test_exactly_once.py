@@ -208,6 +208,7 @@ async def test_every_write_whose_command_was_lost_is_made_once(
     await lose_each(behind_proxy, undisturbed, World, (), where, how)
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("how", PASSES)
 async def test_so_it_is_with_calls_that_threads_run_themselves(

@@ -26,6 +26,7 @@ from tests.client.conftest import PATIENCE_SECONDS, user_environment
 from tests.commands import CommandRecorder
 from tests.faults import failing
 from tests.mongod import Mongod
+from tests.patience import answered
 from tests.trust.test_connections import WATCHING, connections, settle
 
 ROOT = Path(__file__).parents[2]
@@ -194,7 +195,7 @@ async def test_a_call_without_an_end_is_not_waited_for_for_ever(
     store = Held(uri)
     running = asyncio.create_task(store.last_until(begun, end))
     await begun.wait()
-    await closed.search_experiments()
+    await answered(closed.search_experiments)
     await store.close()
     assert not running.done()
     await closed.close()
@@ -223,13 +224,13 @@ async def test_what_is_said_if_a_client_is_closed_for_good(uri: str, monkeypatch
     await other.close()
     monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "2")
     store = AsyncStore(uri)
-    await store.search_experiments()
+    await answered(store.search_experiments)
     await store.database.client.close()
     with pytest.raises(MlflowException, match="was closed during the call") as caught:
         await store.search_experiments()
     assert caught.value.error_code == "TEMPORARILY_UNAVAILABLE"
     await store.close()
-    assert len(await store.search_experiments()) == 1
+    assert len(await answered(store.search_experiments)) == 1
     await store.close()
 
 

@@ -95,7 +95,7 @@ def create(uri: str, number: int, barrier: Barrier, results: "multiprocessing.Qu
         "version": lambda: registry.create_model_version("the one", f"s3://{number}").version,
     }
     for kind in CREATIONS:
-        barrier.wait(120)
+        barrier.wait(300)
         try:
             results.put((kind, "made", str(calls[kind]())))
         except MlflowException as error:
@@ -122,13 +122,13 @@ def test_64_processes_create_the_same(store_uri: str, round_number: int) -> None
     outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in CREATIONS}
     numbers, messages = [], set()
     for _ in range(PROCESSES * len(CREATIONS)):
-        kind, outcome, what = results.get(timeout=120)
+        kind, outcome, what = results.get(timeout=300)
         outcomes[kind][outcome] += 1
         messages |= {what} if outcome != "made" else set()
         if kind == "version" and outcome == "made":
             numbers.append(int(what))
     for worker in workers:
-        worker.join(60)
+        worker.join(150)
     assert [worker.exitcode for worker in workers] == [0] * PROCESSES
     one_winner = {"made": 1, "RESOURCE_ALREADY_EXISTS": PROCESSES - 1}
     assert (outcomes["experiment"], outcomes["model"]) == (one_winner, one_winner), messages

@@ -347,7 +347,8 @@ async def test_spans_wait_for_a_deletion_that_ends(two: Two) -> None:
 
     with interrupted("delete", "spans", begin):
         assert await two.store.delete_traces("0", trace_ids=[trace_id]) == 1
-    await asyncio.to_thread(writers[0].join, 30)
+    await asyncio.to_thread(writers[0].join, 150)
+    assert not writers[0].is_alive()
     assert errors == []
     assert [each.name for each in (await two.store.get_trace(trace_id)).data.spans] == [
         span(trace_id, 2).name

@@ -13,17 +13,19 @@ from mlflow.exceptions import MlflowException
 
 from genesis_flow.aio import MongoDBModelRegistryStore, MongoDBStore
 from genesis_flow.embedded import EmbeddedUnavailable
-from genesis_flow.mongo import operation
+from genesis_flow.mongo import operation, patience
 from tests.commands import CommandRecorder
 from tests.faults import failing
 from tests.mongod import Mongod
 from tests.trust.proxy import Command, FaultyProxy, Silence, faulty_proxy
 from tests.trust.tour import World, WorldOfThreads
 
-# Seconds of a call: a quarter, two, is what it gives the network before it sends again.
-TIMEOUT = 8
-# Only so that a call that hangs ends the test; the whole of the old timeout is shorter.
-HANGS = 60
+# What a call gives the network before it sends again, and what it has in all: it fails where it does not.
+SHARE = 2
+TIMEOUT = 60
+# Only so that a call that hangs ends the test.
+HANGS = 120
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(params=["replica set", "standalone"])
@@ -41,6 +43,7 @@ async def world(
     # A slow machine may need longer for the collections than the calls of these tests have.
     async with MongoDBStore(f"mongodb://127.0.0.1:{proxy.upstream}/{name}?directConnection=true") as store:
         await store.get_experiment("0")
+    monkeypatch.setattr(patience, "SHARE_SECONDS", SHARE)
     monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", str(TIMEOUT))
     made: World = request.param(proxy.database_uri(name), str(tmp_path / "artifacts"))
     yield made
@@ -161,7 +164,8 @@ async def test_a_command_at_which_the_server_works_is_not_begun_anew_for_ever(
 ) -> None:
     """It is cut twice, and once before where a thread sends it itself. Then it has the rest of the time; and
     later calls of its kind are not cut."""
-    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "12")
+    monkeypatch.setattr(patience, "SHARE_SECONDS", 3)
+    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", str(TIMEOUT))
     world = kind(store_uri, str(tmp_path))
     store: Any = world.store
     run_id = (await store.create_run("0", "me", 1, [], None)).info.run_id

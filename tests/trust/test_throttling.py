@@ -22,6 +22,7 @@ from pymongo.errors import (
 
 from genesis_flow.mongo.error_edge import retry_delay, translate
 from tests.mongod import Mongod
+from tests.patience import PATIENCE_SECONDS, answered
 from tests.scenes import play
 from tests.trust.proxy import Command, FaultyProxy, faulty_proxy
 from tests.trust.soak import SOAK
@@ -158,16 +159,16 @@ async def test_throttling_past_the_deadline_is_one_clear_error(
     world: World, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = (await world.store.create_run("0", "me", 1, [], None)).info.run_id
-    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "1.5")
+    monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", "4")
     hurried = World(world.store.settings.store_uri, "/nowhere")
-    await hurried.store.get_run(run_id)
+    await answered(lambda: hurried.store.get_run(run_id))
     proxy.arm(request_lost=first(1000, "update", "find", "aggregate"), instead=COMMAND)
     for call in (
         hurried.store.log_metric(run_id, Metric("m", 1, 1, 1)),
         hurried.store.get_run(run_id),
     ):
         with pytest.raises(MlflowException) as caught:
-            await asyncio.wait_for(call, 30)
+            await asyncio.wait_for(call, PATIENCE_SECONDS)
         assert caught.value.error_code == "REQUEST_LIMIT_EXCEEDED"
         assert caught.value.__cause__ is not None
     await hurried.close()

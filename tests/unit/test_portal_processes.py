@@ -34,7 +34,7 @@ def in_child(body):
     return pid
 
 def expect_success(pid):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -54,7 +54,7 @@ def run_script(tmp_path: Path) -> Callable[..., str]:
     def run(body: str, *flags: str) -> str:
         script = tmp_path / "script.py"
         script.write_text(PREAMBLE + body)
-        done = subprocess.run([sys.executable, *flags, script], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, *flags, script], capture_output=True, text=True, timeout=150)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout
 
@@ -78,10 +78,10 @@ async def close_all_files():
 portal.run(answer)
 before = portal.generation
 try:
-    portal.run(close_all_files, timeout=20)
+    portal.run(close_all_files, timeout=60)
 except PortalError as error:
     print(type(error.__cause__).__name__)
-print(portal.run(answer, timeout=20), portal.generation - before)
+print(portal.run(answer, timeout=60), portal.generation - before)
 os._exit(0 if not sys.stdout.flush() else 1)
 """)
     assert printed == "OSError\n42 1\n"
@@ -103,7 +103,7 @@ try:
     portal.run(forever)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
-print(portal.run(answer, timeout=10))
+print(portal.run(answer, timeout=60))
 """
     )
     process = subprocess.Popen(
@@ -117,7 +117,7 @@ print(portal.run(answer, timeout=10))
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=150)
     finally:
         process.kill()
     assert (process.returncode, out, err) == (0, "cancelled\ninterrupted\n42\n", "")
@@ -154,9 +154,9 @@ async def resolve():
     return len(await asyncio.get_running_loop().getaddrinfo("localhost", 27017)) > 0
 
 def at_exit():
-    print(portal.run(answer, timeout=10), portal.run(resolve, timeout=10))
+    print(portal.run(answer, timeout=60), portal.run(resolve, timeout=60))
     try:
-        portal.run(lambda: asyncio.to_thread(int, "x"), timeout=10)
+        portal.run(lambda: asyncio.to_thread(int, "x"), timeout=60)
     except ValueError:
         print("error kept")
 
@@ -186,7 +186,7 @@ def test_50_forks_while_other_threads_make_calls(run_script: Callable[..., str])
 failures = []
 def busy():
     while not stop.is_set():
-        if portal.run(lambda: answer(delay=0.0005), timeout=20) != 42:
+        if portal.run(lambda: answer(delay=0.0005), timeout=60) != 42:
             failures.append("wrong")
 stop = threading.Event()
 threads = [threading.Thread(target=busy) for _ in range(4)]
@@ -194,8 +194,8 @@ for thread in threads:
     thread.start()
 
 def child():
-    assert portal.run(answer, timeout=10) == 42
-    others = [threading.Thread(target=lambda: portal.run(answer, timeout=10)) for _ in range(3)]
+    assert portal.run(answer, timeout=60) == 42
+    others = [threading.Thread(target=lambda: portal.run(answer, timeout=60)) for _ in range(3)]
     for other in others:
         other.start()
     for other in others:
@@ -205,9 +205,9 @@ for _ in range(50):
     expect_success(in_child(child))
 stop.set()
 for thread in threads:
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
-print(failures, portal.run(answer, timeout=10))
+print(failures, portal.run(answer, timeout=60))
 """,
         "-W",
         "ignore",
@@ -228,11 +228,11 @@ for use_it in (True, False) * 3:
     pid = os.fork()
     if pid == 0:
         if use_it:
-            portal.run(answer, timeout=10)
+            portal.run(answer, timeout=60)
         gc.collect()
         sys.exit(0)
     expect_success(pid)
-    assert portal.run(answer, timeout=10) == 42
+    assert portal.run(answer, timeout=60) == 42
 print("fine")
 """,
         "-W",
@@ -249,22 +249,23 @@ class SlowLoop(asyncio.SelectorEventLoop):
     def __init__(self):
         super().__init__()
         starting.set()
-        time.sleep(0.5)
+        forked.wait(60)
 
-starting = threading.Event()
+starting, forked = threading.Event(), threading.Event()
 real, asyncio.SelectorEventLoop = asyncio.SelectorEventLoop, SlowLoop
-thread = threading.Thread(target=lambda: portal.run(answer, timeout=20))
+thread = threading.Thread(target=lambda: portal.run(answer, timeout=60))
 thread.start()
 starting.wait()
 asyncio.SelectorEventLoop = real
 assert portal._lock.locked()
 pid = os.fork()
 if pid == 0:
-    assert portal.run(answer, timeout=10) == 42
+    assert portal.run(answer, timeout=60) == 42
     sys.exit(0)
+forked.set()
 expect_success(pid)
-thread.join(20)
-print(portal.run(answer, timeout=10))
+thread.join(60)
+print(portal.run(answer, timeout=60))
 """,
         "-W",
         "ignore",
@@ -280,15 +281,20 @@ def test_a_signal_handler_that_forks_during_a_call_does_not_hang_the_child(
         """
 children = []
 signal.signal(signal.SIGALRM, lambda *_: children.append(os.fork()))
-signal.setitimer(signal.ITIMER_REAL, 0.2)
+async def answer_behind_the_fork():
+    await asyncio.sleep(0.2)  # the caller waits by now
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+    while not children:
+        await asyncio.sleep(0.01)
+    return 42
 try:
-    value = portal.run(lambda: answer(delay=0.6), timeout=20)
+    value = portal.run(answer_behind_the_fork, timeout=60)
 except PortalError:
     value = "lost"
 if children == [0]:
-    os._exit(0 if (value, portal.run(answer, timeout=10)) == ("lost", 42) else 1)
+    os._exit(0 if (value, portal.run(answer, timeout=60)) == ("lost", 42) else 1)
 expect_success(children[0])
-print(value, portal.run(answer, timeout=10))
+print(value, portal.run(answer, timeout=60))
 """,
         "-W",
         "ignore",
@@ -320,13 +326,13 @@ def test_multiprocessing(method: str, run_script: Callable[..., str]) -> None:
 import multiprocessing
 
 def work(value):
-    return portal.run(lambda: answer(value), timeout=10)
+    return portal.run(lambda: answer(value), timeout=60)
 
 if __name__ == "__main__":
     portal.run(answer)
     with multiprocessing.get_context({method!r}).Pool(2) as pool:
         print(pool.map(work, range(6)))
-    print(portal.run(answer, timeout=10))
+    print(portal.run(answer, timeout=60))
 """,
         "-W",
         "ignore",

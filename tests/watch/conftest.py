@@ -12,7 +12,7 @@ from genesis_flow.aio import MongoDBStore
 from genesis_flow.watching import Event, MetricLogged, RunChanged, Watch
 
 # Only guards against hanging.
-PATIENCE = 60.0
+PATIENCE = 150.0
 
 Points = Counter[tuple[str, str, int, int, float]]
 

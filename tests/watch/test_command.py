@@ -113,6 +113,7 @@ def test_it_ends_with_the_runs(
     assert json.loads(out.splitlines()[-1])["status"] == RunStatus.to_string(status)
 
 
+@pytest.mark.timeout(400)
 def test_a_terminal_shows_curves_until_ctrl_c(store_uri: str, run_id: str) -> None:
     mine, its = pty.openpty()
     program = begun(store_uri, "a run", out=its)

@@ -39,6 +39,7 @@ def kill(cluster: ReplicaSet) -> None:
     cluster.wait_for_primary()
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fall", [step_down, kill])
 async def test_watchers_miss_nothing_and_hear_nothing_twice(cluster: ReplicaSet, fall: object) -> None:
     await asyncio.to_thread(cluster.bring_back)

@@ -34,7 +34,7 @@ with open(path, "a") as file:
 
 
 def told(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def begin_watcher(uri: str, run_id: str, path: Path) -> "subprocess.Popen[str]":

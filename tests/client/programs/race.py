@@ -14,7 +14,7 @@ import mlflow
 
 def worker(uri: str, name: str, barrier: Barrier, answers: "Queue[str]") -> None:
     mlflow.set_tracking_uri(uri)
-    barrier.wait(60)
+    barrier.wait(120)
     try:
         answers.put(mlflow.set_experiment(name).experiment_id)
     except Exception as error:
@@ -30,7 +30,7 @@ def main(uri: str, name: str, count: int) -> None:
         process.start()
     found = [answers.get(timeout=120) for _ in workers]
     for process in workers:
-        process.join(30)
+        process.join(120)
     print(json.dumps({"answers": found, "exit_codes": [process.exitcode for process in workers]}))
 
 
