@@ -16,6 +16,7 @@ from mlflow.entities import Metric, Param, RunStatus
 from genesis_flow import MongoDBStore
 from genesis_flow.areas.metrics.wide import WIDE_FROM
 from tests.client.conftest import PATIENCE_SECONDS, Outcome, run_command, user_environment
+from tests.signals import heed_interrupts
 
 PROGRAM = (sys.executable, "-m", "genesis_flow.cli")
 
@@ -47,6 +48,7 @@ def begun(uri: str, *args: str, out: int = subprocess.PIPE) -> "subprocess.Popen
         stdout=out,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
 
 
