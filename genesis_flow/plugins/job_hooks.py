@@ -56,6 +56,9 @@ PREPARED = (
 )
 
 
+_job_stores: dict[str, MongoDBJobStore] = {}
+
+
 def told_the_type(original: Function) -> Function:
     def extract_db_type_from_uri(db_uri: Any) -> Any:
         return "mongodb" if is_ours(db_uri) else original(db_uri)
@@ -64,10 +67,16 @@ def told_the_type(original: Function) -> Function:
 
 
 def stored(original: type) -> type:
-    """The class of the SQL store makes our store from our URIs; that is not initialised again."""
+    """The class of the SQL store makes our store from our URIs; that is not initialised again.
+
+    A process has one for each database, since a store knows only the runs of jobs that it has begun itself.
+    MLflow would make two if two threads of Huey's were the first to ask for one.
+    """
 
     def new(cls: type, db_uri: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return MongoDBJobStore(db_uri) if is_ours(db_uri) else object.__new__(cls)
+        if not is_ours(db_uri):
+            return object.__new__(cls)
+        return _job_stores.setdefault(db_uri, MongoDBJobStore(db_uri))
 
     original.__new__ = new  # type: ignore[assignment,method-assign]
     return original

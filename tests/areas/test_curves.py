@@ -140,6 +140,35 @@ async def compared(blocks: Any, tail: list[Point], rng: random.Random) -> None:
 
 
 @pytest.mark.usefixtures("small")
+async def test_steps_that_rise_evenly_are_found_in_two_rounds(
+    store: MongoDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.search_experiments(max_results=1)
+    blocks = store.database.collection(MetricBlockFields)
+    await blocks.delete_many({})
+    points = in_order(random.Random(1), 800)
+    for start in range(0, len(points), 25):
+        await blocks.insert_one(pack(RUN, KEY, points[start : start + 25]))
+        await settle(blocks, HEAD)
+    curve = await curves.read_curve(blocks, HEAD, [])
+    assert isinstance(curve, SettledCurve)
+    rounds: list[int] = []
+    read = SettledCurve._read
+
+    async def counted(curve: SettledCurve, numbers: Any, fields: dict[str, int]) -> Any:
+        if "data" not in fields:
+            rounds.append(len(numbers))
+        return await read(curve, numbers, fields)
+
+    monkeypatch.setattr(SettledCurve, "_read", counted)
+    # The middle of every third block, of 8 points that are ten steps apart.
+    wanted = range(40, 7_600, 240)
+    found = await curve.between([(step, step) for step in wanted])
+    assert [[*numbers] for numbers in found] == [[step // 10] for step in wanted]
+    assert len(rounds) == 2
+
+
+@pytest.mark.usefixtures("small")
 async def test_a_point_that_is_no_number_is_there_once(store: MongoDBStore) -> None:
     """The last settled point logged again: NaN equals nothing, but as a point itself."""
     await store.search_experiments(max_results=1)

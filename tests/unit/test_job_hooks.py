@@ -76,6 +76,13 @@ def hooks() -> None:
         apply_loaded_hooks(name)
 
 
+def test_a_process_has_one_store_of_a_database() -> None:
+    """A store knows the runs of jobs that it has begun, and two threads may be the first to ask for one."""
+    theirs: Any = job_hooks.stored(type("Theirs", (), {}))
+    assert theirs(URI) is theirs(URI)
+    assert theirs(URI) is not theirs(f"{URI}2")
+
+
 def test_sql_stays_sql(tmp_path: Path) -> None:
     from mlflow.server.jobs.lock_manager import JobLockManager
     from mlflow.store.jobs.sqlalchemy_store import SqlAlchemyJobStore

@@ -2,15 +2,16 @@
 
 A settled block is found by the number of a point, so what is read of a curve of any length is bounded: its
 open blocks (MOST_OPEN at most), its last settled block, the ends of settled blocks where steps are looked for
-(PROBES in a round; rounds grow as the logarithm of the length), the settled blocks that late points fall into
+(PROBES in a round, and a guess for each step; two rounds where steps rise evenly, else they grow as the
+logarithm of the length), the settled blocks that late points fall into
 (MOST_OVERLAID at most), and one block for each point asked for. A history that was not settled, or has more
 late points, is read as a whole.
 """
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
@@ -78,19 +79,56 @@ class WholeCurve:
         return [self._curve[number] for number in numbers]
 
 
-@dataclass(slots=True)
-class _Search:
-    """How many settled blocks are below a step: from ``low`` to ``high``."""
+class _Question(NamedTuple):
+    """How many blocks end below a step; or, if ``begun``, how many begin by it. They are the first ones."""
 
-    is_below: Callable[[Steps], bool]
+    step: int
+    begun: bool
+
+
+class _Gap(NamedTuple):
+    """The answer to a question is from ``low`` to ``high``; the block at which to look next."""
+
     low: int
     high: int
+    guess: int
 
-    def learn(self, number: int, steps: Steps) -> None:
-        if self.is_below(steps):
-            self.low = max(self.low, number + 1)
+
+class _Seen:
+    """The blocks whose first and last steps are known, in order."""
+
+    def __init__(self, ends: Mapping[int, Steps], blocks: int) -> None:
+        self._blocks = blocks
+        self._numbers = sorted(ends)
+        self._firsts = [ends[number][0] for number in self._numbers]
+        self._lasts = [ends[number][1] for number in self._numbers]
+
+    def gap(self, question: _Question) -> _Gap:
+        """The block in which the step lies answers both questions: no other overlaps it but at its ends."""
+        bisect = bisect_right if question.begun else bisect_left
+        begun, ended = bisect(self._firsts, question.step), bisect(self._lasts, question.step)
+        if question.begun:
+            low = self._behind(begun)
+            high = min(self._number(begun), self._number(ended) + 1)
         else:
-            self.high = min(self.high, number)
+            low = max(self._behind(ended), self._numbers[begun - 1] if begun else 0)
+            high = self._number(ended)
+        return _Gap(low, high, min(max(self._guess(question.step), low), high - 1))
+
+    def _number(self, index: int) -> int:
+        return self._numbers[index] if index < len(self._numbers) else self._blocks
+
+    def _behind(self, count: int) -> int:
+        return self._numbers[count - 1] + 1 if count else 0
+
+    def _guess(self, step: int) -> int:
+        """Where the step is if steps rise evenly between two blocks, as they mostly do."""
+        right = bisect_right(self._firsts, step)
+        if not 0 < right < len(self._firsts):
+            return 0
+        first, last = self._firsts[right - 1 : right + 1]
+        block = self._numbers[right - 1]
+        return block + (step - first) * (self._numbers[right] - block) // (last - first)
 
 
 class SettledCurve:
@@ -123,7 +161,9 @@ class SettledCurve:
         if not late:
             return True
         first, last = others[0][1], others[late - 1][1]
-        self._from, self._to = await self._counts([_ends_below(first), _begins_by(last)])
+        self._from, self._to = await self._counts(
+            [_Question(first, begun=False), _Question(last, begun=True)]
+        )
         if self._to - self._from > MOST_OVERLAID:
             return False
         await self._fetch(range(self._from, self._to))
@@ -133,8 +173,12 @@ class SettledCurve:
 
     async def between(self, wanted: Sequence[Steps]) -> list[range]:
         """The numbers of the points of these steps and those between them."""
-        sides = [side for first, last in wanted for side in (_ends_below(first), _begins_by(last))]
-        counts = iter(await self._counts(sides))
+        questions = [
+            question
+            for first, last in wanted
+            for question in (_Question(first, begun=False), _Question(last, begun=True))
+        ]
+        counts = iter(await self._counts(questions))
         ends = [(next(counts), next(counts)) for _ in wanted]
         needed = {number for low, high in ends for number in (low, high - 1)}
         await self._fetch(number for number in needed if 0 <= number < self._settled)
@@ -184,20 +228,19 @@ class SettledCurve:
         before = min(settled, self._from * SETTLED_POINTS) + max(0, settled - self._to * SETTLED_POINTS)
         return before + bisect(self._overlaid, step, key=_step) + bisect(self._rest.steps, step)
 
-    async def _counts(self, are_below: list[Callable[[Steps], bool]]) -> list[int]:
-        """How many of the settled blocks are below, for each question; they are below in a row."""
-        searches = [_Search(is_below, 0, self._settled) for is_below in are_below]
-        for search in searches:
-            for number, steps in self._ends.items():
-                search.learn(number, steps)
-        while ranges := {(search.low, search.high) for search in searches if search.low < search.high}:
+    async def _counts(self, questions: Sequence[_Question]) -> list[int]:
+        while True:
+            seen = _Seen(self._ends, self._settled)
+            gaps = [seen.gap(question) for question in questions]
+            unknown = [gap for gap in gaps if gap.low < gap.high]
+            if not unknown:
+                return [gap.low for gap in gaps]
+            ranges = {(gap.low, gap.high) for gap in unknown}
             probes = {number for low, high in ranges for number in _spread(low, high, PROBES // len(ranges))}
+            probes.update(gap.guess for gap in unknown)
             learned = await self._read(probes, {"first_step": 1, "last_step": 1})
             for number, block in learned.items():
                 self._ends[number] = block["first_step"], block["last_step"]
-                for search in searches:
-                    search.learn(number, self._ends[number])
-        return [search.low for search in searches]
 
     async def _fetch(self, numbers: Iterable[int]) -> None:
         missing = {number for number in numbers if number not in self._held}
@@ -228,14 +271,6 @@ def _spread(low: int, high: int, count: int) -> Iterable[int]:
     """Numbers from ``low`` on and below ``high``, at most ``count`` but one at least, evenly spread."""
     count = max(1, min(count, high - low))
     return (low + (2 * each + 1) * (high - low) // (2 * count) for each in range(count))
-
-
-def _ends_below(step: int) -> Callable[[Steps], bool]:
-    return lambda steps: steps[1] < step
-
-
-def _begins_by(step: int) -> Callable[[Steps], bool]:
-    return lambda steps: steps[0] <= step
 
 
 def _step(point: Point) -> int:

@@ -14,6 +14,7 @@ import struct
 import sys
 import zlib
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, islice
@@ -63,6 +64,7 @@ class Packed:
         if len(data) < _HEAD_SIZE:
             raise ValueError("it is too short for its head")
         position = _HEAD_SIZE
+        self._steps: Sequence[int] | None = None
         self._columns: list[_Column] = []
         for layout in _layouts(data[:_HEAD_SIZE]):
             column = _Column(layout, count)
@@ -75,8 +77,10 @@ class Packed:
         timestamps, steps, values = (column.all() for column in self._columns)
         return timestamps, steps, values
 
-    def steps(self) -> "array[int]":
-        return self._columns[1].all()
+    def steps(self) -> Sequence[int]:
+        if self._steps is None:
+            self._steps = self._columns[1].numbers()
+        return self._steps
 
     def point(self, index: int) -> tuple[int, int, float]:
         timestamps, steps, values = self._columns
@@ -138,6 +142,15 @@ class _Column:
         if not self._layout.is_differences:
             return column
         return array("q", accumulate(column, initial=_signed(self._first)))
+
+    def numbers(self) -> Sequence[int]:
+        """All of them, as a range where they rise evenly: the steps of a training mostly do."""
+        if self._layout.is_differences and all(kind == _REPEATED for _, kind, _ in self._planes):
+            rise = _signed(sum(content[0] << 8 * place for place, _, content in self._planes))
+            first = _signed(self._first)
+            if rise > 0:
+                return range(first, first + rise * (self._length + 1), rise)
+        return self.all()
 
     def whole(self, index: int) -> int:
         """An integer. Sums of the planes are that of the differences, but for what 64 bits do not hold."""
