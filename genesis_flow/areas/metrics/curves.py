@@ -229,6 +229,7 @@ class SettledCurve:
         return before + bisect(self._overlaid, step, key=_step) + bisect(self._rest.steps, step)
 
     async def _counts(self, questions: Sequence[_Question]) -> list[int]:
+        """The answers, of the settled blocks."""
         while True:
             seen = _Seen(self._ends, self._settled)
             gaps = [seen.gap(question) for question in questions]
