@@ -1,13 +1,12 @@
 """The table of README.md, of what docs/benchmarks/result.json has.
 
-python benchmarks/quoted.py            writes it
-python benchmarks/quoted.py --check    exit code 1 if it is not what stands there
+python benchmarks/quoted.py
+
+A test holds the README to it.
 """
 
-import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 from bars import BATCH, CURVE, Figures
@@ -19,8 +18,11 @@ OTHERS = (PLUGIN, SQLITE, POSTGRESQL)
 HEAD = """| operation | mlflow-mongodb | SQL store, SQLite | SQL store, PostgreSQL |
 |---|---|---|---|"""
 _PLACE = re.compile(re.escape(HEAD) + r"\n(?:\|.*\n)+")
-CALLS = (
+THREADS = "threads"
+ROWS = (
     ("one `log_metric`, as a training step sends it", "writes", "log_metric", 0),
+    ("log_metric from 16 threads", THREADS, "log_metric", 16),
+    ("log_metric from 64 threads", THREADS, "log_metric", 64),
     ("a step of 1,000 known metrics", "keys", "step of 1,000 known metrics", 0),
     ("1,000 points of a metric in one batch", "history", "log_batch 1,000 points", 0),
     ("1,000 new metrics of a run that has 20,000", "keys", "log_batch 1,000 new keys", 20_000),
@@ -34,62 +36,48 @@ CALLS = (
     ("320 points of a million, for a chart", "history", CURVE, 1_000_000),
     ("average latency of 200,000 traces", "traces", "trace metrics: average latency", 200_000),
 )
-THREADS = (16, 64)
-AFTER = "a step of 1,000 known metrics"
-"""The row behind those of the threads."""
 
 
 def table(figures: Figures) -> str:
-    """How many times as long another store takes, or what part of the calls a second it does."""
-    rows = {
-        what: [_call(figures, part, operation, size, other) for other in OTHERS]
-        for what, part, operation, size in CALLS
-    }
-    threads = {
-        f"log_metric from {count} threads": [_rate(figures, count, other) for other in OTHERS]
-        for count in THREADS
-    }
-    lines: list[tuple[str, list[str]]] = []
-    for what, cells in rows.items():
-        if what == AFTER:
-            lines += threads.items()
-        lines.append((what, cells))
-    return "\n".join([HEAD, *(f"| {what} | {' | '.join(cells)} |" for what, cells in lines)]) + "\n"
+    """How many times as long as we other stores take; of threads, how many times as many calls we make."""
+    lines = [HEAD]
+    for what, part, operation, size in ROWS:
+        cells = [
+            _shown(
+                _rate(figures, size, other)
+                if part == THREADS
+                else _time(figures, part, operation, size, other)
+            )
+            for other in OTHERS
+        ]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
-def _call(figures: Figures, part: str, operation: str, size: int, other: str) -> str:
-    return _shown([ratio for _, ratio in figures.to(part, operation, other, size)], inverted=True)
+def _time(figures: Figures, part: str, operation: str, size: int, other: str) -> float | None:
+    return next((1 / ours for _, ours in figures.to(part, operation, other, size)), None)
 
 
-def _rate(figures: Figures, threads: int, other: str) -> str:
+def _rate(figures: Figures, threads: int, other: str) -> float | None:
     rates = {
         row["store"]: row["calls"]
         for row in figures.of("threads", "throughput")
         if (row["threads"], row["processes"]) == (threads, 1)
     }
-    return _shown([rates[OURS] / rates[other]] if rates.get(OURS) and rates.get(other) else [])
+    return rates[OURS] / rates[other] if rates.get(OURS) and rates.get(other) else None
 
 
-def _shown(ratios: list[float], *, inverted: bool = False) -> str:
-    if not ratios:
+def _shown(ratio: float | None) -> str:
+    if ratio is None:
         return "–"
-    ratio = 1 / ratios[0] if inverted else ratios[0]
     return f"{ratio:.0f}x" if ratio >= 99.5 else f"{ratio:.2g}x"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
+def main() -> None:
     before = README.read_text(encoding="utf-8")
-    after = _PLACE.sub(table(Figures(json.loads(RESULT.read_text(encoding="utf-8")))), before, count=1)
-    if options.check:
-        return int(after != before)
-    README.write_text(after, encoding="utf-8")
-    return 0
+    written = table(Figures(json.loads(RESULT.read_text(encoding="utf-8"))))
+    README.write_text(_PLACE.sub(written, before, count=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -47,7 +47,8 @@ class FencedDatabase(Database[dict[str, Any]]):
     """``Database`` that calls ``check`` before whatever may write, also through its collections."""
 
     def __init__(self, plain: Database[dict[str, Any]], check: Check) -> None:
-        super().__init__(plain.client, plain.name, plain.codec_options, plain.read_preference)
+        options = plain.codec_options, plain.read_preference, plain.write_concern, plain.read_concern
+        super().__init__(plain.client, plain.name, *options)
         self.__dict__["_fence_check"] = check
 
     def __getattribute__(self, name: str) -> Any:

@@ -54,8 +54,6 @@ PREPARED = (
     *("function_fullname", "params", "python_env", "transient_error_classes", "tmpdir"),
     *("job_id", "job_name", "workspace", "extra_envs"),
 )
-
-
 _job_stores: dict[str, MongoDBJobStore] = {}
 
 

@@ -26,6 +26,25 @@ async def use(uri: str) -> str:
         return (await store.get_experiment("0")).name
 
 
+@pytest.mark.parametrize("way", ["connect", "up"])
+async def test_collections_wait_for_no_majority_and_the_entries_of_steps_do(
+    real: MigrateConfig, store_uri: str, commands: CommandRecorder, way: str
+) -> None:
+    with commands.recording() as sent:
+        if way == "up":
+            command.up(real)
+        else:
+            await use(store_uri)
+    creating: dict[str, dict[str, Any]] = {}
+    for name, each in sent:
+        if name in ("create", "createIndexes"):  # an index that comes later is waited for
+            creating.setdefault(each[name], each)
+    entries = [each for name, each in sent if each.get(name) == "schema_migrations" and name != "find"]
+    assert len(creating) > 40
+    assert [name for name, each in creating.items() if each["writeConcern"]["w"] != 1] == []
+    assert {each.get("writeConcern", {"w": "default"})["w"] for each in entries} == {"majority"}
+
+
 async def refusal(uri: str) -> str:
     with pytest.raises(MlflowException) as caught:
         await use(uri)

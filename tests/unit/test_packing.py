@@ -58,6 +58,7 @@ def test_points_come_back_bit_for_bit(points: list[tuple[int, int, float]]) -> N
     data = encode(*given_columns)
     for found, expected in zip(Packed(data, len(points)).columns(), given_columns, strict=True):
         assert little_endian(found) == little_endian(expected)
+    assert [*Packed(data, len(points)).steps()] == [*given_columns[1]]
     for index in {0, len(points) // 2, len(points) - 1}:
         time, step, value = Packed(data, len(points)).point(index)
         assert (time, step) == points[index][:2]

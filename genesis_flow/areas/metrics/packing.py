@@ -136,8 +136,10 @@ class _Column:
     def all(self) -> "array[Any]":
         stored = bytearray(_WIDTH * self._length)
         for place, kind, content in self._planes:
-            plane = content * self._length if kind == _REPEATED else content
-            stored[place::_WIDTH] = _inflated(content, self._length) if kind == _DEFLATED else plane
+            if kind == _REPEATED:
+                stored[place::_WIDTH] = content * self._length
+            else:
+                stored[place::_WIDTH] = _inflated(content, self._length) if kind == _DEFLATED else content
         column = from_little_endian(self._layout.type, bytes(stored))
         if not self._layout.is_differences:
             return column
