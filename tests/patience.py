@@ -13,15 +13,6 @@ PATIENCE_SECONDS = 150
 _MISSED = ("DEADLINE_EXCEEDED", "TEMPORARILY_UNAVAILABLE")
 
 
-def until(holds: Callable[[], T], seconds: float = PATIENCE_SECONDS, pause: float = 0.05) -> T:
-    """What ``holds`` answers, once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(pause)
-    return found
-
-
 async def answered(call: Callable[[], Awaitable[T]]) -> T:
     """What a store of a short deadline answers, made again and again where it misses that."""
     deadline = time.monotonic() + PATIENCE_SECONDS

@@ -9,9 +9,11 @@ from typing import Any
 
 import pymongo
 
+from tests.patience import PATIENCE_SECONDS
+
 LINGER = 0.5
 # Only guards against hanging.
-PATIENCE = 120.0
+PATIENCE = PATIENCE_SECONDS
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE, pause: float = 0.05) -> None:

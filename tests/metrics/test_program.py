@@ -19,10 +19,11 @@ from genesis_flow.core.errors import GenesisFlowError
 from genesis_flow.metrics.exporter import Exporter
 from genesis_flow.mongo import counting, observed
 from tests.client.conftest import user_environment
+from tests.embedded.helpers import wait_until
 from tests.faults import failing
 from tests.metrics.samples import Samples, scraped
 from tests.mongod import Mongod
-from tests.patience import PATIENCE_SECONDS, answered, until
+from tests.patience import PATIENCE_SECONDS, answered
 
 # What a program does of its own: so many calls that its thread sends, then calls of the loop.
 TRAINING = """
@@ -141,7 +142,9 @@ def test_commands_of_threads_and_of_loops_are_counted(exporter: Exporter, store_
     run_id = store.create_run("0", "me", 1, [], None).info.run_id
     for step in range(20):
         store.log_metric(run_id, Metric("loss", 1.0, step, step))
-    until(lambda: scraped(address).values("database_up") == [1])  # the question has a bound of two seconds
+    wait_until(
+        lambda: scraped(address).values("database_up") == [1]
+    )  # the question has a bound of two seconds
     after = scraped(address)
     # The first point is inserted, the others are an update each; a slow one may be sent again by the loop.
     assert 19 <= after.sum(COMMANDS, command="update") - before.sum(COMMANDS, command="update") < 2 * 19

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import requests
 from mlflow import MlflowClient
 
 from tests.client.test_server_command import Server
+from tests.embedded.helpers import wait_until
 from tests.faults import failing
 from tests.metrics.samples import Samples, scraped
 from tests.metrics.test_files import tool
@@ -41,14 +41,6 @@ def server(guarded: Mongod, metrics_port: int, tmp_path: Path) -> Iterator[Serve
     yield made
     if made.process.poll() is None:
         made.stop()
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
-    """The bound only keeps a test that hangs from hanging longer."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def load(server: Server, rounds: int) -> str:
@@ -149,7 +141,7 @@ def check_panels(watcher: prometheus.Prometheus, go_on: Callable[[], None]) -> N
 
     empty: list[str] = []
     try:
-        wait_until(all_answer)
+        wait_until(all_answer, pause=0.2)
     except AssertionError as error:
         raise AssertionError(f"These find nothing: {empty}") from error
 
@@ -187,7 +179,7 @@ def check_dead_worker(server: Server, address: str) -> None:
         server.get("/health")
         return scraped(address).values("processes") == [2]
 
-    wait_until(both_count)
+    wait_until(both_count, pause=0.2)
     assert scraped(address).values("http_requests_in_flight") == [0]
 
 
