@@ -33,7 +33,7 @@ AREA = "Area"
 # The decorators that make a method an operation, and what runs such a method in the facade.
 OPERATIONS = {"operation": "_run", "mutation": "_run", "heartbeat": "_run", "long_mutation": "_run_long"}
 # What makes an operation one that callers run themselves.
-DIRECT = {"direct": "_run_direct", "direct_read": "_run_direct_read"}
+DIRECT = {"direct": "_run_direct", "direct_joined": "_run_direct"}
 # What every async store has; the facade has its own.
 LIFE_CYCLE = ("open", "opened", "close")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import pymongo
 from pymongo import ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
+from pymongo.errors import ConfigurationError, OperationFailure
 
 from genesis_flow.core.settings import Embedded, Settings
 from genesis_flow.documents.declared import Declared
@@ -53,14 +53,12 @@ class Database:
         self.documents = documents
         self.has_transactions = False
         self.embedded: EmbeddedServer | None = None
-        # Held by the thread that sends its update without the loop; and until when none shall, by the
+        # Held by the thread that makes its writing call without the loop; and until when none shall, by the
         # monotonic clock.
         self.direct_turn = threading.Lock()
         self.crowded_until = 0.0
         # Held by the thread that reads without the loop.
         self.read_turn = threading.Lock()
-        # Transactions of such threads that may be left open: they would bar the way of the next.
-        self.unended: list[Mapping[str, Any]] = []
         self._blocking: dict[type[Declared], BlockingCollection] = {}
         self._joined: dict[type[Declared], JoinedUpdates] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -144,7 +142,6 @@ class Database:
         """
         if not self.has_transactions:
             return await write(None)
-        await self._end_what_threads_left()
         try:
             async with self.client.start_session() as session:
                 with in_order(partial(self.end_session, session.session_id)):
@@ -154,15 +151,6 @@ class Database:
             if NO_SESSIONS not in str(error):
                 raise
             return await write(None)
-
-    async def _end_what_threads_left(self) -> None:
-        while self.unended:
-            left = self.unended.pop()
-            try:
-                await self.end_session(left)
-            except PyMongoError:
-                self.unended.append(left)
-                raise
 
     async def end_session(self, session_id: Mapping[str, Any]) -> None:
         """Have the server end what it does for a session: its transaction would bar the next one's way."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED, ErrorCode
@@ -38,8 +38,9 @@ from genesis_flow.mongo.error_edge import (
     server_works,
     translate,
 )
-from genesis_flow.mongo.patience import Methods, Patience, debts, for_seconds, pay
+from genesis_flow.mongo.patience import Methods, Patience, Write, debts, pay
 from genesis_flow.mongo.strict import check_strictly
+from genesis_flow.mongo.waiting import LeftToLoop, aside, pause
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,6 +65,14 @@ class _Call:
     database: Database | None = None
     # Whether an attempt began anew since what it had to make first took long.
     was_late: bool = False
+    # Writes that its attempts have left to the next one.
+    owed: list[Write] = field(default_factory=list)
+    # The database of the caller's thread, if that makes the attempt.
+    threaded: Database | None = None
+    # Of what its caller's thread begins: the loop may go on with it.
+    patience: Patience | None = None
+    # Whether the caller has made this for the public call that it is about to make.
+    is_handed: bool = False
 
     def end(self) -> None:
         """The end of an attempt."""
@@ -73,6 +82,30 @@ class _Call:
 
 
 _call: ContextVar[_Call] = ContextVar("genesis_flow_call")
+
+
+class ThreadCall:
+    """A public call that its caller's thread begins, and the loop goes on with if need be."""
+
+    def __init__(self) -> None:
+        self._call = _Call()
+
+    def left(self, reason: LeftToLoop) -> None:
+        """The loop makes the next attempt."""
+        self._call.attempt = max(self._call.attempt, int(reason.has_written))
+
+    def by(self, database: Database | None) -> Self:
+        """The call that begins in the block uses the database of a thread, or that of the loop."""
+        self._call.threaded, self._call.is_handed = database, True
+        return self
+
+    def __enter__(self) -> None:
+        self._token = _call.set(self._call)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _call.reset(self._token)
 
 
 def is_repetition() -> bool:
@@ -115,7 +148,7 @@ async def made_first(make: Callable[[], T]) -> T:
     would be thought not to answer. ``make`` is called again then, and should have its answers at hand.
     """
     call, begun = _call.get(), time.monotonic()
-    made = await asyncio.to_thread(make)
+    made = await aside(make)
     if time.monotonic() - begun > LATE_SECONDS and not call.was_late:
         call.was_late = True
         raise _Late
@@ -165,6 +198,11 @@ class Area:
             await connect(self)  # ``connect`` is a call, and comes back here
             return
         call, database, is_new = _call.get(), self._database, False
+        if call.threaded is not None:
+            if not call.threaded.enter(call):
+                raise LeftToLoop(has_written=False)
+            call.database = call.threaded
+            return
         if database is not None and not database.is_usable():
             database = None
         while database is None or not database.enter(call):
@@ -215,6 +253,22 @@ def long_mutation(function: Method[P, T]) -> Method[P, T]:
     return _public(function, patience=LONG, changes=True)
 
 
+def direct(public: Method[P, T]) -> Method[P, T]:
+    """Let a blocking caller's thread make a public call itself, which spares the way to the loop.
+
+    For what waits for nothing but its database and what ``waiting.py`` has, and mostly for one command after
+    another. What it remembers of earlier calls, other threads may change at the same time.
+    """
+    public.is_joined = False  # type: ignore[attr-defined]
+    return public
+
+
+def direct_joined(public: Method[P, T]) -> Method[P, T]:
+    """As ``direct``, for what usually is one update that may be joined with those of other threads."""
+    public.is_joined = True  # type: ignore[attr-defined]
+    return public
+
+
 def _public(function: Method[P, T], *, patience: int, changes: bool, recorded: bool = True) -> Method[P, T]:
     texts = text_parameters(function)
     names = [parameter.name for parameter in parameters(function)]
@@ -230,7 +284,11 @@ def _public(function: Method[P, T], *, patience: int, changes: bool, recorded: b
     async def public(self: Area, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if _inside.get() is self._identity:
             return await function(self, *args, **kwargs)
-        inside, call, owed = _inside.set(self._identity), _call.set(_Call()), debts.set([])
+        given = _call.get(None)
+        if given is None or not given.is_handed:
+            given = _Call()
+        given.is_handed = False
+        inside, call, owed = _inside.set(self._identity), _call.set(given), debts.set(given.owed)
         try:
             trail = None
             if changes and recorded and self.settings.audit:
@@ -327,13 +385,16 @@ class _Trail:
 
 async def _within(area: Area, name: str, work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
     """Run ``work`` on the open database, again after passing failures, for so many seconds."""
-    attempts, lost = _call.get(), False
+    attempts = _call.get()
     delay: float | None
-    with for_seconds(timeout):
-        patience = area.methods.call(name, timeout)
+    patience = attempts.patience or area.methods.call(name, timeout)
+    if attempts.threaded is not None:
+        attempts.patience = patience
+    # What a thread sends, it sends in its attempt, which has a time of its own.
+    with patience.rest() if attempts.threaded is None else contextlib.nullcontext():
         while True:
             try:
-                if lost:
+                if attempts.attempt:
                     await revive(area.settings)
                 await area.open()
                 with patience.attempt():
@@ -362,8 +423,7 @@ async def _within(area: Area, name: str, work: Callable[[], Coroutine[Any, Any, 
             finally:
                 attempts.end()
             attempts.attempt += 1
-            lost = True
-            await asyncio.sleep(delay)
+            await pause(delay)
 
 
 def _delay(error: PyMongoError, attempt: int, patience: Patience, *, connected: bool) -> float | None:

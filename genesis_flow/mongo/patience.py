@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any
 
 import pymongo
@@ -23,6 +24,7 @@ _LARGEST_SHARE = 0.25
 _SHARES = 2
 _REMEMBERED_SECONDS = 600.0
 _SILENT_SECONDS = 2.0
+_LEAST_SECONDS = 0.001
 
 Write = Callable[[], Awaitable[Any]]
 # Writes that attempts of the running call have left to the next one.
@@ -63,15 +65,24 @@ def attempt_ends() -> float:
     return _attempt_ends.get()
 
 
-@contextmanager
-def for_seconds(seconds: float) -> Iterator[None]:
+class for_seconds:
     """Commands in this block have so much time together, and no more than the block around it gives them."""
-    token = _attempt_ends.set(min(_attempt_ends.get(), time.monotonic() + seconds))
-    try:
-        with pymongo.timeout(seconds):
-            yield
-    finally:
-        _attempt_ends.reset(token)
+
+    __slots__ = ("_ends", "_timeout", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._ends = min(_attempt_ends.get(), time.monotonic() + seconds)
+        self._timeout = pymongo.timeout(seconds)
+
+    def __enter__(self) -> None:
+        self._token = _attempt_ends.set(self._ends)
+        self._timeout.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timeout.__exit__(kind, error, trace)
+        _attempt_ends.reset(self._token)
 
 
 class Methods:
@@ -102,10 +113,14 @@ class Patience:
         self._has_told = False
         self._shares = 0 if methods.is_long(name) else _SHARES
 
+    def rest(self) -> for_seconds:
+        """The time that is left."""
+        return for_seconds(max(self.deadline - time.monotonic(), _LEAST_SECONDS))
+
     @contextmanager
     def attempt(self) -> Iterator[None]:
         begun = time.monotonic()
-        left = max(self.deadline - begun, 0.001)
+        left = max(self.deadline - begun, _LEAST_SECONDS)
         with for_seconds(min(self._share, left) if self._shares else left):
             yield
         if not self._shares and time.monotonic() - begun > self._share:

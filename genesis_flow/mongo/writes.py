@@ -1,6 +1,5 @@
 """Writes that stay single when they are repeated."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.error_edge import retry_delay
 from genesis_flow.mongo.operation import is_repetition
 from genesis_flow.mongo.patience import owe
+from genesis_flow.mongo.waiting import pause
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ async def insert_once(collection: Collection, document: dict[str, Any]) -> dict[
             if delay is None:
                 raise
         attempt += 1
-        await asyncio.sleep(delay)
+        await pause(delay)
 
 
 async def until_done(write: Callable[[], Awaitable[T]]) -> T:
@@ -59,7 +59,7 @@ async def until_done(write: Callable[[], Awaitable[T]]) -> T:
             if delay is None:
                 raise
         attempt += 1
-        await asyncio.sleep(delay)
+        await pause(delay)
 
 
 async def insert_missing(collection: Collection, documents: list[dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """What the generated blocking classes stand on: an async store behind the portal."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
@@ -90,26 +90,18 @@ class SyncFacade:
         return self._in_portal(lambda: bound(*args, **kwargs))
 
     def _run_direct(
-        self,
-        method: Callable[Concatenate[Any, P], Awaitable[None]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> None:
-        """Make a call whose one update this thread may send itself; else the async store makes it."""
-        store = self._store()
-        assert isinstance(store, Area)  # nothing else has direct calls
-        if not direct.is_sent(store, method.__name__, args, kwargs):
-            self._run(method, *args, **kwargs)
-
-    def _run_direct_read(
         self, method: Callable[Concatenate[Any, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Make a call whose one read this thread may send itself; else the async store makes it."""
+        """Make a call that this thread may make itself; else the loop makes it."""
         store = self._store()
         assert isinstance(store, Area)  # nothing else has direct calls
-        found: T | None = direct.found(store, method.__name__, args, kwargs)
-        return self._run(method, *args, **kwargs) if found is None else found
+        bound: Callable[P, Coroutine[Any, Any, T]] = getattr(store, method.__name__)
+        return direct.run(
+            store,
+            lambda: bound(*args, **kwargs),
+            lambda: self._in_portal(lambda: bound(*args, **kwargs)),
+            bound,
+        )
 
     def _asked(self, name: str, ask: "Callable[[Database], T]") -> T | None:
         """What this thread asks of the database itself, as calls of this name do; None if it must not."""

@@ -1,53 +1,48 @@
-"""What a call usually is, sent by its caller's thread without the loop; see ADR 22."""
+"""Calls that their callers' threads make themselves, without the way to the loop and back; see ADR 38."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from pymongo.errors import InvalidOperation
+
 from genesis_flow.mongo.connection import Database
-from genesis_flow.mongo.direct import OneUpdate
-from genesis_flow.mongo.operation import Area
+from genesis_flow.mongo.operation import Area, ThreadCall
+from genesis_flow.mongo.threaded import SharedDatabase, ThreadedDatabase
+from genesis_flow.mongo.waiting import LeftToLoop, make
 
 T = TypeVar("T")
 
-# How long nobody tries to write after a thread that did has met another.
+# How long nobody tries to write alone after a thread that did has met another.
 _CROWDED_SECONDS = 1.0
 
 
-def is_sent(store: Area, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether this thread has sent what a call writes, and all of it is written.
+def run(store: Area, work: Callable[[], Coroutine[Any, Any, T]], by_loop: Callable[[], T], method: Any) -> T:
+    """What a call answers: made by this thread, or by the loop if it meets others or a bad day.
 
-    If not, the call is to be made as any other: it meets what was met here again, and knows what to do and
-    say. Of threads that come at once the loop sends the updates, joined into one command.
+    One thread at a time writes alone, and one reads, so that all of them need no connection each. Of others
+    the loop joins what can be joined, and makes the calls if there is more to do.
     """
-    command_of = getattr(getattr(store, name), "command_of", None)
     database = store.last_opened
-    if command_of is None or database is None or store.settings.audit:
-        return False
-    if _takes_turn(database):
-        send = _sender(store, command_of, args, kwargs)
-        return bool(_attempt(store, name, send, database, database.direct_turn))
-    if not command_of.is_shared:
-        return False
-
-    def share(database: Database) -> bool:
-        command = command_of(store, args, kwargs)
-        return isinstance(command, OneUpdate) and command.share(database)
-
-    return bool(_attempt(store, name, share, database, None))
-
-
-def found(store: Area, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What a call answers if this thread finds it by the one aggregation of the call, or None.
-
-    One thread at a time: the others' reads go by the loop, and need no connections of their own.
-    """
-    command_of = getattr(getattr(store, name), "command_of", None)
-    database = store.last_opened
-    if command_of is None or database is None or not database.read_turn.acquire(blocking=False):
-        return None
-    return _attempt(store, name, _sender(store, command_of, args, kwargs), database, database.read_turn)
+    if database is None or store.settings.audit or store.settings.portable or not database.is_open():
+        return by_loop()
+    turn = _turn(database, writes=method.changes_data)
+    call = ThreadCall()
+    try:
+        if turn is None and not method.is_joined:
+            return by_loop()
+        with call.by(_kept(database, SharedDatabase if turn is None else ThreadedDatabase)):
+            return make(work())
+    except LeftToLoop as reason:
+        call.left(reason)
+    except InvalidOperation:
+        pass  # the client is being closed: the loop opens another
+    finally:
+        if turn is not None:
+            turn.release()
+    with call.by(None):
+        return by_loop()
 
 
 def asked(store: Area, name: str, ask: Callable[[Database], T]) -> T | None:
@@ -56,44 +51,12 @@ def asked(store: Area, name: str, ask: Callable[[Database], T]) -> T | None:
     None if that fails or cannot be: then the call is to be made as any other.
     """
     database = store.last_opened
-    if database is None or store.settings.audit:
+    if database is None or store.settings.audit or store.settings.portable or store.methods.is_long(name):
         return None
-    if not _takes_turn(database):
+    turn, call = _turn(database, writes=True), object()
+    if turn is None:
         return None
-    return _attempt(store, name, ask, database, database.direct_turn)
-
-
-def _takes_turn(database: Database) -> bool:
-    """Whether this thread met no other, lately; then the turn is its own."""
-    now = time.monotonic()
-    if now < database.crowded_until:
-        return False
-    if database.direct_turn.acquire(blocking=False):
-        return True
-    database.crowded_until = now + _CROWDED_SECONDS
-    return False
-
-
-def _sender(
-    store: Area, command_of: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Callable[[Database], Any]:
-    """Sends the command of a call, if there is one for these arguments."""
-
-    def send(database: Database) -> Any:
-        command = command_of(store, args, kwargs)
-        return command.send(database) if command else None
-
-    return send
-
-
-def _attempt(
-    store: Area, name: str, ask: Callable[[Database], T], database: Database, turn: "threading.Lock | None"
-) -> T | None:
-    """What one attempt comes to, or None; the turn, if it needs one, is given back."""
-    call = object()
     try:
-        if store.settings.portable or store.methods.is_long(name):
-            return None
         if not (database.is_open() and database.enter(call)):
             return None
         with store.methods.call(name, store.settings.timeout).attempt():
@@ -102,5 +65,24 @@ def _attempt(
         return None
     finally:
         database.leave(call)
-        if turn is not None:
-            turn.release()
+        turn.release()
+
+
+def _turn(database: Database, *, writes: bool) -> "threading.Lock | None":
+    """The turn of this thread, if no other has it and, of those that write, none met another lately."""
+    now, turn = time.monotonic(), database.direct_turn if writes else database.read_turn
+    if writes and now < database.crowded_until:
+        return None
+    if turn.acquire(blocking=False):
+        return turn
+    if writes:
+        database.crowded_until = now + _CROWDED_SECONDS
+    return None
+
+
+def _kept(database: Database, kind: "type[ThreadedDatabase | SharedDatabase]") -> Database:
+    """The database as threads use it, kept with the connection."""
+    if kind not in database.kept:
+        database.kept.setdefault(kind, kind(database))
+    kept: Database = database.kept[kind]
+    return kept

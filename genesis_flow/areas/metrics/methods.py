@@ -55,8 +55,14 @@ from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import head_id
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.connection import Session
-from genesis_flow.mongo.direct import OneTransaction, OneUpdate, direct
-from genesis_flow.mongo.operation import Area, is_repetition, long_mutation, mutation
+from genesis_flow.mongo.operation import (
+    Area,
+    direct,
+    direct_joined,
+    is_repetition,
+    long_mutation,
+    mutation,
+)
 from genesis_flow.mongo.waiting import meanwhile
 from genesis_flow.mongo.writes import only_duplicates
 
@@ -70,36 +76,7 @@ class Metrics(WideSteps, Area):
     def _metric_blocks(self) -> Collection:
         return self.database.collection(MetricBlockFields)
 
-    def _one_append(self, run_id: str, metric: Metric) -> OneUpdate | OneTransaction | None:
-        """What logs a point, if it is no model's too: of a metric that is there, or of one that is new."""
-        validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
-        points = _by_key([metric])
-        if metric.model_id is not None:
-            return None
-        if self._known_metrics.has_none(run_id, points):
-            return self._first_points(run_id, points, [], [])
-        ((query, change),) = appends(run_id, points)
-        return OneUpdate(MetricHeadFields, query, change)
-
-    def _first_points(
-        self, run_id: str, points: Points, params: list[Param], tags: list[RunTag]
-    ) -> OneTransaction | None:
-        """What logs the first points of metrics of a run that this store has made."""
-        database = self.last_opened
-        has_blocks = any(len(each) >= BLOCK_FROM for each in points.values())
-        if database is None or not database.has_transactions or has_blocks:
-            return None
-        conditions, change = _run_change(params, tags, new_metrics=len(points))
-        heads = new_heads(run_id, points, points)
-        return OneTransaction(
-            OneUpdate(RunFields, {**active(run_id), **conditions}, change),
-            CHILD_FIELDS,
-            MetricHeadFields,
-            lambda run: of_run(heads, run),
-            lambda: self._known_metrics.add(run_id, points),
-        )
-
-    @direct(_one_append, is_shared=True)
+    @direct_joined
     @mutation
     async def log_metric(self, run_id: str, metric: Metric) -> None:
         """Log one point of a metric of an active run."""
@@ -119,31 +96,6 @@ class Metrics(WideSteps, Area):
         # Behind the run's, which tells whether the run may be written; both are safe to repeat.
         await write_model_metrics(self.database, run_id, [metric], models)
 
-    def _one_batch(
-        self,
-        run_id: str,
-        metrics: Sequence[Metric] = (),
-        params: Sequence[Param] = (),
-        tags: Sequence[RunTag] = (),
-    ) -> OneUpdate | OneTransaction | None:
-        """What logs a batch of params and tags alone, of first points and no others, or a wide step."""
-        # Before all is validated, which is done anew for what is left to the loop.
-        keys = dict.fromkeys(metric.key for metric in metrics).keys()
-        is_wide = not params and not tags and self._is_wide(run_id, keys, len(metrics))
-        if keys and not is_wide and not self._known_metrics.has_none(run_id, keys):
-            return None
-        if any(metric.model_id is not None for metric in metrics):
-            return None
-        if is_wide and self._known_places.having(run_id, keys) is None:
-            return None
-        metrics, params, tags = self._valid_batch(run_id, metrics, params, tags)
-        if is_wide:
-            return self._append_to_place(run_id, metrics, keys)
-        if points := _by_key(metrics):
-            return self._first_points(run_id, points, params, tags)
-        conditions, change = _run_change(params, tags, new_metrics=0)
-        return OneUpdate(RunFields, {**active(run_id), **conditions}, change) if change else None
-
     def _valid_batch(
         self,
         run_id: str,
@@ -157,7 +109,7 @@ class Metrics(WideSteps, Area):
         validate_param_keys_unique(checked[1])
         return checked[0], within_limit(checked[1], self.settings.max_param_value_length), checked[2]
 
-    @direct(_one_batch)
+    @direct
     @mutation
     async def log_batch(
         self,

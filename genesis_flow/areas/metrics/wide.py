@@ -10,7 +10,6 @@ Rows become part of the blocks and heads of their metrics, in this order, before
 whatever is cut short, or done by several at once, is done again and changes nothing.
 """
 
-import asyncio
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -37,9 +36,9 @@ from genesis_flow.documents.keys import head_id
 from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database, Session
-from genesis_flow.mongo.direct import OneUpdate
 from genesis_flow.mongo.operation import Area
 from genesis_flow.mongo.scoping import current_workspace
+from genesis_flow.mongo.waiting import at_once
 from genesis_flow.mongo.writes import insert_missing
 
 # From so many metrics on a step is a wide one, unless it has many points of each.
@@ -61,8 +60,8 @@ class WideSteps(MetricMemory, Area):
 
     def _append_to_place(
         self, run_id: str, metrics: Sequence[Metric], keys: AbstractSet[str]
-    ) -> OneUpdate | None:
-        """What appends a wide step to the place that is known to have its metrics."""
+    ) -> tuple[Document, Document] | None:
+        """The update that appends a wide step to the place that is known to have its metrics."""
         place = self._known_places.having(run_id, keys)
         row = row_of(place.indexes, metrics) if place else None
         if place is None or row is None:
@@ -73,7 +72,7 @@ class WideSteps(MetricMemory, Area):
             "workspace": current_workspace(),
             f"rows.{ROWS - 1}": {"$exists": False},
         }
-        return OneUpdate(MetricHeadFields, room, {"$push": {"rows": row}, "$currentDate": {"written": True}})
+        return room, {"$push": {"rows": row}, "$currentDate": {"written": True}}
 
     async def _log_step(self, run_id: str, metrics: Sequence[Metric], keys: AbstractSet[str]) -> bool:
         """Log a wide step; False, and nothing written, if it is none of metrics that are there."""
@@ -96,8 +95,8 @@ class WideSteps(MetricMemory, Area):
         update = self._append_to_place(run_id, metrics, keys)
         if update is None:
             return False
-        heads = self.database.collection(update.declared)
-        return bool((await heads.update_one(update.query, update.change)).matched_count)
+        heads = self.database.collection(MetricHeadFields)
+        return bool((await heads.update_one(*update)).matched_count)
 
     async def _read_places(self, run_id: str) -> list[Document]:
         """The places of an active run, with a row only where they are full. They alone are remembered."""
@@ -238,4 +237,4 @@ async def _move(database: Database, run_id: str, keys: Sequence[str], rows: Sequ
         if head["tail"] or may_settle(head["key"], head["packed"])
     ]
     for portion in portions(due, _AT_ONCE):
-        await asyncio.gather(*(tidy(database, run_id, key) for key in portion))
+        await at_once(*(tidy(database, run_id, key) for key in portion))

@@ -48,8 +48,7 @@ from genesis_flow.documents.entities import run_entity, run_info_entity
 from genesis_flow.documents.keys import children_of, escape, stored_text
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Session
-from genesis_flow.mongo.direct import OneRead, direct_read
-from genesis_flow.mongo.operation import Area, call_token, mutation, operation
+from genesis_flow.mongo.operation import Area, call_token, direct, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped
 from genesis_flow.mongo.writes import insert_once
 
@@ -72,6 +71,7 @@ class Runs(MetricMemory, Area):
     def _runs(self) -> Collection:
         return self.database.collection(RunFields)
 
+    @direct
     @mutation
     async def create_run(
         self,
@@ -147,18 +147,7 @@ class Runs(MetricMemory, Area):
             run = run_entity(made, [], {}, with_model_inputs=True)
         return run
 
-    def _one_read(self, run_id: str) -> OneRead:
-        pipeline = self._with_heads(run_id)
-
-        def answer(documents: list[dict[str, Any]]) -> Run | None:
-            run, metrics = _apart(run_id, documents)
-            if run is None or run.get("inputs"):
-                return None
-            return run_entity(run, metrics, {}, with_model_inputs=True)
-
-        return OneRead(RunFields, pipeline, answer)
-
-    @direct_read(_one_read)
+    @direct
     @operation
     async def get_run(self, run_id: str) -> Run:
         """A run with its params, tags, latest metrics, inputs and outputs; a deleted one too."""
@@ -199,6 +188,7 @@ class Runs(MetricMemory, Area):
             {"$unionWith": {"coll": heads, "pipeline": of_run}},
         ]
 
+    @direct
     @mutation
     async def update_run_info(
         self,

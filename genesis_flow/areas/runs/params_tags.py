@@ -17,8 +17,7 @@ from genesis_flow.compat.validation import validate_length_limit, validate_param
 from genesis_flow.core.errors import invalid
 from genesis_flow.documents.keys import escape, stored_text
 from genesis_flow.mongo.binding import Collection
-from genesis_flow.mongo.direct import OneUpdate, direct
-from genesis_flow.mongo.operation import Area, is_repetition, mutation
+from genesis_flow.mongo.operation import Area, direct, direct_joined, is_repetition, mutation
 
 
 class ParamsTags(Area):
@@ -32,34 +31,29 @@ class ParamsTags(Area):
         )
         return checked
 
-    def _one_param(self, run_id: str, param: Param) -> OneUpdate:
-        conditions, change = param_update([self._checked(param)])
-        return OneUpdate(RunFields, {**active(run_id), **conditions}, {"$set": change})
-
-    @direct(_one_param, is_shared=True)
+    @direct_joined
     @mutation
     async def log_param(self, run_id: str, param: Param) -> None:
         """Log a param of an active run; it cannot be changed later."""
-        _, query, change = self._one_param(run_id, param)
+        checked = self._checked(param)
+        conditions, change = param_update([checked])
+        query = {**active(run_id), **conditions}
         while True:
-            if await self.database.joined(RunFields).update_one(query, change):
+            if await self.database.joined(RunFields).update_one(query, {"$set": change}):
                 return
             run = await find_active_run(self.database, run_id, {"lifecycle_stage": 1, "params": 1})
-            refuse_changed_param(run_id, run, self._checked(param))
+            refuse_changed_param(run_id, run, checked)
 
-    def _one_tag(self, run_id: str, tag: RunTag) -> OneUpdate | None:
-        change = tag_update([validate_tag(tag.key, tag.value)])
-        return OneUpdate(RunFields, active(run_id), {"$set": change}) if change else None
-
-    @direct(_one_tag, is_shared=True)
+    @direct_joined
     @mutation
     async def set_tag(self, run_id: str, tag: RunTag) -> None:
         """Set a tag of an active run."""
-        update = self._one_tag(run_id, tag)
-        if update and await self.database.joined(RunFields).update_one(update.query, update.change):
+        change = tag_update([validate_tag(tag.key, tag.value)])
+        if change and await self.database.joined(RunFields).update_one(active(run_id), {"$set": change}):
             return
         await find_active_run(self.database, run_id)
 
+    @direct
     @mutation
     async def delete_tag(self, run_id: str, key: str) -> None:
         """Delete a tag of an active run."""

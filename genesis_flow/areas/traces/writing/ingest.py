@@ -24,7 +24,6 @@ was deleted while its spans came starts anew, with all of them written again: th
 some.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from typing import NoReturn
@@ -68,8 +67,9 @@ from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.documents.keys import children_of
 from genesis_flow.documents.plain import IDS_AT_ONCE, Document, portions
 from genesis_flow.mongo.binding import Collection
-from genesis_flow.mongo.operation import Area, is_repetition, made_first, mutation
+from genesis_flow.mongo.operation import Area, direct, is_repetition, made_first, mutation
 from genesis_flow.mongo.scoping import current_workspace, scoped
+from genesis_flow.mongo.waiting import at_once
 from genesis_flow.mongo.writes import only_duplicates
 
 _logger = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ _TRIES = 10
 
 
 class SpanIngest(TraceMemory, Area):
+    @direct
     @mutation
     async def log_spans(
         self, location: str, spans: list[Span], tracking_uri: str | None = None
@@ -243,7 +244,7 @@ class SpanIngest(TraceMemory, Area):
         failed = await self._insert_traces(new, number, experiment) if new else []
         there = [each for each in batches if each.trace_id in states]
         for portion in portions(there, _TRACES_AT_ONCE):
-            done = await asyncio.gather(*map(update, portion))
+            done = await at_once(*map(update, portion))
             failed += [batch for batch, is_done in zip(portion, done, strict=True) if not is_done]
         return failed
 

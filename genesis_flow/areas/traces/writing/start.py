@@ -5,7 +5,6 @@ assessments (the second looks whether the trace is still there), and one more fo
 be stale: if the trace now begins at another time, or if more than one call has logged its spans.
 """
 
-import asyncio
 from contextlib import suppress
 
 from mlflow.entities import TraceInfo
@@ -49,8 +48,9 @@ from genesis_flow.areas.traces.writing.summary import checked_name, checked_sess
 from genesis_flow.compat.previews import without_nul
 from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.documents.plain import Document
-from genesis_flow.mongo.operation import Area, drawn_once, mutation
+from genesis_flow.mongo.operation import Area, direct, drawn_once, mutation
 from genesis_flow.mongo.scoping import current_workspace, scoped
+from genesis_flow.mongo.waiting import at_once
 from genesis_flow.mongo.writes import insert_once, only_duplicates
 
 _PLACE = {"experiment_id": 1, "request_time": 1}
@@ -58,6 +58,7 @@ _TRIES = 4
 
 
 class TraceStart(TraceMemory, Area):
+    @direct
     @mutation
     async def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
         """Write a trace's info, whether its spans have come already or not."""
@@ -100,7 +101,7 @@ class TraceStart(TraceMemory, Area):
             # An assessment that is written over may have been a reference to another issue.
             async with changing_references(self.database, issues_in([*documents, *assessments_before])):
                 await self._write_assessments(documents)
-                _, by_trace = await asyncio.gather(
+                _, by_trace = await at_once(
                     self._take_back_if_erased(trace_id, documents), assessments_of(self.database, [trace_id])
                 )
             assessments = by_trace.get(trace_id, [])
