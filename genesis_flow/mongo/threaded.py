@@ -4,8 +4,10 @@ Its collections look like those of PyMongo's asynchronous client and send with t
 sent, and answered, when its method is awaited. Only what such calls use is here.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent import futures
 from functools import partial
 from typing import Any, Self, TypeVar, cast
 
@@ -101,6 +103,10 @@ class _Alone:
         return (await self._collection.update_one(query, change)).matched_count > 0
 
 
+# Of a loop that does not answer, or has ended.
+_NOT_TOLD = (TimeoutError, futures.CancelledError, asyncio.CancelledError, RuntimeError)
+
+
 class _HandedOver:
     """Updates that the loop sends with those of other threads."""
 
@@ -108,7 +114,10 @@ class _HandedOver:
         self._hand_over = hand_over
 
     async def update_one(self, query: Document, change: Document) -> bool:
-        return self._hand_over(query, change)
+        try:
+            return self._hand_over(query, change)
+        except _NOT_TOLD as error:
+            raise LeftToLoop(has_written=False) from error
 
 
 class _Handle:

@@ -8,11 +8,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
-U = TypeVar("U")
 
 # After so many turns of the loop the driver has sent a command that a task has just begun.
 _TURNS = 3
@@ -66,25 +65,28 @@ async def pause(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
+def prefer_loop() -> None:
+    """Leave a call to the loop that is about to send much at once, for which the loop waits only once."""
+    if is_blocking():
+        raise LeftToLoop(has_written=True)
+
+
 async def aside(work: Callable[[], T]) -> T:
     """What ``work`` returns, which may take long: the loop does not wait for it."""
     return work() if is_blocking() else await asyncio.to_thread(work)
 
 
-@overload
-async def at_once(first: Coroutine[Any, Any, S], second: Coroutine[Any, Any, T], /) -> tuple[S, T]: ...
-@overload
-async def at_once(*works: Coroutine[Any, Any, T]) -> list[T]: ...
-async def at_once(*works: Coroutine[Any, Any, Any]) -> Any:
-    """The results of what need not wait for each other; a thread does one after the other."""
+async def both(first: Coroutine[Any, Any, S], second: Coroutine[Any, Any, T]) -> tuple[S, T]:
+    """The results of what need not wait for each other."""
     if not is_blocking():
-        return await asyncio.gather(*works)
-    waiting = list(works)
+        results: tuple[S, T] = await asyncio.gather(first, second)
+        return results
     try:
-        return [await waiting.pop(0) for _ in works]
-    finally:
-        for each in waiting:
-            each.close()
+        one = await first
+    except BaseException:
+        second.close()
+        raise
+    return one, await second
 
 
 async def meanwhile(asked: Coroutine[Any, Any, S], make: Callable[[], T]) -> tuple[S, T]:

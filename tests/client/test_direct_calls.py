@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,12 +20,14 @@ from genesis_flow import MongoDBStore
 from genesis_flow.aio import MongoDBStore as AsyncStore
 from genesis_flow.areas.metrics.documents import TAIL_LIMIT
 from genesis_flow.areas.metrics.methods import Metrics
+from genesis_flow.areas.metrics.wide import WIDE_FROM
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.methods import Runs
 from genesis_flow.mongo import patience
 from genesis_flow.mongo.clients import owner
 from genesis_flow.sync.portal import portal
 from tests.commands import CommandRecorder
+from tests.contract.trace_scenes import span, stated
 from tests.faults import failing
 from tests.mongod import Mongod, running_mongod
 from tests.patience import answered_blocking
@@ -104,10 +107,11 @@ def test_a_thread_that_is_alone_sends_a_command_a_call(
         for number in range(10):
             store.set_tag(runs[0], RunTag("t", str(number)))
     assert [name for name, _ in sent] == ["update"] * 10
+    assert store.last_opened is not None
+    store.last_opened.crowded_until = 0.0
     with commands.recording() as sent, pytest.raises(MlflowException):
         store.set_tag("0" * 32, RunTag("t", "1"))
-    assert {name for name, _ in sent[:-1]} == {"update"}
-    assert sent[-1][0] == "find", "the loop says why"
+    assert [name for name, _ in sent] == ["update", "find"], "which says why"
     with commands.recording() as sent, pytest.raises(MlflowException, match="must be a text"):
         store.log_param(runs[0], Param({"$gt": ""}, "1"))
     assert sent == []
@@ -116,32 +120,73 @@ def test_a_thread_that_is_alone_sends_a_command_a_call(
 def test_a_thread_that_is_alone_needs_no_loop(
     blocking_store: MongoDBStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loop only makes calls whose transaction the server refuses for a moment: not so for each run."""
     store = blocking_store
+    new_run(store)  # opens the database, on the loop
+    monkeypatch.setattr(store, "_in_portal", None)
+    run_id = new_run(store)
+    store.log_metric(run_id, Metric("loss", 1.0, 0, 0))
+    store.log_metric(run_id, Metric("loss", 0.5, 1, 1))
+    store.log_batch(run_id, [Metric("a", 1.0, 0, 0), Metric("a", 2.0, 1, 1)], [Param("b", "1")], [])
+    store.log_batch(run_id, [Metric("a", 3.0, 2, 2), Metric("loss", 0.2, 2, 2)])
+    store.log_batch(run_id, [], [Param("c", "1")], [RunTag("d", "1")])
+    store.log_param(run_id, Param("p", "1"))
+    store.set_tag(run_id, RunTag("t", "1"))
+    store.delete_tag(run_id, "d")
+    wide = [Metric(f"w{number}", 1.0, 0, 0) for number in range(WIDE_FROM)]
+    store.log_batch(run_id, wide)
+    store.log_batch(run_id, [Metric(each.key, 2.0, 1, 1) for each in wide])
+    dataset = Dataset("d", "1", "local", "{}")
+    store.log_inputs(run_id, [DatasetInput(dataset, [InputTag("t", "v")])])
+    for step in range(2, TAIL_LIMIT + 9):
+        store.log_metric(run_id, Metric("loss", 0.5, step, step))
+    store.update_run_info(run_id, None, None, "another name")
+    found = store.get_run(run_id)
+    assert (found.info.run_name, found.data.tags["t"]) == ("another name", "1")
+    assert (found.data.metrics["a"], found.data.metrics["w0"]) == (3.0, 2.0)
+    assert found.data.params == {"p": "1", "b": "1", "c": "1"}
+    assert [used.dataset.name for used in found.inputs.dataset_inputs] == ["d"]
+    assert [point.value for point in store.get_metric_history(run_id, "a")] == [1.0, 2.0, 3.0]
+    trace_id = f"tr-{uuid.uuid4().hex}"
+    store.start_trace(stated(trace_id))
+    store.log_spans("0", [span(trace_id, 1, None), span(trace_id, 2, 1)])
+    store.set_trace_tag(trace_id, "t", "1")
+    experiment = store.get_experiment("0")
+    assert store.get_experiment_by_name(experiment.name).experiment_id == "0"
+    with pytest.raises(MlflowException, match="not found") as refused:
+        store.get_run("0" * 32)
+    assert refused.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_what_a_thread_makes_is_what_the_loop_makes(
+    mongod: Mongod, store_uri: str, blocking_store: MongoDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that its thread cannot make to its end is one call: its run is not made twice."""
+    name = "left-to-loop"
+    store = MongoDBStore(f"{store_uri}&appName={name}&retryWrites=false", "s3://bucket")
+    new_run(store)
+    by_loop: list[Any] = []
     of_loop = store._in_portal
-    for _ in range(5):
+    monkeypatch.setattr(store, "_in_portal", lambda work: (by_loop.append(work), of_loop(work))[1])
+    before = len(blocking_store.search_runs(["0"], "", 1, 1000))
+    with failing(mongod.uri, "insert", times=1, app=name, closeConnection=True):
         run_id = new_run(store)
-        by_loop: list[Any] = []
+    assert len(by_loop) == 1
+    found = blocking_store.search_runs(["0"], "", 1, 1000)
+    assert (len(found), run_id in [run.info.run_id for run in found]) == (before + 1, True)
+    store.close()
 
-        def noted(work: Any, by_loop: list[Any] = by_loop) -> Any:
-            by_loop.append(work)
-            return of_loop(work)
 
-        with monkeypatch.context() as patched:
-            patched.setattr(store, "_in_portal", noted)
-            store.log_metric(run_id, Metric("loss", 1.0, 0, 0))
-            store.log_metric(run_id, Metric("loss", 0.5, 1, 1))
-            store.log_batch(run_id, [Metric("a", 1.0, 0, 0), Metric("a", 2.0, 1, 1)], [Param("b", "1")], [])
-            store.log_batch(run_id, [], [Param("c", "1")], [RunTag("d", "1")])
-            store.log_param(run_id, Param("p", "1"))
-            store.set_tag(run_id, RunTag("t", "1"))
-            found = store.get_run(run_id).data
-        assert (found.metrics, found.params) == ({"loss": 0.5, "a": 2.0}, {"p": "1", "b": "1", "c": "1"})
-        assert (found.tags["t"], found.tags["d"]) == ("1", "1")
-        assert [point.value for point in store.get_metric_history(run_id, "a")] == [1.0, 2.0]
-        if not by_loop:
-            break
-    assert not by_loop
+def test_what_is_sent_at_once_is_left_to_the_loop(
+    blocking_store: MongoDBStore, commands: CommandRecorder
+) -> None:
+    """Spans of several traces, whose updates go side by side: the thread has sent nothing of them."""
+    store = blocking_store
+    new_run(store)
+    traces = [f"tr-{uuid.uuid4().hex}" for _ in range(3)]
+    with commands.recording() as sent:
+        store.log_spans("0", [span(trace_id, 1, None) for trace_id in traces])
+    assert [name for name, _ in sent] == ["aggregate", "insert", "insert"]
+    assert {store.get_trace_info(trace_id).trace_id for trace_id in traces} == {*traces}
 
 
 def test_threads_that_come_at_once_make_no_calls_of_the_loop(
@@ -199,12 +244,9 @@ def test_first_points_of_a_thread_are_those_of_the_loop(
     with pymongo.MongoClient[dict[str, Any]](store_uri) as client:
         database = client.get_default_database()
         for way, log_batch in ways.items():
-            for _ in range(5):  # the server may refuse a transaction for a moment
-                run_id = new_run(store)
-                with commands.recording() as sent:
-                    log_batch(run_id, *batch)
-                if len(sent) == 3:
-                    break
+            run_id = new_run(store)
+            with commands.recording() as sent:
+                log_batch(run_id, *batch)
             assert [name for name, _ in sent] == ["findAndModify", "insert", "commitTransaction"]
             found = database["latest_metrics"].find({"run_uuid": run_id}).sort("key")
             heads[way] = [(each.pop("_id"), each.pop("run_uuid"), [*each.items()])[2] for each in found]
@@ -268,13 +310,13 @@ def test_a_transaction_that_a_thread_left_open_bars_nobodys_way(
         store.log_metric(run_id, Metric("a", 1.0, 1, 1))
     names = [name for name, _ in sent]
     assert names[:2] == ["findAndModify", "insert"]
-    assert names[-4:] == ["killSessions", "findAndModify", "insert", "commitTransaction"]
+    assert names[-4:] == ["find", "findAndModify", "insert", "commitTransaction"]
+    assert "killSessions" in names[:-4], "the loop goes on, and ends the session of the thread first"
     assert store.get_run(run_id).data.metrics == {"a": 1.0}
     store.close()
 
 
 def test_a_thread_reads_a_run_by_a_command(blocking_store: MongoDBStore, commands: CommandRecorder) -> None:
-    """What is more than that goes by the loop: datasets, and the words for a run that is not there."""
     store = blocking_store
     run_id, deleted = new_run(store), new_run(store)
     store.log_batch(run_id, [Metric(f"m{n}", n, n, n) for n in range(3)], [Param("a.b", "1")], [])

@@ -44,12 +44,7 @@ def operation(function):
 long_mutation = operation
 
 
-def direct(update):
-    return operation
-
-
-def direct_read(read):
-    return operation
+direct = direct_joined = operation
 
 
 class Toys(Area):
@@ -83,14 +78,12 @@ class Toys(Area):
     ) -> tuple[int, bool, str]:
         return limit, unset is _UNSET, color
 
-    def _update(self, name): ...
-
-    @direct(_update)
+    @direct_joined
     @operation
     async def quick(self, name: str) -> str:
         return name
 
-    @direct_read(_update)
+    @direct
     @operation
     async def look(self, name: str) -> str:
         return name
@@ -229,7 +222,7 @@ def test_direct_calls_are_run_by_their_callers(project: Project) -> None:
     project.run()
     text = project.generated.read_text()
     assert "return self._run_direct(_area.Toys.quick, name)" in text
-    assert "return self._run_direct_read(_area.Toys.look, name)" in text
+    assert "return self._run_direct(_area.Toys.look, name)" in text
     assert text.count("_run_direct") == 2
 
 

@@ -55,7 +55,15 @@ from genesis_flow.documents.keys import escape, stored_text
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.error_edge import is_unauthorized
-from genesis_flow.mongo.operation import Area, drawn_once, is_repetition, long_mutation, mutation, operation
+from genesis_flow.mongo.operation import (
+    Area,
+    direct,
+    drawn_once,
+    is_repetition,
+    long_mutation,
+    mutation,
+    operation,
+)
 from genesis_flow.mongo.scoping import current_workspace, scoped, workspaces_enabled
 from genesis_flow.mongo.writes import insert_once
 
@@ -128,11 +136,13 @@ class Experiments(Area):
             _refuse_taken(name, error)
         return str(experiment_id)
 
+    @direct
     @operation
     async def get_experiment(self, experiment_id: str) -> Experiment:
         """An experiment, by its id; a deleted one too."""
         return _entity(await self._find(experiment_id, ViewType.ALL))
 
+    @direct
     @operation
     async def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
         """The experiment of that name, or None; a deleted one too."""
@@ -229,6 +239,7 @@ class Experiments(Area):
         now = await self._experiments.find_one({"_id": number}, {"lifecycle_stage": 1, "pending": 1})
         return None if now is None or now.get("pending") == ERASED else str(now["lifecycle_stage"])
 
+    @direct
     @mutation
     async def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:
         """Set a tag of an active experiment."""

@@ -31,7 +31,7 @@ from genesis_flow.core.errors import invalid
 from genesis_flow.core.memory import collector_paused
 from genesis_flow.documents.keys import head_id
 from genesis_flow.mongo.binding import BATCH
-from genesis_flow.mongo.operation import Area, operation
+from genesis_flow.mongo.operation import Area, direct, operation
 from genesis_flow.search.tokens import create_token, parse_token
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ _AT_ONCE = 8
 
 
 class MetricHistory(Area):
+    @direct
     @operation
     async def get_metric_history(
         self, run_id: str, metric_key: str, max_results: int | None = None, page_token: str | None = None

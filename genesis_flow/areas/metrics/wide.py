@@ -10,6 +10,7 @@ Rows become part of the blocks and heads of their metrics, in this order, before
 whatever is cut short, or done by several at once, is done again and changes nothing.
 """
 
+import asyncio
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -38,7 +39,7 @@ from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database, Session
 from genesis_flow.mongo.operation import Area
 from genesis_flow.mongo.scoping import current_workspace
-from genesis_flow.mongo.waiting import at_once
+from genesis_flow.mongo.waiting import prefer_loop
 from genesis_flow.mongo.writes import insert_missing
 
 # From so many metrics on a step is a wide one, unless it has many points of each.
@@ -196,6 +197,7 @@ async def fold(database: Database, place: str, *, at_least: int = 1) -> None:
 
     Others may do the same, or add rows, meanwhile: what they add is folded as well.
     """
+    prefer_loop()
     heads = database.collection(MetricHeadFields)
     this: Document = {"_id": place}
     found, moved = await heads.find_one(this), 0
@@ -237,4 +239,4 @@ async def _move(database: Database, run_id: str, keys: Sequence[str], rows: Sequ
         if head["tail"] or may_settle(head["key"], head["packed"])
     ]
     for portion in portions(due, _AT_ONCE):
-        await at_once(*(tidy(database, run_id, key) for key in portion))
+        await asyncio.gather(*(tidy(database, run_id, key) for key in portion))

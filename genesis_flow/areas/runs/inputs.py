@@ -21,7 +21,7 @@ from genesis_flow.compat.validation import parse_experiment_ids, validate_datase
 from genesis_flow.core.errors import invalid
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.error_edge import is_too_large
-from genesis_flow.mongo.operation import Area, mutation, operation
+from genesis_flow.mongo.operation import Area, direct, mutation, operation
 from genesis_flow.mongo.scoping import current_workspace, scoped
 
 _MAX_DATASET_SUMMARIES = 1000
@@ -33,6 +33,7 @@ class Inputs(Area):
     def _dataset_documents(self) -> Collection:
         return self.database.collection(DatasetFields)
 
+    @direct
     @mutation
     async def log_inputs(
         self,
@@ -82,6 +83,7 @@ class Inputs(Area):
                 "Log the profile as an artifact instead. The run has none of the inputs of this call."
             ) from error
 
+    @direct
     @mutation
     async def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
         """Note which models a run made."""

@@ -20,7 +20,7 @@ from genesis_flow.mongo.binding import BATCH
 from genesis_flow.mongo.connection import Database
 from genesis_flow.mongo.error_edge import Meanwhile
 from genesis_flow.mongo.scoping import current_workspace, scoped, workspaces_enabled
-from genesis_flow.mongo.waiting import at_once
+from genesis_flow.mongo.waiting import both
 
 # Traces whose spans are here; those of others lie in artifacts and must not get new ones.
 HERE: Document = {"spans_location": {"$in": [None, SpansLocation.TRACKING_STORE.value]}}
@@ -94,7 +94,7 @@ async def experiment_and(
     """An experiment, if it is there, and what ``query`` finds in another collection: in one command."""
     other = database.collection(declared)
     if database.documents.portable:  # its server has no $unionWith
-        return await at_once(
+        return await both(
             find_experiment(database, number), other.find(query, projection, batch_size=BATCH).to_list()
         )
     beside = [{"$match": query}, *([{"$project": projection}] if projection else [])]
@@ -140,7 +140,7 @@ async def move_children(database: Database, trace_id: str, experiment_id: int, t
     """Bring the copies that spans and assessments hold in line with their trace."""
     stale = {"$or": [{"experiment_id": {"$ne": experiment_id}}, {"trace_time": {"$ne": trace_time}}]}
     change = {"$set": {"experiment_id": experiment_id, "trace_time": trace_time}}
-    await at_once(
+    await both(
         database.collection(SpanFields).update_many({"_id": children_of(trace_id), **stale}, change),
         database.collection(AssessmentFields).update_many({"trace_id": trace_id, **stale}, change),
     )
@@ -150,7 +150,7 @@ async def make_children_earlier(database: Database, trace_id: str, trace_time: i
     """Move the copies back when spans show that a trace began earlier; many calls may do so at once."""
     change = {"$min": {"trace_time": trace_time}}
     later = {"trace_time": {"$gt": trace_time}}
-    await at_once(
+    await both(
         database.collection(SpanFields).update_many({"_id": children_of(trace_id), **later}, change),
         database.collection(AssessmentFields).update_many({"trace_id": trace_id, **later}, change),
     )

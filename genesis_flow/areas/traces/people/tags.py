@@ -20,7 +20,7 @@ from genesis_flow.areas.traces.documents import TOUCH, TraceFields, tag_path
 from genesis_flow.areas.traces.shared import find_trace, known, refuse_unknown_trace
 from genesis_flow.areas.traces.writing.summary import checked_name
 from genesis_flow.compat.validation import validate_trace_tag
-from genesis_flow.mongo.operation import Area, is_repetition, mutation
+from genesis_flow.mongo.operation import Area, direct, is_repetition, mutation
 from genesis_flow.mongo.scoping import scoped, workspaces_enabled
 from genesis_flow.mongo.writes import only_duplicates
 
@@ -28,6 +28,7 @@ MOST_LINKS = 100
 
 
 class TraceTags(Area):
+    @direct
     @mutation
     async def set_trace_tag(self, trace_id: str, key: str, value: str) -> None:
         """Set a tag of a trace."""

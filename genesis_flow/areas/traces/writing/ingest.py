@@ -24,6 +24,7 @@ was deleted while its spans came starts anew, with all of them written again: th
 some.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import NoReturn
@@ -69,7 +70,7 @@ from genesis_flow.documents.plain import IDS_AT_ONCE, Document, portions
 from genesis_flow.mongo.binding import Collection
 from genesis_flow.mongo.operation import Area, direct, is_repetition, made_first, mutation
 from genesis_flow.mongo.scoping import current_workspace, scoped
-from genesis_flow.mongo.waiting import at_once
+from genesis_flow.mongo.waiting import prefer_loop
 from genesis_flow.mongo.writes import only_duplicates
 
 _logger = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ class SpanIngest(TraceMemory, Area):
         if batches is None:
             # MLflow prices tokens by a list that it asks the network for, now and then.
             batches = await made_first(lambda: batches_of(spans))
+        if len(batches) > 1:
+            prefer_loop()
         if location in ("", None):
             number = _NOWHERE
             batches = await self._of_traces_that_are_there(batches)
@@ -244,7 +247,7 @@ class SpanIngest(TraceMemory, Area):
         failed = await self._insert_traces(new, number, experiment) if new else []
         there = [each for each in batches if each.trace_id in states]
         for portion in portions(there, _TRACES_AT_ONCE):
-            done = await at_once(*map(update, portion))
+            done = await asyncio.gather(*map(update, portion))
             failed += [batch for batch, is_done in zip(portion, done, strict=True) if not is_done]
         return failed
 

@@ -5,6 +5,7 @@ assessments (the second looks whether the trace is still there), and one more fo
 be stale: if the trace now begins at another time, or if more than one call has logged its spans.
 """
 
+import asyncio
 from contextlib import suppress
 
 from mlflow.entities import TraceInfo
@@ -50,7 +51,7 @@ from genesis_flow.compat.rules import TRACES_KEEP_THEIR_EXPERIMENT
 from genesis_flow.documents.plain import Document
 from genesis_flow.mongo.operation import Area, direct, drawn_once, mutation
 from genesis_flow.mongo.scoping import current_workspace, scoped
-from genesis_flow.mongo.waiting import at_once
+from genesis_flow.mongo.waiting import prefer_loop
 from genesis_flow.mongo.writes import insert_once, only_duplicates
 
 _PLACE = {"experiment_id": 1, "request_time": 1}
@@ -62,6 +63,8 @@ class TraceStart(TraceMemory, Area):
     @mutation
     async def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
         """Write a trace's info, whether its spans have come already or not."""
+        if trace_info.assessments:
+            prefer_loop()
         trace_id = trace_info.trace_id
         checked_name(trace_info.tags.get(TraceTagKey.TRACE_NAME))
         checked_session(trace_info.trace_metadata.get(TraceMetadataKey.TRACE_SESSION))
@@ -101,7 +104,7 @@ class TraceStart(TraceMemory, Area):
             # An assessment that is written over may have been a reference to another issue.
             async with changing_references(self.database, issues_in([*documents, *assessments_before])):
                 await self._write_assessments(documents)
-                _, by_trace = await at_once(
+                _, by_trace = await asyncio.gather(
                     self._take_back_if_erased(trace_id, documents), assessments_of(self.database, [trace_id])
                 )
             assessments = by_trace.get(trace_id, [])
