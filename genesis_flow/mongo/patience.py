@@ -66,7 +66,10 @@ def attempt_ends() -> float:
 
 
 class for_seconds:
-    """Commands in this block have so much time together, and no more than the block around it gives them."""
+    """Commands in this block have so much time together, and no more than the block around it gives them.
+
+    No generator, which would cost more: every call has two of these.
+    """
 
     __slots__ = ("_ends", "_timeout", "_token")
 

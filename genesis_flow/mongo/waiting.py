@@ -36,11 +36,11 @@ def is_blocking() -> bool:
 
 def make(call: Coroutine[Any, Any, T]) -> T:
     """Make a call in this thread: nothing in it may wait for a loop."""
-    _thread.makes_call = True
+    before, _thread.makes_call = is_blocking(), True
     try:
         return finish(call)
     finally:
-        _thread.makes_call = False
+        _thread.makes_call = before
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
@@ -66,9 +66,12 @@ async def pause(seconds: float) -> None:
 
 
 def prefer_loop() -> None:
-    """Leave a call to the loop that is about to send much at once, for which the loop waits only once."""
+    """Leave a call to the loop that is about to send much at once, for which the loop waits only once.
+
+    Before its first command, or behind one that makes no difference when it is made again.
+    """
     if is_blocking():
-        raise LeftToLoop(has_written=True)
+        raise LeftToLoop(has_written=False)
 
 
 async def aside(work: Callable[[], T]) -> T:

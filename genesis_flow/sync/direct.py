@@ -24,13 +24,15 @@ def run(store: Area, work: Callable[[], Coroutine[Any, Any, T]], by_loop: Callab
     One thread at a time writes alone, and one reads, so that all of them need no connection each. Of others
     the loop joins what can be joined, and makes the calls if there is more to do.
     """
-    database = store.last_opened
+    database, is_joined = store.last_opened, getattr(method, "is_joined", None)
     if database is None or store.settings.audit or store.settings.portable or not database.is_open():
+        return by_loop()
+    if is_joined is None:  # a class of the user's has its own
         return by_loop()
     turn = _turn(database, writes=method.changes_data)
     call = ThreadCall()
     try:
-        if turn is None and not method.is_joined:
+        if turn is None and not is_joined:
             return by_loop()
         with call.by(_kept(database, SharedDatabase if turn is None else ThreadedDatabase)):
             return make(work())
