@@ -1,11 +1,11 @@
 """Curves: histories by step, timestamp and value, of which few points are asked for.
 
 A settled block is found by the number of a point, so what is read of a curve of any length is bounded: its
-open blocks (MOST_OPEN at most), its last settled block, the ends of settled blocks where steps are looked for
-(PROBES in a round, and a guess for each step; two rounds where steps rise evenly, else they grow as the
-logarithm of the length), the settled blocks that late points fall into
-(MOST_OVERLAID at most), and one block for each point asked for. A history that was not settled, or has more
-late points, is read as a whole.
+open blocks (MOST_OPEN at most), its first settled blocks and the last one, the settled blocks that late points
+fall into (MOST_OVERLAID at most), and one block for each point asked for. Where steps rise evenly, the blocks
+of steps that are asked for are guessed, and read at once. Else the ends of blocks are looked at first, PROBES and
+a guess for each step in a round; the rounds grow as the logarithm of the length. A history that was not
+settled, or has more late points, is read as a whole.
 """
 
 from bisect import bisect_left, bisect_right
@@ -133,11 +133,11 @@ class _Seen:
         return self._between(right - 1, right, step) if right else 0
 
     def rise_evenly(self) -> bool:
-        """Whether all that is known says so: each block is where it should be between the outermost ones."""
-        if len(self._numbers) < 3 or self._firsts[0] == self._firsts[-1]:
+        """Whether the beginning of a curve leads to where its end is, so that what is between can be guessed."""
+        if len(self._numbers) < 3 or self._firsts[0] == self._firsts[-2]:
             return False
-        places = zip(self._numbers, self._firsts, strict=True)
-        return all(self._between(0, -1, first) == number for number, first in places)
+        expected = self._between(0, -2, self._firsts[-1])
+        return abs(expected - self._numbers[-1]) <= 1
 
     def _between(self, left: int, right: int, step: int) -> int:
         first, last = self._firsts[left], self._firsts[right]
@@ -158,7 +158,7 @@ class SettledCurve:
     """
 
     def __init__(self, blocks: Blocks, head: str, last: Document, others: Iterable[Document]) -> None:
-        """``last`` is the last settled block; those of the others that were read before are kept, too."""
+        """``last`` is the last settled block; the others were read before."""
         self._collection = blocks
         self._head = head
         self._settled = settled_number(last["_id"]) + 1
@@ -276,7 +276,7 @@ class SettledCurve:
             left = unknown
 
     async def _guess(self, steps: Iterable[int]) -> None:
-        """Read the blocks in which the steps are if they rise evenly, where all speaks for it."""
+        """Read the blocks in which the steps are if they rise evenly, where that is likely."""
         seen = _Seen(self._ends, self._settled)
         if seen.rise_evenly():
             await self._fetch({seen.guess(step) for step in steps})
