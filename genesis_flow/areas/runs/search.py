@@ -113,8 +113,8 @@ class RunSearch(Area):
                 # Not re.compile: its Unicode flag would make the server walk the whole index.
                 query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in portion]}}
             projection: Document = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1}
-            if not any(runs[run_id].get("places") for run_id in portion):
-                query = {**query, "key": {"$ne": PLACE}}  # one that is made only now
+            has_places = any(runs[run_id].get("places") for run_id in portion)
+            if not has_places:
                 found: Any = heads.find(query, projection, batch_size=BATCH)
             else:
                 # In the order of the index, which begins with what waits to become part of the other heads.
@@ -123,7 +123,9 @@ class RunSearch(Area):
                 found = await heads.aggregate([*ordered, waiting], batchSize=BATCH)
             # Not one by one: there are some for each run, and each would be awaited.
             for head in await found.to_list():
-                by_run.setdefault(head["run_uuid"], []).append(head)
+                # Not left out by the server, which would look for places, made only now, in every document.
+                if has_places or head["key"] != PLACE:
+                    by_run.setdefault(head["run_uuid"], []).append(head)
         return {run_id: laid_over(documents) for run_id, documents in by_run.items()}
 
     async def _datasets(self, runs: list[Document]) -> dict[str, Document]:
