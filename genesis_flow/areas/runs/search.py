@@ -10,11 +10,11 @@ import re
 from typing import Any
 
 from bson.regex import Regex
-from mlflow.entities import LifecycleStage, Run
+from mlflow.entities import LifecycleStage, Metric, Run
 
 from genesis_flow.areas.experiments.guards import validate_max_results
 from genesis_flow.areas.metrics.documents import MetricHeadFields
-from genesis_flow.areas.metrics.places import LATEST_WAITING, PLACE, laid_over
+from genesis_flow.areas.metrics.places import LATEST_WAITING, laid_over
 from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.filters import parse_filter
@@ -23,10 +23,10 @@ from genesis_flow.areas.runs.plans import Found, Question, RunFinder
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.memory import collector_paused
 from genesis_flow.core.numbers import INT64
-from genesis_flow.documents.entities import run_entity, run_parts
+from genesis_flow.documents.entities import metric_entities, metric_entity, run_entity, run_parts
 from genesis_flow.documents.keys import SEPARATOR
 from genesis_flow.documents.plain import Document, portions
-from genesis_flow.mongo.binding import BATCH
+from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.waiting import meanwhile
@@ -79,15 +79,15 @@ class RunSearch(Area):
             query = scoped({"_id": {"$in": run_ids}})
             found = await runs.find(query, hint="_id_", batch_size=BATCH).to_list()
             documents |= {run["_id"]: run for run in found}
-        (heads, datasets), parts = await meanwhile(
-            self._heads_and_datasets(documents),
+        (metrics, datasets), parts = await meanwhile(
+            self._metrics_and_datasets(documents),
             lambda: {run_id: run_parts(document) for run_id, document in documents.items()},
         )
         with collector_paused():
             return [
                 run_entity(
                     document,
-                    heads.get(place.run_id, []),
+                    metrics.get(place.run_id, []),
                     datasets,
                     with_model_inputs=False,
                     parts=parts[place.run_id],
@@ -96,37 +96,45 @@ class RunSearch(Area):
                 if (document := documents.get(place.run_id)) is not None  # deleted for good meanwhile
             ]
 
-    async def _heads_and_datasets(
+    async def _metrics_and_datasets(
         self, runs: dict[str, Document]
-    ) -> tuple[dict[str, list[Document]], dict[str, Document]]:
+    ) -> tuple[dict[str, list[Metric]], dict[str, Document]]:
         if not any(run.get("inputs") for run in runs.values()):
-            return await self._heads(runs), {}
-        return await asyncio.gather(self._heads(runs), self._datasets(list(runs.values())))
+            return await self._metrics(runs), {}
+        return await asyncio.gather(self._metrics(runs), self._datasets(list(runs.values())))
 
-    async def _heads(self, runs: dict[str, Document]) -> dict[str, list[Document]]:
-        """The metric heads of runs. A prefix of ``_id`` is a range of its index, however many runs."""
+    async def _metrics(self, runs: dict[str, Document]) -> dict[str, list[Metric]]:
+        """The latest metrics of runs. A prefix of ``_id`` is a range of its index, however many runs."""
         heads = self.database.reading(MetricHeadFields)
-        by_run: dict[str, list[Document]] = {}
+        by_run: dict[str, list[Metric]] = {}
         for portion in portions(list(runs)):
             query: Document = {"run_uuid": {"$in": portion}}
             if not self.database.documents.portable:
                 # Not re.compile: its Unicode flag would make the server walk the whole index.
                 query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in portion]}}
-            projection: Document = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1}
-            has_places = any(runs[run_id].get("places") for run_id in portion)
-            if not has_places:
-                found: Any = heads.find(query, projection, batch_size=BATCH)
-            else:
-                # In the order of the index, which begins with what waits to become part of the other heads.
-                ordered = [{"$match": query}, {"$sort": {"_id": 1}}]
-                waiting = {"$project": {**projection, **LATEST_WAITING}}
-                found = await heads.aggregate([*ordered, waiting], batchSize=BATCH)
-            # Not one by one: there are some for each run, and each would be awaited.
-            for head in await found.to_list():
-                # Not left out by the server, which would look for places, made only now, in every document.
-                if has_places or head["key"] != PLACE:
-                    by_run.setdefault(head["run_uuid"], []).append(head)
-        return {run_id: laid_over(documents) for run_id, documents in by_run.items()}
+            if any(runs[run_id].get("places") for run_id in portion):
+                by_run |= await self._metrics_with_waiting(heads, query)
+                continue
+            # All at once: there are some for each run, and each would be awaited.
+            found = await heads.find(query, {"latest": 1}, batch_size=BATCH).to_list()
+            with collector_paused():
+                for head in found:
+                    # A place that is made only now has none; the server would look for it in every document.
+                    if (latest := head.get("latest")) is not None:
+                        run_id, _, key = head["_id"].partition(SEPARATOR)
+                        by_run.setdefault(run_id, []).append(metric_entity(key, latest))
+        return by_run
+
+    async def _metrics_with_waiting(self, heads: Collection, query: Document) -> dict[str, list[Metric]]:
+        """Of runs of which some have places: what waits in these is laid over the other heads."""
+        projection = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1, **LATEST_WAITING}
+        # In the order of the index, which begins with the places.
+        pipeline: list[Document] = [{"$match": query}, {"$sort": {"_id": 1}}, {"$project": projection}]
+        found = await heads.aggregate(pipeline, batchSize=BATCH)
+        by_run: dict[str, list[Document]] = {}
+        for head in await found.to_list():
+            by_run.setdefault(head["run_uuid"], []).append(head)
+        return {run_id: metric_entities(laid_over(documents)) for run_id, documents in by_run.items()}
 
     async def _datasets(self, runs: list[Document]) -> dict[str, Document]:
         used = {dataset["id"] for run in runs for dataset in run.get("inputs") or []}
