@@ -64,6 +64,11 @@ class Documents:
             collection = cast(Collection, FollowingCollection(collection, self._members))
         return self._held(declared, collection)
 
+    @property
+    def follows(self) -> bool:
+        """Whether searches and histories are read from other members than the primary."""
+        return self._members is not None
+
     def _held(self, declared: type[Declared], collection: Collection) -> Collection:
         if not workspaces_enabled() or FIELD not in declared.model_fields:
             return collection

@@ -79,19 +79,27 @@ class OneTransaction(NamedTuple):
 
 
 class OneRead(NamedTuple):
-    """The one aggregation that a call consists of if it finds all that the answer needs."""
+    """The one aggregation that a call consists of if it finds all that the answer needs, or one of a few."""
 
     declared: type[Declared]
     pipeline: list[Document]
     answer: Callable[[list[Document]], Any]
-    """Makes the answer from the documents, or returns None if there is more to do or to say."""
+    """Makes the answer from the documents, or the next read; None if there is more to do or to say."""
+    hint: str | None = None
 
     def send(self, database: Database) -> Any:
         """The answer, or None."""
+        found: Any = self
+        while isinstance(found, OneRead):
+            found = found.answer(found._rows(database))
+        return found
+
+    def _rows(self, database: Database) -> list[Document]:
         pipeline = database.documents.held(self.pipeline)
+        options: dict[str, Any] = {"hint": self.hint} if self.hint else {}
         with observed.timed("aggregate"):
-            rows = database.blocking_collection(self.declared).aggregate(pipeline, batchSize=BATCH).to_list()
-        return self.answer(rows)
+            collection = database.blocking_collection(self.declared)
+            return collection.aggregate(pipeline, batchSize=BATCH, **options).to_list()
 
 
 Command = OneUpdate | OneTransaction | OneRead

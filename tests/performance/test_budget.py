@@ -130,15 +130,15 @@ CALLS: dict[str, tuple[Call, Budget]] = {
     "get_experiment": (lambda scene: scene.store.get_experiment("0"), Budget(("find",), 0.6, 0.7)),
     "search newest 100": (
         lambda scene: scene.store.search_runs(["0"], "", 1, PAGE),
-        Budget(("find", "find"), 6, 135),
+        Budget(("find", "aggregate"), 5.1, 109),
     ),
     "search ordered by a metric": (
         lambda scene: scene.store.search_runs(["0"], "", 1, PAGE, ["metrics.m1 DESC"]),
-        Budget(("aggregate", *("find",) * 6), 20, 160),
+        Budget(("aggregate", *("find",) * 5, "aggregate"), 17, 128),
     ),
     "search by a param": (
         lambda scene: scene.store.search_runs(["0"], "params.p1 = '7'", 1, PAGE),
-        Budget(("find", "find"), 1.2, 2),
+        Budget(("find", "aggregate"), 1, 1.5),
     ),
     "metric history": (
         lambda scene: scene.store.get_metric_history(scene.run, "curve"),

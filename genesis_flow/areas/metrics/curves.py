@@ -1,11 +1,11 @@
 """Curves: histories by step, timestamp and value, of which few points are asked for.
 
 A settled block is found by the number of a point, so what is read of a curve of any length is bounded: its
-open blocks (MOST_OPEN at most), its first settled blocks and the last one, the settled blocks that late points
-fall into (MOST_OVERLAID at most), and one block for each point asked for. Where steps rise evenly, the blocks
-of steps that are asked for are guessed, and read at once. Else the ends of blocks are looked at first, PROBES and
-a guess for each step in a round; the rounds grow as the logarithm of the length. A history that was not
-settled, or has more late points, is read as a whole.
+open blocks (MOST_OPEN at most), its first settled blocks and the last one, the settled blocks that late
+points fall into (MOST_OVERLAID at most), and one block for each point asked for. Where steps rise evenly, the
+blocks of steps that are asked for are guessed, and read at once. Else the ends of blocks are looked at first,
+PROBES and a guess for each step in a round; the rounds grow as the logarithm of the length. A history that
+was not settled, or has more late points, is read as a whole.
 """
 
 from bisect import bisect_left, bisect_right
@@ -133,7 +133,7 @@ class _Seen:
         return self._between(right - 1, right, step) if right else 0
 
     def rise_evenly(self) -> bool:
-        """Whether the beginning of a curve leads to where its end is, so that what is between can be guessed."""
+        """Whether the beginning of a curve leads to its end, so that what is between can be guessed."""
         if len(self._numbers) < 3 or self._firsts[0] == self._firsts[-2]:
             return False
         expected = self._between(0, -2, self._firsts[-1])
@@ -291,8 +291,8 @@ class SettledCurve:
             if len(found) != len(portion):
                 run_id, _, key = self._head.partition(SEPARATOR)
                 raise MlflowException(
-                    f"Points of metric '{key}' of run '{run_id}' are gone: the run is being deleted for good. If "
-                    "it is not, restore a backup.",
+                    f"Points of metric '{key}' of run '{run_id}' are gone: the run is being deleted for "
+                    "good. If it is not, restore a backup.",
                     INTERNAL_ERROR,
                 )
             for block in found:

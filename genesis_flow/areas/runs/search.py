@@ -6,31 +6,29 @@ for their datasets if any has inputs.
 """
 
 import asyncio
-import re
 from typing import Any
 
-from bson.regex import Regex
 from mlflow.entities import LifecycleStage, Metric, Run
 
 from genesis_flow.areas.experiments.guards import validate_max_results
 from genesis_flow.areas.metrics.documents import MetricHeadFields
-from genesis_flow.areas.metrics.places import LATEST_WAITING, laid_over
 from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.filters import parse_filter
-from genesis_flow.areas.runs.order import parse_order
-from genesis_flow.areas.runs.plans import Found, Question, RunFinder
+from genesis_flow.areas.runs.newest import NewestRuns
+from genesis_flow.areas.runs.order import NEWEST_FIRST, parse_order
+from genesis_flow.areas.runs.pages import LATEST, datasets_used, heads_of, metrics_of, run_entities
+from genesis_flow.areas.runs.plans import MOST_MERGED_EXPERIMENTS, Found, Question, RunFinder
 from genesis_flow.compat.validation import parse_experiment_ids
-from genesis_flow.core.memory import collector_paused
 from genesis_flow.core.numbers import INT64
-from genesis_flow.documents.entities import metric_entities, metric_entity, run_entity, run_parts
-from genesis_flow.documents.keys import SEPARATOR
-from genesis_flow.documents.plain import Document, portions
-from genesis_flow.mongo.binding import BATCH, Collection
+from genesis_flow.documents.entities import run_parts
+from genesis_flow.documents.plain import IDS_AT_ONCE, Document, portions
+from genesis_flow.mongo.binding import BATCH
+from genesis_flow.mongo.direct import OneRead, direct_read
 from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.mongo.waiting import meanwhile
-from genesis_flow.search.order import parse_position
+from genesis_flow.search.order import START_TIME, parse_position
 from genesis_flow.search.tokens import create_token, parse_token
 
 # No limit, as a number that MongoDB takes for one.
@@ -38,6 +36,34 @@ _EVERYTHING = 2**31 - 2
 
 
 class RunSearch(Area):
+    def _newest(
+        self,
+        experiment_ids: list[str],
+        filter_string: str | None,
+        run_view_type: int,
+        max_results: int | None,
+        order_by: list[str] | None,
+        page_token: str | None,
+    ) -> OneRead | None:
+        """The first page of the newest runs, if nothing else is asked for."""
+        database = self.last_opened
+        if filter_string or page_token or parse_order(order_by) != [NEWEST_FIRST]:
+            return None
+        # Longer pages are read in portions.
+        if max_results is None or not 1 <= max_results <= IDS_AT_ONCE:
+            return None
+        if database is None or database.documents.follows:
+            return None
+        asked = _asked(experiment_ids, filter_string, run_view_type, order_by)
+        experiments = _stored(asked[0])
+        match = _match(experiments, run_view_type)
+        if match is None or len(experiments) > MOST_MERGED_EXPERIMENTS:
+            return None
+        return NewestRuns(
+            match, max_results, lambda run: create_token(asked, [run.get(START_TIME), run["_id"]])
+        ).read()
+
+    @direct_read(_newest)
     @operation
     async def _search_runs(
         self,
@@ -51,12 +77,11 @@ class RunSearch(Area):
         validate_max_results(max_results, allow_null=True)
         run_filter = parse_filter(filter_string)
         order = parse_order(order_by)
-        experiments = sorted(set(parse_experiment_ids([*(experiment_ids or [])])))
-        asked = [experiments, filter_string or "", run_view_type, list(order_by or [])]
+        asked = _asked(experiment_ids, filter_string, run_view_type, order_by)
         after = parse_token(page_token, asked)
         if after is not None:
             after = parse_position(order, after)
-        experiments = [number for number in experiments if number in INT64]
+        experiments = _stored(asked[0])
         match = _match(experiments, run_view_type)
         if match is None:
             return [], None
@@ -83,69 +108,52 @@ class RunSearch(Area):
             self._metrics_and_datasets(documents),
             lambda: {run_id: run_parts(document) for run_id, document in documents.items()},
         )
-        with collector_paused():
-            return [
-                run_entity(
-                    document,
-                    metrics.get(place.run_id, []),
-                    datasets,
-                    with_model_inputs=False,
-                    parts=parts[place.run_id],
-                )
-                for place in page
-                if (document := documents.get(place.run_id)) is not None  # deleted for good meanwhile
-            ]
+        # Those that were not deleted for good meanwhile.
+        there = [documents[place.run_id] for place in page if place.run_id in documents]
+        return run_entities(there, metrics, datasets, parts)
 
     async def _metrics_and_datasets(
         self, runs: dict[str, Document]
     ) -> tuple[dict[str, list[Metric]], dict[str, Document]]:
-        if not any(run.get("inputs") for run in runs.values()):
+        used = datasets_used(runs.values())
+        if not used:
             return await self._metrics(runs), {}
-        return await asyncio.gather(self._metrics(runs), self._datasets(list(runs.values())))
+        return await asyncio.gather(self._metrics(runs), self._datasets(used))
 
     async def _metrics(self, runs: dict[str, Document]) -> dict[str, list[Metric]]:
-        """The latest metrics of runs. A prefix of ``_id`` is a range of its index, however many runs."""
         heads = self.database.reading(MetricHeadFields)
         by_run: dict[str, list[Metric]] = {}
-        for portion in portions(list(runs)):
-            query: Document = {"run_uuid": {"$in": portion}}
-            if not self.database.documents.portable:
-                # Not re.compile: its Unicode flag would make the server walk the whole index.
-                query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in portion]}}
-            if any(runs[run_id].get("places") for run_id in portion):
-                by_run |= await self._metrics_with_waiting(heads, query)
-                continue
+        for portion in portions(runs):
+            if self.database.documents.portable:
+                found: Any = heads.find({"run_uuid": {"$in": portion}}, LATEST, batch_size=BATCH)
+            else:
+                pipeline = heads_of({run_id: runs[run_id] for run_id in portion})
+                found = await heads.aggregate(pipeline, batchSize=BATCH)
             # All at once: there are some for each run, and each would be awaited.
-            found = await heads.find(query, {"latest": 1}, batch_size=BATCH).to_list()
-            with collector_paused():
-                for head in found:
-                    # A place that is made only now has none; the server would look for it in every document.
-                    if (latest := head.get("latest")) is not None:
-                        run_id, _, key = head["_id"].partition(SEPARATOR)
-                        by_run.setdefault(run_id, []).append(metric_entity(key, latest))
+            by_run |= metrics_of(await found.to_list())
         return by_run
 
-    async def _metrics_with_waiting(self, heads: Collection, query: Document) -> dict[str, list[Metric]]:
-        """Of runs of which some have places: what waits in these is laid over the other heads."""
-        projection = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1, **LATEST_WAITING}
-        # In the order of the index, which begins with the places.
-        pipeline: list[Document] = [{"$match": query}, {"$sort": {"_id": 1}}, {"$project": projection}]
-        found = await heads.aggregate(pipeline, batchSize=BATCH)
-        by_run: dict[str, list[Document]] = {}
-        for head in await found.to_list():
-            by_run.setdefault(head["run_uuid"], []).append(head)
-        return {run_id: metric_entities(laid_over(documents)) for run_id, documents in by_run.items()}
-
-    async def _datasets(self, runs: list[Document]) -> dict[str, Document]:
-        used = {dataset["id"] for run in runs for dataset in run.get("inputs") or []}
+    async def _datasets(self, used: list[str]) -> dict[str, Document]:
         datasets = self.database.reading(DatasetFields)
         by_id: dict[str, Document] = {}
-        for portion in portions(sorted(used)):
+        for portion in portions(used):
             by_id |= {
                 found["_id"]: found
                 async for found in datasets.find({"_id": {"$in": portion}}, batch_size=BATCH)
             }
         return by_id
+
+
+def _asked(
+    experiment_ids: list[str], filter_string: str | None, run_view_type: int, order_by: list[str] | None
+) -> list[Any]:
+    """What a token of a page is good for: the experiments, and the rest of the question."""
+    experiments = sorted(set(parse_experiment_ids([*(experiment_ids or [])])))
+    return [experiments, filter_string or "", run_view_type, list(order_by or [])]
+
+
+def _stored(experiments: list[int]) -> list[int]:
+    return [number for number in experiments if number in INT64]
 
 
 def _match(experiments: list[int], view_type: int) -> Document | None:
