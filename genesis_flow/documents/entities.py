@@ -48,6 +48,10 @@ def metric_entity(key: str, latest: Document) -> Metric:
     return Metric(key, latest["value"], int(latest["timestamp"]), int(latest["step"]))
 
 
+def metric_entities(heads: list[Document]) -> list[Metric]:
+    return [metric_entity(head["key"], head["latest"]) for head in heads]
+
+
 def run_info_entity(document: Document) -> RunInfo:
     return RunInfo(
         run_id=document["_id"],
@@ -77,7 +81,7 @@ def run_parts(document: Document) -> RunParts:
 
 def run_entity(
     document: Document,
-    heads: list[Document],
+    metrics: list[Metric],
     datasets: dict[str, Document],
     *,
     with_model_inputs: bool,
@@ -88,7 +92,7 @@ def run_entity(
     MLflow gives the models a run read from only with a single run, not with a page of them.
     """
     parts = parts or run_parts(document)
-    data = RunData([metric_entity(head["key"], head["latest"]) for head in heads])
+    data = RunData(metrics)
     # Not by lists of Param and RunTag, of which MLflow takes key and value: objects that nobody keeps.
     data.params.update(parts.params)
     data.tags.update(parts.tags)

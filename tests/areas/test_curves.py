@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
@@ -62,12 +62,27 @@ def with_late_ones(rng: random.Random, count: int) -> list[Point]:
     return [*points, late, (rng.randrange(5000), rng.randrange(5 * count), 0.5), *points[:2]]
 
 
+def with_few_missing(rng: random.Random, count: int) -> list[Point]:
+    return [point for place, point in enumerate(in_order(rng, count + 2)) if place not in (400, 401)]
+
+
+def slow_at_first(rng: random.Random, count: int) -> list[Point]:
+    return [(1000 + place * 7, place * place, rng.random()) for place in range(count)]
+
+
+def slow_in_the_middle(rng: random.Random, count: int) -> list[Point]:
+    """The beginning leads to the end, as steps that rise evenly do."""
+    rises = [10 if place < count // 3 else 1 if place < 2 * count // 3 else 19 for place in range(count)]
+    return [(1000 + place * 7, step, rng.random()) for place, step in enumerate(accumulate(rises))]
+
+
 KINDS: list[Callable[[random.Random, int], list[Point]]] = [
     resumed,
     without_steps,
     in_order,
     in_no_order,
     with_late_ones,
+    slow_in_the_middle,
 ]
 
 
@@ -140,32 +155,39 @@ async def compared(blocks: Any, tail: list[Point], rng: random.Random) -> None:
 
 
 @pytest.mark.usefixtures("small")
-async def test_steps_that_rise_evenly_are_found_in_two_rounds(
-    store: MongoDBStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "is_even"), [(in_order, True), (with_few_missing, True), (slow_at_first, False)]
+)
+async def test_blocks_of_steps_that_rise_evenly_are_read_at_once(
+    store: MongoDBStore, kind: Callable[[random.Random, int], list[Point]], is_even: bool
 ) -> None:
     await store.search_experiments(max_results=1)
     blocks = store.database.collection(MetricBlockFields)
     await blocks.delete_many({})
-    points = in_order(random.Random(1), 800)
+    points = kind(random.Random(1), 800)
     for start in range(0, len(points), 25):
         await blocks.insert_one(pack(RUN, KEY, points[start : start + 25]))
         await settle(blocks, HEAD)
     curve = await curves.read_curve(blocks, HEAD, [])
     assert isinstance(curve, SettledCurve)
-    rounds: list[int] = []
+    reads: list[tuple[bool, int]] = []
     read = SettledCurve._read
 
     async def counted(curve: SettledCurve, numbers: Any, fields: dict[str, int]) -> Any:
-        if "data" not in fields:
-            rounds.append(len(numbers))
+        if numbers:
+            reads.append(("data" in fields, len(numbers)))
         return await read(curve, numbers, fields)
 
-    monkeypatch.setattr(SettledCurve, "_read", counted)
-    # The middle of every third block, of 8 points that are ten steps apart.
-    wanted = range(40, 7_600, 240)
-    found = await curve.between([(step, step) for step in wanted])
-    assert [[*numbers] for numbers in found] == [[step // 10] for step in wanted]
-    assert len(rounds) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SettledCurve, "_read", counted)
+        # The middle of every third block of 8 points.
+        wanted = [point for place, point in enumerate(points[:780]) if place % 24 == 4]
+        found = await curve.between([(step, step) for _, step, _ in wanted])
+        assert await curve.points(number for numbers in found for number in numbers) == wanted
+    # One of them was among those that were read to begin with.
+    assert reads[-1] == (True, len(wanted) - 1)
+    assert not any(has_points for has_points, _ in reads[:-1])
+    assert (len(reads) == 1) is is_even
 
 
 @pytest.mark.usefixtures("small")

@@ -1,11 +1,11 @@
 """Curves: histories by step, timestamp and value, of which few points are asked for.
 
 A settled block is found by the number of a point, so what is read of a curve of any length is bounded: its
-open blocks (MOST_OPEN at most), its last settled block, the ends of settled blocks where steps are looked for
-(PROBES in a round, and a guess for each step; two rounds where steps rise evenly, else they grow as the
-logarithm of the length), the settled blocks that late points fall into
-(MOST_OVERLAID at most), and one block for each point asked for. A history that was not settled, or has more
-late points, is read as a whole.
+open blocks (MOST_OPEN at most), its first settled blocks and the last one, the settled blocks that late
+points fall into (MOST_OVERLAID at most), and one block for each point asked for. Where steps rise evenly, the
+blocks of steps that are asked for are guessed, and read at once. Else the ends of blocks are looked at first,
+PROBES and a guess for each step in a round; the rounds grow as the logarithm of the length. A history that
+was not settled, or has more late points, is read as a whole.
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
 from genesis_flow.areas.metrics.documents import MOST_OPEN, SETTLED_POINTS
 from genesis_flow.areas.metrics.packing import Packed
-from genesis_flow.areas.metrics.points import Curve, Point, distinct, step_order, unpack
+from genesis_flow.areas.metrics.points import Curve, Point, distinct, step_order
 from genesis_flow.documents.keys import (
     SEPARATOR,
     children_of,
@@ -38,6 +38,9 @@ PROBES = 128
 MOST_OVERLAID = 64
 # From so many points of one block on, all of it is unpacked.
 _WHOLE_FROM = 8
+# What is read of blocks: the steps of their ends, or their points too.
+_ENDS = {"first_step": 1, "last_step": 1}
+_WHOLE = {**_ENDS, "n": 1, "data": 1}
 
 Steps = tuple[int, int]
 
@@ -55,7 +58,7 @@ async def read_curve(blocks: Blocks, head: str, tail: list[Point]) -> "WholeCurv
     if len(opened) <= MOST_OPEN:
         last = await blocks.find_one({"_id": settled_block_ids(head)}, sort=[("_id", -1)])
         if last is not None:
-            curve = SettledCurve(blocks, head, last)
+            curve = SettledCurve(blocks, head, last, found[len(opened) :])
             if await curve.lay_over(Curve(opened, tail)):
                 return curve
     every = await blocks.find({"_id": children_of(head)}, sort=[("_id", 1)], batch_size=BATCH).to_list()
@@ -103,6 +106,13 @@ class _Seen:
         self._firsts = [ends[number][0] for number in self._numbers]
         self._lasts = [ends[number][1] for number in self._numbers]
 
+    def around(self, step: int) -> int | None:
+        """The block that has lower and higher steps: the only one in which the step can be."""
+        index = bisect_left(self._lasts, step)
+        if index < len(self._firsts) and self._firsts[index] < step < self._lasts[index]:
+            return self._numbers[index]
+        return None
+
     def gap(self, question: _Question) -> _Gap:
         """The block in which the step lies answers both questions: no other overlaps it but at its ends."""
         bisect = bisect_right if question.begun else bisect_left
@@ -113,22 +123,32 @@ class _Seen:
         else:
             low = max(self._behind(ended), self._numbers[begun - 1] if begun else 0)
             high = self._number(ended)
-        return _Gap(low, high, min(max(self._guess(question.step), low), high - 1))
+        return _Gap(low, high, min(max(self.guess(question.step), low), high - 1))
+
+    def guess(self, step: int) -> int:
+        """Where the step is if steps rise evenly between two blocks, as they mostly do."""
+        right = bisect_right(self._firsts, step)
+        if right == len(self._firsts):
+            return self._numbers[-1]
+        return self._between(right - 1, right, step) if right else 0
+
+    def rise_evenly(self) -> bool:
+        """Whether the beginning of a curve leads to its end, so that what is between can be guessed."""
+        if len(self._numbers) < 3 or self._firsts[0] == self._firsts[-2]:
+            return False
+        expected = self._between(0, -2, self._firsts[-1])
+        return abs(expected - self._numbers[-1]) <= 1
+
+    def _between(self, left: int, right: int, step: int) -> int:
+        first, last = self._firsts[left], self._firsts[right]
+        block = self._numbers[left]
+        return block + (step - first) * (self._numbers[right] - block) // (last - first)
 
     def _number(self, index: int) -> int:
         return self._numbers[index] if index < len(self._numbers) else self._blocks
 
     def _behind(self, count: int) -> int:
         return self._numbers[count - 1] + 1 if count else 0
-
-    def _guess(self, step: int) -> int:
-        """Where the step is if steps rise evenly between two blocks, as they mostly do."""
-        right = bisect_right(self._firsts, step)
-        if not 0 < right < len(self._firsts):
-            return 0
-        first, last = self._firsts[right - 1 : right + 1]
-        block = self._numbers[right - 1]
-        return block + (step - first) * (self._numbers[right] - block) // (last - first)
 
 
 class SettledCurve:
@@ -137,17 +157,19 @@ class SettledCurve:
     It is the settled blocks, and in memory the points that lie over some of them and those behind the last.
     """
 
-    def __init__(self, blocks: Blocks, head: str, last: Document) -> None:
+    def __init__(self, blocks: Blocks, head: str, last: Document, others: Iterable[Document]) -> None:
+        """``last`` is the last settled block; the others were read before."""
         self._collection = blocks
         self._head = head
         self._settled = settled_number(last["_id"]) + 1
-        self._last = last
         self._held: dict[int, Packed] = {}
-        self._keep(last)
-        self._ends: dict[int, Steps] = {self._settled - 1: (last["first_step"], last["last_step"])}
+        self._ends: dict[int, Steps] = {}
+        for block in (*others, last):
+            self._learn(block)
         # Instead of the blocks from the one up to the other there are these points.
         self._from = self._to = self._settled
         self._overlaid: list[Point] = []
+        self._overlaid_steps: list[int] = []
         self._rest = Curve([], [])
 
     def __len__(self) -> int:
@@ -155,10 +177,11 @@ class SettledCurve:
 
     async def lay_over(self, others: Curve) -> bool:
         """Add the points that are not settled; False if they lie over too many blocks."""
-        end = step_order(unpack(self._last)[-1])
-        late = bisect_right(others, end, key=step_order)
+        ending = self._points_of(self._settled - 1)
+        late = bisect_right(others, step_order(ending[-1]), key=step_order)
         self._rest = others.behind(late)
-        if not late:
+        # Mostly they are the beginning of an open block that has settled in part.
+        if others[:late] == ending[len(ending) - late :]:
             return True
         first, last = others[0][1], others[late - 1][1]
         self._from, self._to = await self._counts(
@@ -169,6 +192,7 @@ class SettledCurve:
         await self._fetch(range(self._from, self._to))
         settled = [point for number in range(self._from, self._to) for point in self._points_of(number)]
         self._overlaid = sorted(distinct(settled + others[:late]), key=step_order)
+        self._overlaid_steps = [step for _, step, _ in self._overlaid]
         return True
 
     async def between(self, wanted: Sequence[Steps]) -> list[range]:
@@ -226,43 +250,59 @@ class SettledCurve:
         else:
             settled = block * SETTLED_POINTS + bisect(self._held[block].steps(), step)
         before = min(settled, self._from * SETTLED_POINTS) + max(0, settled - self._to * SETTLED_POINTS)
-        return before + bisect(self._overlaid, step, key=_step) + bisect(self._rest.steps, step)
+        return before + bisect(self._overlaid_steps, step) + bisect(self._rest.steps, step)
 
     async def _counts(self, questions: Sequence[_Question]) -> list[int]:
         """The answers, of the settled blocks."""
+        await self._guess({question.step for question in questions})
+        answers: dict[_Question, int] = {}
+        left: Iterable[_Question] = questions
         while True:
             seen = _Seen(self._ends, self._settled)
-            gaps = [seen.gap(question) for question in questions]
-            unknown = [gap for gap in gaps if gap.low < gap.high]
+            unknown: dict[_Question, _Gap] = {}
+            for question in left:
+                if (block := seen.around(question.step)) is not None:
+                    answers[question] = block + question.begun
+                elif (gap := seen.gap(question)).low == gap.high:
+                    answers[question] = gap.low
+                else:
+                    unknown[question] = gap
             if not unknown:
-                return [gap.low for gap in gaps]
-            ranges = {(gap.low, gap.high) for gap in unknown}
+                return [answers[question] for question in questions]
+            ranges = {(gap.low, gap.high) for gap in unknown.values()}
             probes = {number for low, high in ranges for number in _spread(low, high, PROBES // len(ranges))}
-            probes.update(gap.guess for gap in unknown)
-            learned = await self._read(probes, {"first_step": 1, "last_step": 1})
-            for number, block in learned.items():
-                self._ends[number] = block["first_step"], block["last_step"]
+            probes.update(gap.guess for gap in unknown.values())
+            await self._read(probes, _ENDS)
+            left = unknown
+
+    async def _guess(self, steps: Iterable[int]) -> None:
+        """Read the blocks in which the steps are if they rise evenly, where that is likely."""
+        seen = _Seen(self._ends, self._settled)
+        if seen.rise_evenly():
+            await self._fetch({seen.guess(step) for step in steps})
 
     async def _fetch(self, numbers: Iterable[int]) -> None:
-        missing = {number for number in numbers if number not in self._held}
-        for portion in portions(sorted(missing)):
-            for block in (await self._read(portion, {"n": 1, "data": 1})).values():
-                self._keep(block)
+        await self._read({number for number in numbers if number not in self._held}, _WHOLE)
 
-    async def _read(self, numbers: Collection[int], fields: dict[str, int]) -> dict[int, Document]:
-        query = {"_id": {"$in": [settled_block_id(self._head, number) for number in numbers]}}
-        found = await self._collection.find(query, fields, batch_size=BATCH).to_list()
-        if len(found) != len(numbers):
-            run_id, _, key = self._head.partition(SEPARATOR)
-            raise MlflowException(
-                f"Points of metric '{key}' of run '{run_id}' are gone: the run is being deleted for good. If "
-                "it is not, restore a backup.",
-                INTERNAL_ERROR,
-            )
-        return {settled_number(block["_id"]): block for block in found}
+    async def _read(self, numbers: Collection[int], fields: dict[str, int]) -> None:
+        for portion in portions(sorted(numbers)):
+            query = {"_id": {"$in": [settled_block_id(self._head, number) for number in portion]}}
+            found = await self._collection.find(query, fields, batch_size=BATCH).to_list()
+            if len(found) != len(portion):
+                run_id, _, key = self._head.partition(SEPARATOR)
+                raise MlflowException(
+                    f"Points of metric '{key}' of run '{run_id}' are gone: the run is being deleted for "
+                    "good. If it is not, restore a backup.",
+                    INTERNAL_ERROR,
+                )
+            for block in found:
+                self._learn(block)
 
-    def _keep(self, block: Document) -> None:
-        self._held[settled_number(block["_id"])] = Packed(block["data"], block["n"])
+    def _learn(self, block: Document) -> None:
+        number = settled_number(block["_id"])
+        self._ends[number] = block["first_step"], block["last_step"]
+        if "data" in block:
+            self._held[number] = Packed(block["data"], block["n"])
 
     def _points_of(self, number: int) -> list[Point]:
         return list(zip(*self._held[number].columns(), strict=True))
@@ -272,7 +312,3 @@ def _spread(low: int, high: int, count: int) -> Iterable[int]:
     """Numbers from ``low`` on and below ``high``, at most ``count`` but one at least, evenly spread."""
     count = max(1, min(count, high - low))
     return (low + (2 * each + 1) * (high - low) // (2 * count) for each in range(count))
-
-
-def _step(point: Point) -> int:
-    return point[1]

@@ -44,7 +44,7 @@ from genesis_flow.areas.traces.writing.closure import erase_assessments_of_runs
 from genesis_flow.compat.names import generate_random_name, get_run_name_from_tags
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.settings import Settings
-from genesis_flow.documents.entities import run_entity, run_info_entity
+from genesis_flow.documents.entities import metric_entities, run_entity, run_info_entity
 from genesis_flow.documents.keys import children_of, escape, stored_text
 from genesis_flow.mongo.binding import BATCH, Collection
 from genesis_flow.mongo.connection import Session
@@ -151,13 +151,13 @@ class Runs(MetricMemory, Area):
     @operation
     async def get_run(self, run_id: str) -> Run:
         """A run with its params, tags, latest metrics, inputs and outputs; a deleted one too."""
-        run, metrics = await self._run_and_heads(run_id)
+        run, heads = await self._run_and_heads(run_id)
         datasets: dict[str, dict[str, Any]] = {}
         if used := run.get("inputs"):
             query = {"_id": {"$in": [dataset["id"] for dataset in used]}}
             found = self.database.collection(DatasetFields).find(query)
             datasets = {document["_id"]: document async for document in found}
-        return run_entity(run, metrics, datasets, with_model_inputs=True)
+        return run_entity(run, metric_entities(heads), datasets, with_model_inputs=True)
 
     async def _run_and_heads(self, run_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if self.database.documents.portable:

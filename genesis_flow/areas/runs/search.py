@@ -5,31 +5,26 @@ then one for the runs that were not read on the way, and one for their metric he
 for their datasets if any has inputs.
 """
 
-import asyncio
-import re
 from typing import Any
 
-from bson.regex import Regex
-from mlflow.entities import LifecycleStage, Run
+from mlflow.entities import LifecycleStage, Metric, Run
 
 from genesis_flow.areas.experiments.guards import validate_max_results
 from genesis_flow.areas.metrics.documents import MetricHeadFields
-from genesis_flow.areas.metrics.places import LATEST_WAITING, PLACE, laid_over
 from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.filters import parse_filter
-from genesis_flow.areas.runs.order import parse_order
+from genesis_flow.areas.runs.order import NEWEST_FIRST, parse_order
+from genesis_flow.areas.runs.pages import LATEST, datasets_used, heads_of, metrics_of, run_entities
 from genesis_flow.areas.runs.plans import Found, Question, RunFinder
 from genesis_flow.compat.validation import parse_experiment_ids
-from genesis_flow.core.memory import collector_paused
 from genesis_flow.core.numbers import INT64
-from genesis_flow.documents.entities import run_entity, run_parts
-from genesis_flow.documents.keys import SEPARATOR
+from genesis_flow.documents.entities import run_parts
 from genesis_flow.documents.plain import Document, portions
 from genesis_flow.mongo.binding import BATCH
-from genesis_flow.mongo.operation import Area, operation
+from genesis_flow.mongo.operation import Area, direct, operation
 from genesis_flow.mongo.scoping import scoped
-from genesis_flow.mongo.waiting import meanwhile
+from genesis_flow.mongo.waiting import both, meanwhile, prefer_loop
 from genesis_flow.search.order import parse_position
 from genesis_flow.search.tokens import create_token, parse_token
 
@@ -38,6 +33,7 @@ _EVERYTHING = 2**31 - 2
 
 
 class RunSearch(Area):
+    @direct
     @operation
     async def _search_runs(
         self,
@@ -51,6 +47,8 @@ class RunSearch(Area):
         validate_max_results(max_results, allow_null=True)
         run_filter = parse_filter(filter_string)
         order = parse_order(order_by)
+        if run_filter.metric_conditions or order != [NEWEST_FIRST]:
+            prefer_loop()
         experiments = sorted(set(parse_experiment_ids([*(experiment_ids or [])])))
         asked = [experiments, filter_string or "", run_view_type, list(order_by or [])]
         after = parse_token(page_token, asked)
@@ -79,58 +77,39 @@ class RunSearch(Area):
             query = scoped({"_id": {"$in": run_ids}})
             found = await runs.find(query, hint="_id_", batch_size=BATCH).to_list()
             documents |= {run["_id"]: run for run in found}
-        (heads, datasets), parts = await meanwhile(
-            self._heads_and_datasets(documents),
+        (metrics, datasets), parts = await meanwhile(
+            self._metrics_and_datasets(documents),
             lambda: {run_id: run_parts(document) for run_id, document in documents.items()},
         )
-        with collector_paused():
-            return [
-                run_entity(
-                    document,
-                    heads.get(place.run_id, []),
-                    datasets,
-                    with_model_inputs=False,
-                    parts=parts[place.run_id],
-                )
-                for place in page
-                if (document := documents.get(place.run_id)) is not None  # deleted for good meanwhile
-            ]
+        # Those that were not deleted for good meanwhile.
+        there = [documents[place.run_id] for place in page if place.run_id in documents]
+        return run_entities(there, metrics, datasets, parts)
 
-    async def _heads_and_datasets(
+    async def _metrics_and_datasets(
         self, runs: dict[str, Document]
-    ) -> tuple[dict[str, list[Document]], dict[str, Document]]:
-        if not any(run.get("inputs") for run in runs.values()):
-            return await self._heads(runs), {}
-        return await asyncio.gather(self._heads(runs), self._datasets(list(runs.values())))
+    ) -> tuple[dict[str, list[Metric]], dict[str, Document]]:
+        used = datasets_used(runs.values())
+        if not used:
+            return await self._metrics(runs), {}
+        return await both(self._metrics(runs), self._datasets(used))
 
-    async def _heads(self, runs: dict[str, Document]) -> dict[str, list[Document]]:
-        """The metric heads of runs. A prefix of ``_id`` is a range of its index, however many runs."""
+    async def _metrics(self, runs: dict[str, Document]) -> dict[str, list[Metric]]:
         heads = self.database.reading(MetricHeadFields)
-        by_run: dict[str, list[Document]] = {}
-        for portion in portions(list(runs)):
-            query: Document = {"run_uuid": {"$in": portion}}
-            if not self.database.documents.portable:
-                # Not re.compile: its Unicode flag would make the server walk the whole index.
-                query = {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in portion]}}
-            projection: Document = {"_id": 0, "run_uuid": 1, "key": 1, "latest": 1}
-            if not any(runs[run_id].get("places") for run_id in portion):
-                query = {**query, "key": {"$ne": PLACE}}  # one that is made only now
-                found: Any = heads.find(query, projection, batch_size=BATCH)
+        by_run: dict[str, list[Metric]] = {}
+        for portion in portions(runs):
+            if self.database.documents.portable:
+                found: Any = heads.find({"run_uuid": {"$in": portion}}, LATEST, batch_size=BATCH)
             else:
-                # In the order of the index, which begins with what waits to become part of the other heads.
-                ordered = [{"$match": query}, {"$sort": {"_id": 1}}]
-                waiting = {"$project": {**projection, **LATEST_WAITING}}
-                found = await heads.aggregate([*ordered, waiting], batchSize=BATCH)
-            # Not one by one: there are some for each run, and each would be awaited.
-            for head in await found.to_list():
-                by_run.setdefault(head["run_uuid"], []).append(head)
-        return {run_id: laid_over(documents) for run_id, documents in by_run.items()}
+                pipeline = heads_of({run_id: runs[run_id] for run_id in portion})
+                found = await heads.aggregate(pipeline, batchSize=BATCH)
+            # All at once: there are some for each run, and each would be awaited.
+            by_run |= metrics_of(await found.to_list())
+        return by_run
 
-    async def _datasets(self, runs: list[Document]) -> dict[str, Document]:
-        used = {dataset["id"] for run in runs for dataset in run.get("inputs") or []}
+    async def _datasets(self, used: list[str]) -> dict[str, Document]:
         datasets = self.database.reading(DatasetFields)
         by_id: dict[str, Document] = {}
-        for portion in portions(sorted(used)):
+        for portion in portions(used):
             by_id |= {
                 found["_id"]: found
                 async for found in datasets.find({"_id": {"$in": portion}}, batch_size=BATCH)
