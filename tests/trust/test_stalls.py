@@ -162,8 +162,8 @@ async def test_a_command_at_which_the_server_works_is_not_begun_anew_for_ever(
     commands: CommandRecorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is cut twice, and once before where a thread sends it itself. Then it has the rest of the time; and
-    later calls of its kind are not cut."""
+    """It is cut twice, whoever makes its attempts. Then it has the rest of the time; and later calls of its
+    kind are not cut."""
     monkeypatch.setattr(patience, "SHARE_SECONDS", 3)
     monkeypatch.setenv("GENESIS_FLOW_TIMEOUT", str(TIMEOUT))
     world = kind(store_uri, str(tmp_path))
@@ -172,7 +172,7 @@ async def test_a_command_at_which_the_server_works_is_not_begun_anew_for_ever(
     await store.set_tag(run_id, RunTag("t", "quick"))
     delay = {"blockConnection": True, "blockTimeMS": 4000}
     with failing(mongod.uri, "update", **delay):
-        for value, sent in (("first", 4 if kind is WorldOfThreads else 3), ("second", 1)):
+        for value, sent in (("first", 3), ("second", 1)):
             with commands.recording() as seen:
                 await asyncio.wait_for(store.set_tag(run_id, RunTag("t", value)), HANGS)
             assert [name for name, _ in seen if name == "update"] == ["update"] * sent
