@@ -111,34 +111,33 @@ class Patience:
         self.deadline = time.monotonic() + timeout
         self._methods = methods
         self._name = name
-        self._share = min(SHARE_SECONDS, timeout * _LARGEST_SHARE)
+        self.share = min(SHARE_SECONDS, timeout * _LARGEST_SHARE)
         self._begun = time.monotonic()
         self._has_told = False
-        self._shares = 0 if methods.is_long(name) else _SHARES
+        self.shares = 0 if methods.is_long(name) else _SHARES
 
     def rest(self) -> for_seconds:
         """The time that is left."""
         return for_seconds(max(self.deadline - time.monotonic(), _LEAST_SECONDS))
 
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
-        begun = time.monotonic()
-        left = max(self.deadline - begun, _LEAST_SECONDS)
-        with for_seconds(min(self._share, left) if self._shares else left):
-            yield
-        if not self._shares and time.monotonic() - begun > self._share:
+    def attempt(self) -> "_Attempt":
+        return _Attempt(self)
+
+    def has_taken(self, seconds: float) -> None:
+        """An attempt has ended well, which had all the time that was left if shares were too short."""
+        if not self.shares and seconds > self.share:
             self._methods.is_found_long(self._name)
 
     def is_cut(self) -> bool:
         """Whether an attempt that ran out of time may be made again; notes that one did."""
-        if not self._shares:
+        if not self.shares:
             return False
-        self._shares -= 1
+        self.shares -= 1
         return True
 
     def server_works(self) -> None:
         """It said itself that it needs more time."""
-        self._shares = 0
+        self.shares = 0
 
     def tell(self, where: str, error: Exception) -> None:
         """Once, when a call has taken so long that somebody may wonder."""
@@ -150,3 +149,25 @@ class Patience:
     def leaves(self, seconds: float) -> bool:
         """Whether there is time for an attempt in so many seconds."""
         return time.monotonic() + seconds < self.deadline
+
+
+class _Attempt:
+    """A block in which commands have a share of the time of their call."""
+
+    __slots__ = ("_begun", "_patience", "_time")
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+
+    def __enter__(self) -> None:
+        patience, self._begun = self._patience, time.monotonic()
+        left = max(patience.deadline - self._begun, _LEAST_SECONDS)
+        self._time = for_seconds(min(patience.share, left) if patience.shares else left)
+        self._time.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._time.__exit__(kind, error, trace)
+        if error is None:
+            self._patience.has_taken(time.monotonic() - self._begun)

@@ -35,6 +35,7 @@ class ThreadedDatabase(Database):
     def __init__(self, opened: Database) -> None:
         super().__init__(opened.settings, opened.clients, opened.client, opened.documents)
         self._opened = opened
+        self._alone: dict[type[Declared], _Alone] = {}
         self.has_transactions = opened.has_transactions
         self.embedded = opened.embedded
         self.kept = opened.kept
@@ -50,7 +51,9 @@ class ThreadedDatabase(Database):
         return self.collection(declared)
 
     def joined(self, declared: type[Declared]) -> Joined:
-        joined = _Alone(self.everywhere(declared))
+        joined = self._alone.get(declared) or self._alone.setdefault(
+            declared, _Alone(self.everywhere(declared))
+        )
         return ScopedUpdates(joined, current_workspace()) if workspaces_enabled() else joined
 
     def lock(self, name: str) -> contextlib.AbstractAsyncContextManager[None]:
