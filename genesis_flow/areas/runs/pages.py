@@ -24,13 +24,17 @@ def ids_of_heads(run_ids: Iterable[str]) -> Document:
     return {"_id": {"$in": [Regex("^" + re.escape(run_id + SEPARATOR)) for run_id in run_ids]}}
 
 
-def heads_of(runs: Mapping[str, Document]) -> list[Document]:
-    """The pipeline that reads the metric heads of runs."""
-    query = {"$match": ids_of_heads(runs)}
-    if not any(run.get("places") for run in runs.values()):
-        return [query, {"$project": LATEST}]
+def have_places(runs: Mapping[str, Document]) -> bool:
+    return any(run.get("places") for run in runs.values())
+
+
+def heads_of(runs: Mapping[str, Document], query: Document | None = None) -> list[Document]:
+    """The pipeline that reads the metric heads of runs; ``query`` finds them where not by their ids."""
+    match = {"$match": query or ids_of_heads(runs)}
+    if not have_places(runs):
+        return [match, {"$project": LATEST}]
     # In the order of the index, which begins with what waits to become part of the other heads.
-    return [query, {"$sort": {"_id": 1}}, {"$project": {"key": 1, "latest": 1, **LATEST_WAITING}}]
+    return [match, {"$sort": {"_id": 1}}, {"$project": {"key": 1, "latest": 1, **LATEST_WAITING}}]
 
 
 def metrics_of(heads: list[Document]) -> dict[str, list[Metric]]:

@@ -15,7 +15,14 @@ from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.runs.filters import parse_filter
 from genesis_flow.areas.runs.order import NEWEST_FIRST, parse_order
-from genesis_flow.areas.runs.pages import LATEST, datasets_used, heads_of, metrics_of, run_entities
+from genesis_flow.areas.runs.pages import (
+    LATEST,
+    datasets_used,
+    have_places,
+    heads_of,
+    metrics_of,
+    run_entities,
+)
 from genesis_flow.areas.runs.plans import Found, Question, RunFinder
 from genesis_flow.compat.validation import parse_experiment_ids
 from genesis_flow.core.numbers import INT64
@@ -97,11 +104,12 @@ class RunSearch(Area):
         heads = self.database.reading(MetricHeadFields)
         by_run: dict[str, list[Metric]] = {}
         for portion in portions(runs):
-            if self.database.documents.portable:
-                found: Any = heads.find({"run_uuid": {"$in": portion}}, LATEST, batch_size=BATCH)
+            asked = {run_id: runs[run_id] for run_id in portion}
+            query = {"run_uuid": {"$in": portion}} if self.database.documents.portable else None
+            if query and not have_places(asked):
+                found: Any = heads.find(query, LATEST, batch_size=BATCH)
             else:
-                pipeline = heads_of({run_id: runs[run_id] for run_id in portion})
-                found = await heads.aggregate(pipeline, batchSize=BATCH)
+                found = await heads.aggregate(heads_of(asked, query), batchSize=BATCH)
             # All at once: there are some for each run, and each would be awaited.
             by_run |= metrics_of(await found.to_list())
         return by_run
