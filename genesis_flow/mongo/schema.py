@@ -14,8 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from genesis_flow.core.settings import Settings
 from genesis_flow.documents.declared import declared_collections
 from genesis_flow.migrate.files import migration_files, replacements
-from genesis_flow.migrate.initialise import LEDGER, initialise
-from genesis_flow.migrate.ledger import LOCK, State
+from genesis_flow.migrate.ledger import LEDGER, LOCK, State
 from genesis_flow.mongo.patience import SHARE_SECONDS
 
 _CLAIM = "initialise"
@@ -122,6 +121,7 @@ async def _initialised_by_other(
 
 async def _initialise(settings: Settings, connect: Connect) -> None:
     """Run the steps, which are synchronous by convention, on a client of their own in a worker thread."""
+    from genesis_flow.migrate.initialise import initialise  # most databases are not empty
 
     def run() -> None:
         with connect() as client:
