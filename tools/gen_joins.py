@@ -60,7 +60,7 @@ def asynchronous(root: Path) -> str:
 
 
 def training(root: Path) -> str:
-    """The part of the tracking store that a training calls; it becomes the whole one when more is asked for."""
+    """What of the tracking store a training calls; it becomes the whole one when more is asked for."""
     first = parts(root)[FIRST]
     imports = [f"from {part.module} import {part.name}" for part in first]
     imports.append(f"from genesis_flow.stores.growing import {GROWING}")

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 
-class later:  # noqa: N801 - it stands where a module does
+class later:
     """The module of this name, which a program that never uses it does not import."""
 
     def __init__(self, module: str) -> None:
