@@ -12,7 +12,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 NAMESPACE_EXISTS = 48
-# MongoDB makes a table for each index, one after the other; what it does beside that, it does for two at once.
+# MongoDB makes one table after the other, of which each index is one; what is beside that, it does at once.
 _AT_ONCE = 2
 
 
