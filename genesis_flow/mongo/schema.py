@@ -78,6 +78,8 @@ def _fits(entries: list[dict[str, Any]], known: set[str]) -> bool:
 
 async def _has_data(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -> bool:
     names = await handle.list_collection_names()
+    if not names:  # and nobody has to import what declares all of them
+        return False
     for name in (settings.prefix + declared.Settings.name for declared in declared_collections()):
         if name in names and await handle[name].find_one({}, {"_id": 1}):
             return True

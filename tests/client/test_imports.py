@@ -38,7 +38,7 @@ def test_a_client_needs_no_package_of_servers(run_program: Run, genesis_uri: str
 
 def test_a_training_loads_what_a_training_calls(run_program: Run, genesis_uri: str, unique_name: str) -> None:
     """Python's collector looks through all that is loaded, several times, at the end of each program."""
-    answer = run_program("train", genesis_uri, unique_name).answer
+    answer = run_program("only_train", genesis_uri, unique_name).answer
     loaded = [name for name in answer["trained"] if name.startswith("genesis_flow.areas.")]
     # Of the last three the documents, and what a store looks for when it opens.
     areas = {"experiments", "runs", "metrics", "logged_models", "traces", "workspaces"}
