@@ -7,6 +7,7 @@ from pathlib import Path
 
 LIST = Path("genesis_flow", "stores", "areas.py")
 JOINED = Path("genesis_flow", "stores", "joined.py")
+TRAINING = Path("genesis_flow", "stores", "training.py")
 SYNC_JOINED = Path("genesis_flow", "sync", "_generated", "joined.py")
 
 # The parts of a declaration that name classes, and the stores that are made of them.
@@ -14,6 +15,11 @@ STORES = {
     "tracking": ("TrackingStore", "MLflow's tracking store on MongoDB"),
     "registry": ("ModelRegistryStore", "MLflow's model registry store on MongoDB"),
 }
+
+
+# What of the tracking store a training calls.
+FIRST = "training"
+GROWING = "Growing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ def parts(root: Path) -> dict[str, list[Part]]:
     """What each store is joined from, in the order of the list of areas."""
     listed = ast.parse((root / LIST).read_text(encoding="utf-8"))
     modules = dict(_imported(listed))
-    joined: dict[str, list[Part]] = {store: [] for store in STORES}
+    joined: dict[str, list[Part]] = {store: [] for store in (*STORES, FIRST)}
     for name in _names(_assigned(listed, "AREAS")):
         module, _ = modules[name]
         declaration = ast.parse(
@@ -38,7 +44,7 @@ def parts(root: Path) -> dict[str, list[Part]]:
         call = _assigned(declaration, "AREA")
         assert isinstance(call, ast.Call), f"{module}: AREA is no declaration"
         for keyword in call.keywords:
-            if keyword.arg in STORES:
+            if keyword.arg in joined:
                 joined[keyword.arg] += [Part(each, origins[each][0]) for each in _names(keyword.value)]
     return joined
 
@@ -51,6 +57,16 @@ def asynchronous(root: Path) -> str:
         for store, (name, meaning) in STORES.items()
     ]
     return "\n".join(imports) + "\n\n\n" + "\n\n".join(classes)
+
+
+def training(root: Path) -> str:
+    """What of the tracking store a training calls; it becomes the whole one when more is asked for."""
+    first = parts(root)[FIRST]
+    imports = [f"from {part.module} import {part.name}" for part in first]
+    imports.append(f"from genesis_flow.stores.growing import {GROWING}")
+    bases = [GROWING, *(part.name for part in first)]
+    doc = f"{STORES['tracking'][1]}, awaitable: at first what a training calls."
+    return "\n".join(imports) + "\n\n\n" + _class("AsyncTrainingStore", bases, doc, "tracking")
 
 
 def blocking(root: Path, twins: dict[str, str]) -> str:

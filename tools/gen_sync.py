@@ -99,8 +99,10 @@ def _joins(root: Path, twins: dict[str, str]) -> dict[Path, str]:
     """The stores, joined from the areas: for asynchronous and for blocking callers."""
     source = gen_joins.LIST.as_posix()
     asynchronous, blocking = root / gen_joins.JOINED, root / gen_joins.SYNC_JOINED
+    training = root / gen_joins.TRAINING
     return {
         asynchronous: _signed(source, _ruff(gen_joins.asynchronous(root), asynchronous, root)),
+        training: _signed(source, _ruff(gen_joins.training(root), training, root)),
         blocking: _signed(source, _ruff(gen_joins.blocking(root, twins), blocking, root)),
     }
 
@@ -186,16 +188,18 @@ def _module(
         summary = f"    {doc}\n\n" if doc else ""
         classes.append(f"class Sync{area.name}(SyncFacade):\n{summary}{body}\n")
     parent, _, leaf = source.module.rpartition(".")
-    imports = [
-        f"from {parent} import {leaf} as _area",
+    lines = [
+        "from __future__ import annotations",
+        "from typing import TYPE_CHECKING",
         f"from {PACKAGE}.sync.base import SyncFacade",
+        f"from {PACKAGE}.sync.later import later",
         *names.imports(names.at_runtime),
+        "if TYPE_CHECKING:",
+        f"    from {parent} import {leaf} as _area",
+        *(f"    {line}" for line in names.imports(names.in_annotations - names.at_runtime)),
+        "else:",
+        f'    _area = later("{source.module}")',
     ]
-    lines = ["from __future__ import annotations", *imports]
-    typing_only = names.imports(names.in_annotations - names.at_runtime)
-    if typing_only:
-        lines.insert(1, "from typing import TYPE_CHECKING")
-        lines += ["if TYPE_CHECKING:", *(f"    {line}" for line in typing_only)]
     text = _ruff("\n".join(lines) + "\n\n\n" + "\n\n".join(classes), target, source.root)
     return _signed(source.name, text)
 

@@ -1,9 +1,9 @@
 """The base of what a collection is declared with: its fields, its name, its indexes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from genesis_flow.documents.indexes import Index
 from genesis_flow.documents.sharding import ShardKey
@@ -30,12 +30,26 @@ class CollectionSettings:
 class Declared(BaseModel):
     """A document's fields. ``mongo/binding.py`` makes a Beanie document of it for one database."""
 
+    # Only those who validate documents need what pydantic makes of the fields, and few programs do.
+    model_config = ConfigDict(defer_build=True)
+
     class Settings(CollectionSettings):
         name = ""
 
 
+# What imports the classes that no module has needed yet, so that a list of all of them has all.
+_loaders: list[Callable[[], object]] = []
+
+
+def declared_by(load: Callable[[], object]) -> None:
+    """Have ``load`` import whatever declares collections before somebody asks for all of them."""
+    _loaders.append(load)
+
+
 def declared_collections() -> Iterator[type[Declared]]:
     """The classes that declare a collection, bases that several share left out."""
+    for load in _loaders:
+        load()
     waiting: list[type[Declared]] = [Declared]
     while waiting:
         for subclass in waiting.pop().__subclasses__():

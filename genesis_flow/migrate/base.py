@@ -20,11 +20,12 @@ from pymongo.errors import OperationFailure
 from genesis_flow.core.uri import normalize_prefix
 from genesis_flow.documents.portable import portable_indexes
 from genesis_flow.migrate.batches import BATCH_SIZE, Journal, NoJournal, Report, in_batches, silent
+from genesis_flow.migrate.gathered import Gathered, GatheredCollection, create_collection
 from genesis_flow.migrate.imports import Imports
 
 PREFIX_VARIABLE = "MONGODB_COLLECTION_PREFIX"
 Place = TypeVar("Place", Database[dict[str, Any]], Collection[dict[str, Any]])
-_NAMESPACE_NOT_FOUND, _INDEX_NOT_FOUND, _NAMESPACE_EXISTS = 26, 27, 48
+_NAMESPACE_NOT_FOUND, _INDEX_NOT_FOUND = 26, 27
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class StepContext:
     imports: Imports = field(default_factory=Imports)
     portable: bool = False
     """Whether the server has less than MongoDB: indexes are replaced, and there are no views."""
+    gathered: Gathered | None = None
+    """Where all steps are applied to an empty database: what they create waits here, to be sent together."""
 
 
 def _database_of_tool(
@@ -91,7 +94,7 @@ class BaseMigration:
         prefix: str | None = None,
         context: StepContext | None = None,
     ) -> None:
-        self.db = db if db is not None else _database_of_tool(url, host, port, database, user, password)
+        self._db = db if db is not None else _database_of_tool(url, host, port, database, user, password)
         self.prefix = (
             prefix
             if prefix is not None
@@ -100,12 +103,21 @@ class BaseMigration:
         self.context = context or StepContext()
 
     @property
+    def db(self) -> Database[dict[str, Any]]:
+        """The database, with all that was created in it."""
+        if self.context.gathered:
+            self.context.gathered.send()
+        return self._db
+
+    @property
     def imports(self) -> Imports:
         """The sources of the ``[imports]`` section, for a step that brings data in from elsewhere."""
         return self.context.imports
 
     def collection(self, name: str) -> Collection[dict[str, Any]]:
-        collection = self.db[self.prefix + name]
+        collection = self._db[self.prefix + name]
+        if self.context.gathered:
+            return cast("Collection[dict[str, Any]]", GatheredCollection(collection, self.context.gathered))
         if not self.context.portable:
             return collection
         return cast("Collection[dict[str, Any]]", _WithPortableIndexes(collection, name))
@@ -114,12 +126,10 @@ class BaseMigration:
         """Create a collection or view, unless it is there."""
         if self.context.portable and "viewOn" in options:
             return
-        try:
-            self._by_one(self.db).create_collection(self.prefix + name, check_exists=False, **options)
-        except OperationFailure as exc:
-            # A step that is run again finds it; of two clients on one new database, one loses the race.
-            if exc.code != _NAMESPACE_EXISTS:
-                raise
+        if self.context.gathered:
+            self.context.gathered.create(self.prefix + name, **options)
+        else:
+            create_collection(self._by_one(self._db), self.prefix + name, **options)
 
     def create_collections(self, indexes: Mapping[str, Sequence[IndexModel]]) -> None:
         """Create collections with their indexes, unless they are there; one command for each."""
@@ -136,7 +146,9 @@ class BaseMigration:
         The entry of the step, which follows, does, and a majority that has it has all before it. A step that
         has no entry is applied again.
         """
-        return place if self.context.portable else place.with_options(write_concern=WriteConcern(1))
+        if self.context.portable or self.context.gathered:  # which does not wait anyway
+            return place
+        return place.with_options(write_concern=WriteConcern(1))
 
     def drop_index(self, name: str, index: str) -> None:
         """Drop an index by its name, unless it or its collection is gone."""

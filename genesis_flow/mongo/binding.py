@@ -46,7 +46,7 @@ class Documents:
         self._database = database
         self._prefix = prefix
         self.portable = portable
-        self._collections: dict[type[Declared], Collection] = {}
+        self._collections: dict[str, Collection] = {}
         self._models: dict[type[Declared], type[Document]] = {}
         self._owned: frozenset[str] = frozenset()
 
@@ -84,13 +84,16 @@ class Documents:
 
     def everywhere(self, declared: type[Declared]) -> Collection:
         """The driver's collection, with the documents of all workspaces."""
-        bound = self._collections.get(declared)
+        return self.called(declared.Settings.name)
+
+    def called(self, name: str) -> Collection:
+        """A collection by its name, without its declaration."""
+        bound = self._collections.get(name)
         if bound is None:
-            name = declared.Settings.name
             bound = self._database[self._prefix + name]
             if self.portable:
                 bound = cast(Collection, PortableCollection(bound, name))
-            self._collections[declared] = bound
+            self._collections[name] = bound
         return bound
 
     async def model(self, declared: type[Declared]) -> "type[Document]":

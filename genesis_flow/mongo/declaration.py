@@ -14,5 +14,7 @@ class AreaDeclaration:
     documents: tuple[type[Declared], ...] = ()
     tracking: tuple[type[Area], ...] = ()
     """What the tracking store is joined from."""
+    training: tuple[type[Area], ...] = ()
+    """What of this a program calls that only trains: the rest is imported when it is first asked for."""
     registry: tuple[type[Area], ...] = ()
     """What the model registry store is joined from."""

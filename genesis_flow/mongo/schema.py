@@ -14,8 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from genesis_flow.core.settings import Settings
 from genesis_flow.documents.declared import declared_collections
 from genesis_flow.migrate.files import migration_files, replacements
-from genesis_flow.migrate.initialise import LEDGER, initialise
-from genesis_flow.migrate.ledger import LOCK, State
+from genesis_flow.migrate.ledger import LEDGER, LOCK, State
 from genesis_flow.mongo.patience import SHARE_SECONDS
 
 _CLAIM = "initialise"
@@ -79,6 +78,8 @@ def _fits(entries: list[dict[str, Any]], known: set[str]) -> bool:
 
 async def _has_data(settings: Settings, handle: AsyncDatabase[dict[str, Any]]) -> bool:
     names = await handle.list_collection_names()
+    if not names:  # and nobody has to import what declares all of them
+        return False
     for name in (settings.prefix + declared.Settings.name for declared in declared_collections()):
         if name in names and await handle[name].find_one({}, {"_id": 1}):
             return True
@@ -122,6 +123,7 @@ async def _initialised_by_other(
 
 async def _initialise(settings: Settings, connect: Connect) -> None:
     """Run the steps, which are synchronous by convention, on a client of their own in a worker thread."""
+    from genesis_flow.migrate.initialise import initialise  # most databases are not empty
 
     def run() -> None:
         with connect() as client:

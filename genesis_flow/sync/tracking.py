@@ -9,7 +9,7 @@ from genesis_flow.areas.experiments.places import refuse_reserved_root
 from genesis_flow.core.settings import Settings
 from genesis_flow.mongo.operation import Area
 from genesis_flow.mongo.scoping import current_workspace, workspaces_enabled
-from genesis_flow.stores.joined import AsyncTrackingStore
+from genesis_flow.stores.training import AsyncTrainingStore
 from genesis_flow.sync._generated.joined import SyncTrackingStore
 from genesis_flow.sync.portal import portal
 
@@ -26,7 +26,7 @@ class MongoDBStore(SyncTrackingStore, AbstractStore):  # type: ignore[misc]
     Connects at the first call, from whichever process and thread makes it.
     """
 
-    _async_store: ClassVar = AsyncTrackingStore
+    _async_store: ClassVar = AsyncTrainingStore
 
     def __init__(self, db_uri: str | None = None, default_artifact_root: str | None = None) -> None:
         super().__init__(Settings.resolve(db_uri, artifact_root=default_artifact_root))

@@ -34,3 +34,22 @@ def test_a_client_needs_no_package_of_servers(run_program: Run, genesis_uri: str
     assert answer["loaded"] == []
     assert answer["ours"] == ["genesis_flow", "pymongo"]
     assert (answer["found"], answer["history"], answer["version"]) == ([True], 2, "1")
+
+
+def test_a_training_loads_what_a_training_calls(run_program: Run, genesis_uri: str, unique_name: str) -> None:
+    """Python's collector looks through all that is loaded, several times, at the end of each program."""
+    answer = run_program("only_train", genesis_uri, unique_name).answer
+    loaded = [name for name in answer["trained"] if name.startswith("genesis_flow.areas.")]
+    # Of the last three the documents, and what a store looks for when it opens.
+    areas = {"experiments", "runs", "metrics", "logged_models", "traces", "workspaces"}
+    assert {name.split(".")[2] for name in loaded} == areas
+    assert {name for name in loaded if name.endswith((".methods", ".search", ".filters", ".area"))} == {
+        "genesis_flow.areas.experiments.methods",
+        "genesis_flow.areas.experiments.search",
+        "genesis_flow.areas.metrics.methods",
+        "genesis_flow.areas.runs.methods",
+    }
+    layers = {name.split(".")[1] for name in answer["trained"]}
+    assert layers & {"importers", "cli", "kit", "watching", "metrics", "aio"} == set()
+    assert answer["history"] == 2
+    assert "genesis_flow.areas.metrics.history" in set(answer["asked"]) - set(answer["trained"])

@@ -45,6 +45,16 @@ async def test_collections_wait_for_no_majority_and_the_entries_of_steps_do(
     assert {each.get("writeConcern", {"w": "default"})["w"] for each in entries} == {"majority"}
 
 
+async def test_each_collection_of_an_empty_database_is_one_command(
+    store_uri: str, commands: CommandRecorder
+) -> None:
+    with commands.recording() as sent:
+        await use(store_uri)
+    wanted = Counter(each[name] for name, each in sent if name in ("create", "createIndexes"))
+    assert wanted == dict.fromkeys((*(declared.Settings.name for declared in DECLARED), "params", "tags"), 1)
+    assert len([name for name, each in sent if each.get("update") == "schema_migrations"]) == 1
+
+
 async def refusal(uri: str) -> str:
     with pytest.raises(MlflowException) as caught:
         await use(uri)

@@ -8,4 +8,5 @@ AREA = AreaDeclaration(
     "experiments",
     documents=(ExperimentFields, CounterFields),
     tracking=(Experiments,),
+    training=(Experiments,),
 )

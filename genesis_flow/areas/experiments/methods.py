@@ -40,7 +40,6 @@ from genesis_flow.areas.experiments.search import experiment_page
 from genesis_flow.areas.metrics.documents import MetricHeadFields
 from genesis_flow.areas.runs.documents import RunFields
 from genesis_flow.areas.traces.retention import with_retention
-from genesis_flow.areas.traces.writing.closure import erase_assessments_of_runs
 from genesis_flow.areas.workspaces.contents import refuse_single_tenant
 from genesis_flow.compat.validation import (
     parse_experiment_id,
@@ -223,6 +222,9 @@ class Experiments(Area):
             else {"$set": {"lifecycle_stage": ACTIVE}, "$unset": {"deleted_time": ""}}
         )
         if target == DELETED:
+            # Whoever only trains deletes nothing.
+            from genesis_flow.areas.traces.writing.closure import erase_assessments_of_runs
+
             run_ids = [run["_id"] async for run in runs.find({"experiment_id": number}, {"_id": 1})]
             await erase_assessments_of_runs(self.database, run_ids)
         await runs.update_many({"experiment_id": number, **STAYS}, change)

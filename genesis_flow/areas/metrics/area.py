@@ -9,4 +9,5 @@ AREA = AreaDeclaration(
     "metrics",
     documents=(MetricHeadFields, MetricBlockFields),
     tracking=(Metrics, MetricHistory),
+    training=(Metrics,),
 )

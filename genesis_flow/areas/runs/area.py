@@ -13,4 +13,5 @@ AREA = AreaDeclaration(
     "runs",
     documents=(RunFields, DatasetFields),
     tracking=(Runs, RunSearch, ParamsTags, Inputs, Garbage),
+    training=(Runs, ParamsTags, Inputs),
 )

@@ -40,7 +40,6 @@ from genesis_flow.areas.metrics.remembered import MetricMemory
 from genesis_flow.areas.metrics.wide import fold_all
 from genesis_flow.areas.runs.datasets import DatasetFields
 from genesis_flow.areas.runs.documents import RunFields
-from genesis_flow.areas.traces.writing.closure import erase_assessments_of_runs
 from genesis_flow.compat.names import generate_random_name, get_run_name_from_tags
 from genesis_flow.core.errors import invalid
 from genesis_flow.core.settings import Settings
@@ -220,6 +219,9 @@ class Runs(MetricMemory, Area):
     @mutation
     async def delete_run(self, run_id: str) -> None:
         """Mark a run as deleted; restore_run brings it back."""
+        # Whoever only trains deletes nothing.
+        from genesis_flow.areas.traces.writing.closure import erase_assessments_of_runs
+
         await find_run(self.database, run_id, {"_id": 1})
         change = {"$set": {"lifecycle_stage": DELETED, "deleted_time": get_current_time_millis()}}
         # Assessments by its evaluations go for good, as in MLflow.

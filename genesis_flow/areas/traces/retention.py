@@ -6,7 +6,6 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.trace_archival_config import get_trace_archival_server_config
 
-from genesis_flow.compat.archival import resolve_effective_trace_archival_retention
 from genesis_flow.compat.validation import validate_trace_archival_retention_string
 
 _logger = logging.getLogger(__name__)
@@ -26,6 +25,8 @@ def with_retention(experiment: Experiment) -> Experiment:
             exc_info=True,
         )
         return experiment
+    from genesis_flow.compat.archival import resolve_effective_trace_archival_retention  # a server's
+
     experiment.effective_trace_archival_retention = resolve_effective_trace_archival_retention(
         experiment_id=experiment.experiment_id,
         experiment_tags=experiment.tags,

@@ -79,8 +79,7 @@ def owned() -> dict[str, type[Declared]]:
 
 
 def by_name(database: Database, name: str) -> Collection:
-    declared = next(each for each in declared_collections() if each.Settings.name == name)
-    return database.everywhere(declared)
+    return database.documents.called(name)
 
 
 async def first_root(database: Database, workspace: str) -> tuple[str, int] | None:

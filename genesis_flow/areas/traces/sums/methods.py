@@ -16,6 +16,7 @@ from mlflow.entities.trace_metrics import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
+from mlflow.store.tracking import MAX_RESULTS_QUERY_TRACE_METRICS
 
 from genesis_flow.areas.experiments.guards import visible_experiments
 from genesis_flow.areas.traces.documents import AssessmentFields, SpanFields, TraceFields
@@ -41,7 +42,6 @@ from genesis_flow.mongo.operation import Area, operation
 from genesis_flow.mongo.scoping import scoped
 from genesis_flow.search.scan import all_of
 
-MAX_RESULTS = 1000
 # More are asked in one question of the traces.
 _MOST_EXPERIMENTS = 10
 _COLLECTIONS: dict[MetricViewType, type[Declared]] = {
@@ -64,7 +64,7 @@ class TraceMetrics(Area):
         time_interval_seconds: int | None = None,
         start_time_ms: int | None = None,
         end_time_ms: int | None = None,
-        max_results: int = MAX_RESULTS,
+        max_results: int = MAX_RESULTS_QUERY_TRACE_METRICS,
         page_token: str | None = None,
     ) -> PagedList[MetricDataPoint]:
         """Counts, averages and percentiles of traces, spans or assessments, by dimension and time."""
