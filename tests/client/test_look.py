@@ -170,7 +170,8 @@ async def test_few_round_trips(store_uri: str, runs: list[str], commands: Comman
     await reader.page(None, "", [], 1, 1)
     with commands.recording() as sent:
         await reader.page("first steps", "", [], 20, 1)
-    assert [name for name, _ in sent] == ["find"] * 3  # the experiment, its runs, their metrics
+    # The experiment, its runs, their metrics.
+    assert [name for name, _ in sent] == ["find", "find", "aggregate"]
     with commands.recording() as sent:
         await reader.details([runs[0][:8]])
     # Two to find it; the run with its metrics, their points; the blocks and the experiment behind them.
