@@ -15,10 +15,9 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 from genesis_flow.documents.declared import Declared, declared_collections
-from genesis_flow.documents.plain import Document as Plain
 from genesis_flow.documents.portable import PortableCollection
 from genesis_flow.mongo.following import FollowingCollection, Members
-from genesis_flow.mongo.scoped import FIELD, ScopedCollection, within_pipeline
+from genesis_flow.mongo.scoped import FIELD, ScopedCollection
 from genesis_flow.mongo.scoping import current_workspace, workspaces_enabled
 
 if TYPE_CHECKING:
@@ -68,12 +67,6 @@ class Documents:
         if not workspaces_enabled() or FIELD not in declared.model_fields:
             return collection
         return cast(Collection, ScopedCollection(collection, current_workspace(), self._owned_names()))
-
-    def held(self, pipeline: "list[Plain]") -> "list[Plain]":
-        """A pipeline over documents that have a workspace, for a command that is sent by another way."""
-        if not workspaces_enabled():
-            return pipeline
-        return within_pipeline(current_workspace(), pipeline, self._owned_names())
 
     def _owned_names(self) -> frozenset[str]:
         """The collections whose documents have a workspace."""

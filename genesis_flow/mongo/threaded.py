@@ -158,10 +158,6 @@ class _Collection:
 
     find_one = _sends("find_one", "find")
     find_one_and_update = _sends("find_one_and_update", "findAndModify")
-    find_one_and_delete = _sends("find_one_and_delete", "findAndModify")
-    find_one_and_replace = _sends("find_one_and_replace", "findAndModify")
-    count_documents = _sends("count_documents", "aggregate")
-    distinct = _sends("distinct", "distinct")
     insert_one = _sends("insert_one", "insert")
     insert_many = _sends("insert_many", "insert")
     update_one = _sends("update_one", "update")
