@@ -61,7 +61,7 @@ def run_entities(
     runs: Iterable[Document],
     metrics: Mapping[str, list[Metric]],
     datasets: dict[str, Any],
-    parts: Mapping[str, RunParts] | None = None,
+    parts: Mapping[str, RunParts],
 ) -> list[Run]:
     """The runs of a page in its order; ``parts`` are what was made of them before."""
     with collector_paused():
@@ -71,7 +71,7 @@ def run_entities(
                 metrics.get(run["_id"], []),
                 datasets,
                 with_model_inputs=False,
-                parts=parts[run["_id"]] if parts else None,
+                parts=parts[run["_id"]],
             )
             for run in runs
         ]
